@@ -1,0 +1,47 @@
+"""Evaluate a run's best weights on the test split: python scripts/evaluate.py outputs/DATE/RUN"""
+
+import sys
+
+from deeptrain.cli import guarded, split_flags
+
+USAGE = """\
+python scripts/evaluate.py RUN [split=test|val] [key=value ...]
+
+RUN is a run's folder (then its best weights are taken) or one of its checkpoints. Shows accuracy, top-5, a table of
+the classes; writes confusion-<split>.png and appends to evaluation.json. Settings such as data.root=DIR or device=cpu
+replace those that the run was trained with.
+"""
+
+
+def evaluate(words: list[str], searchpath: tuple[str, ...]) -> int:
+    from deeptrain import folder
+    from deeptrain.config import Mistakes, compose_run
+    from deeptrain.schema import choose
+
+    runs = [word for word in words if "=" not in word]
+    if len(runs) != 1:
+        raise Mistakes([f"evaluate takes one run's folder, and was given {len(runs)}: {USAGE.splitlines()[0]}"])
+    split = next((word.removeprefix("split=") for word in words if word.startswith("split=")), "test")
+    if split not in ("test", "val"):
+        raise Mistakes([f"split={split}: {choose(split, ('test', 'val'))}"])
+    at, state = folder.find(runs[0], "run", best=True)
+    changed = [word for word in words if "=" in word and not word.startswith("split=")]
+    run = compose_run([*folder.saved_words(at), *changed], searchpath)
+
+    from deeptrain.report.figures import draw_confusion
+
+    from deeptrain.after import evaluate as room
+
+    evaluation = room.evaluate_run(run, state, split)
+    opened = room.append(at, evaluation, state.name)
+    picture = at / f"confusion-{split}.png"
+    draw_confusion(evaluation.confusion.numpy(), evaluation.classes, picture)
+    print("\n".join([*room.lines(evaluation, opened), "", f"confusion  {picture}"]))
+    return 0
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv) or len(sys.argv) == 1:
+        sys.exit(print(USAGE))
+    flags, words, searchpath = split_flags(sys.argv[1:])
+    sys.exit(guarded(lambda: evaluate(words, searchpath), debug="debug" in flags))

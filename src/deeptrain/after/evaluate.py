@@ -1,0 +1,100 @@
+"""Opening a held-out split with a run's weights: the one place that reads the test set, and notes that it did."""
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from deeptrain import build, checkpoint
+from deeptrain.aug.pipeline import Pipeline
+from deeptrain.config import Mistakes, Run
+from deeptrain.evaluation import predict, score
+from deeptrain.metrics import ClassScore, confusion_matrix, per_class
+from deeptrain.runtime import Runtime, pick_device
+
+Split = Literal["test", "val"]
+
+
+@dataclass
+class Evaluation:
+    """What a network says of a split; `confusion` counts (K, K), true classes down, predicted ones across."""
+
+    split: str
+    metrics: dict[str, float]
+    classes: list[str]
+    confusion: Tensor
+    table: list[ClassScore]
+    images: int
+
+
+def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluation:
+    """Evaluate a checkpoint on a split of its run's data; Mistakes if the two do not fit."""
+    try:
+        device, _ = pick_device(run.spine.device)
+        state = checkpoint.load(state_path, device)
+    except ValueError as error:
+        raise Mistakes([str(error)]) from error
+    source = build.part("data", run.parts["data"])
+    cache = Path(run.spine.cache_dir).expanduser() if run.spine.cache_dir else None
+    try:
+        samples = source.test(cache) if split == "test" else source.load(cache).val
+    except ValueError as error:
+        raise Mistakes([f"data.{error}"]) from error
+    classes = state["classes"]
+    if list(source.classes) != classes:
+        raise Mistakes([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
+    runtime = Runtime(device, run.spine.precision)
+    pipeline = Pipeline([], state["mean"], state["std"], subtract_image_mean=source.subtract_image_mean)
+    shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}
+    model = runtime.place(build.part("model", run.parts["model"], **shape))
+    model.load_state_dict(state["model"])
+    batches = build.make_loader(source, samples, run, runtime)
+    logits, labels = predict(model, batches.epoch(0), pipeline, runtime)
+    matrix = confusion_matrix(logits.argmax(1), labels, len(classes))
+    return Evaluation(split, score(logits, labels), classes, matrix, per_class(matrix), len(labels))
+
+
+def append(folder: Path, evaluation: Evaluation, weights: str) -> int:
+    """Note in evaluation.json that a split was opened and what was found; return how often it has been."""
+    path = folder / "evaluation.json"
+    entries: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    entry = {
+        "split": evaluation.split,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metrics": evaluation.metrics,
+        "weights": weights,
+        "images": evaluation.images,
+    }
+    checkpoint.write_atomically(path, json.dumps([*entries, entry], indent=1).encode())
+    return 1 + sum(earlier["split"] == evaluation.split for earlier in entries)
+
+
+def interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy measured on so many images (Wilson, 1927)."""
+    centre = (accuracy + z * z / (2 * images)) / (1 + z * z / images)
+    half = z / (1 + z * z / images) * math.sqrt(accuracy * (1 - accuracy) / images + z * z / (4 * images**2))
+    return centre - half, centre + half
+
+
+def lines(evaluation: Evaluation, opened: int) -> list[str]:
+    """Compose what is shown: the metrics with their interval, then a table of the classes, the worst first."""
+    metrics, matrix = evaluation.metrics, evaluation.confusion
+    low, high = interval(metrics["accuracy"], evaluation.images)
+    head = [
+        f"{evaluation.split} accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+        f"top-5 {metrics['top5']:.4f}, loss {metrics['loss']:.4f}, {evaluation.images:,} images",
+        f"this run has opened {evaluation.split} {opened} time{'s' if opened > 1 else ''}",
+    ]
+    width = max(5, *(len(name) for name in evaluation.classes))
+    table = [f"{'class':<{width}}  precision  recall     f1  images  most taken for"]
+    for index in sorted(range(len(evaluation.classes)), key=lambda index: evaluation.table[index].f1):
+        row, wrong = evaluation.table[index], matrix[index].clone()
+        wrong[index] = 0
+        taken = f"{evaluation.classes[int(wrong.argmax())]} ({int(wrong.max())})" if wrong.any() else ""
+        numbers = f"{row.precision:9.3f}  {row.recall:6.3f}  {row.f1:5.3f}  {row.images:>6}"
+        table.append(f"{evaluation.classes[index]:<{width}}  {numbers}  {taken}")
+    return [*head, "", *table]

@@ -1,0 +1,55 @@
+"""CutMix: a box of every image is pasted in from another, and the target follows the areas."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deeptrain.aug.lines import box_bits, draw_boxes, lines, paste
+from deeptrain.aug.mixup import NEIGHBOURS, mix_targets
+from deeptrain.schema import Positive, checked
+
+
+class CutMix:
+    """Paste the box of an image's partner at the same place; the target weighs both by true area (Yun et al., 2019).
+
+    λ ~ Beta(alpha, alpha) sets the box before clipping, sides √(1 - λ) of the image's, its centre on any pixel. One
+    box a batch as in the paper, or one an image. In a batch of one the image is its own partner.
+    """
+
+    @checked
+    def __init__(self, num_classes: int, *, alpha: Positive = 1.0, per_image: bool = False):
+        self.num_classes, self.alpha, self.per_image = num_classes, alpha, per_image
+
+    def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return new images of the dtype that came and probabilities (N, K)."""
+        boxes = self._boxes(images, rng)
+        mixed = _paste_each(images, boxes) if self.per_image else _paste_all(images, boxes[0])
+        top, bottom, left, right = boxes.T
+        share = (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])  # of the partner
+        weights = np.broadcast_to(share, len(images)).astype(np.float32)
+        weights = torch.from_numpy(weights).to(images.device, non_blocking=True)
+        return mixed, mix_targets(targets, weights, self.num_classes)
+
+    def _boxes(self, images: Tensor, rng: np.random.Generator) -> np.ndarray:
+        count = len(images) if self.per_image else 1
+        scale = np.sqrt(1 - rng.beta(self.alpha, self.alpha, size=count))
+        size = images.shape[2:]
+        return draw_boxes(rng, count, size, [(extent * scale).astype(np.int64) for extent in size])
+
+
+def _paste_all(images: Tensor, box: np.ndarray) -> Tensor:
+    top, bottom, left, right = box.tolist()
+    mixed = images.clone()
+    for here, there in NEIGHBOURS:
+        mixed[here, :, top:bottom, left:right] = images[there, :, top:bottom, left:right]
+    return mixed
+
+
+def _paste_each(images: Tensor, boxes: np.ndarray) -> Tensor:
+    images = images.contiguous(memory_format=torch.channels_last)
+    mixed = torch.empty_like(images)
+    rows, columns = box_bits(boxes, images)
+    own, out = lines(images), lines(mixed)
+    for here, there in NEIGHBOURS:
+        paste(own[here], own[there], rows[here], columns[here], out[here])
+    return mixed

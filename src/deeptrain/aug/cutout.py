@@ -1,0 +1,39 @@
+"""Cutout: a square of every image is hidden."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deeptrain.aug.lines import box_bits, draw_boxes, lines, paste, repeated
+from deeptrain.schema import Count, Range, checked
+
+Side = Count | Annotated[float, Range(above=0, maximum=1)]  # whole: pixels; decimal: share of the shorter side
+
+
+class Cutout:
+    """Fill one square of every image with the data's mean (DeVries & Taylor, 2017).
+
+    Its centre falls on any pixel and it is clipped at the border, so that on average less than the whole square is
+    hidden; the paper's 16 pixels at 32 are half the shorter side. Raises ValueError if it is larger than the image.
+    """
+
+    @checked
+    def __init__(self, input_shape: tuple[int, int, int], mean: Sequence[float], *, size: Side = 0.5):
+        shorter = min(input_shape[1:])
+        self.side = size if isinstance(size, int) else max(1, round(size * shorter))
+        if self.side > shorter:
+            raise ValueError(f"size={size}: must be at most {shorter}, the image's shorter side")
+        self.fill = tuple(float(value) for value in mean)
+
+    def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return new images of the dtype that came, and the targets as they are."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        count, _, height, width = images.shape
+        boxes = draw_boxes(rng, count, (height, width), (self.side, self.side))
+        fill = repeated(self.fill, width, images.dtype, images.device)
+        cut = torch.empty_like(images)
+        paste(lines(images), fill, *box_bits(boxes, images), out=lines(cut))
+        return cut, targets

@@ -1,0 +1,123 @@
+"""The command line: flags, help, and mistakes told in a line each. Answers all of these without importing torch."""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+HYDRA_FLAGS = ("-sc", "--shell-completion", "--cfg", "-c", "--info", "-i", "--hydra-help", "--version")
+
+USAGE = """\
+python train.py [group=option ...] [key=value ...]       one run
+python train.py -m key=value,value ...                   a sweep over all combinations
+
+  -h, --help         this page                    --config-dir DIR   further options of your own
+  -m, --multirun     sweep                        --debug            show the full traceback of an error
+"""
+
+EXAMPLES = """\
+python train.py                                          handwritten digits, a small ResNet: a minute
+python train.py model=vgg 'aug=[cutout,mixup]' optimizer.lr=0.05 epochs=10
+python train.py data=image_folder data.root=pictures     pictures in folders named by class
+python train.py -m model=fcn,resnet aug=none,mixup seed=0,1,2
+python train.py resume=outputs/...                       go on; with epochs=60, train longer
+"""
+
+
+def train(arguments: list[str]) -> int:
+    """Run train.py's command line; return 0 when done, 1 failed, 2 for mistakes in the command, 130 interrupted."""
+    if {"-h", "--help"} & set(arguments):
+        print(help_page())
+        return 0
+    flags, words, searchpath = split_flags(arguments)
+    if any(flag.partition("=")[0] in HYDRA_FLAGS for flag in arguments):
+        return _hand_to_hydra()
+
+    def command() -> int:
+        from deeptrain import run, sweep
+
+        if "multirun" in flags or sweep.is_declared(words, searchpath):
+            return sweep.sweep(words, searchpath)
+        return run.start(words, searchpath)
+
+    return guarded(command, debug="debug" in flags)
+
+
+def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
+    """Run a command; tell mistakes in a line each, and the unforeseen in one line with the way to its traceback."""
+    from deeptrain.config import Mistakes
+
+    debug = debug or bool(os.environ.get("DEEPTRAIN_DEBUG"))
+    try:
+        return command()
+    except Mistakes as mistakes:
+        if debug:
+            raise
+        for line in mistakes.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        first = str(error).strip().partition("\n")[0]
+        print(f"error: {type(error).__name__}: {first} (add --debug for the traceback)", file=sys.stderr)
+        return 1
+
+
+def split_flags(arguments: list[str]) -> tuple[set[str], list[str], tuple[str, ...]]:
+    """Separate our few flags, and the folders of --config-dir, from the words that Hydra composes."""
+    flags, words, searchpath = set(), [], []
+    rest = iter(arguments)
+    for word in rest:
+        name, _, value = word.partition("=")
+        if word in ("-m", "--multirun"):
+            flags.add("multirun")
+        elif word == "--debug":
+            flags.add("debug")
+        elif name in ("--config-dir", "-cd"):
+            searchpath.append(value or next(rest, ""))
+        else:
+            words.append(word)
+    return flags, words, tuple(searchpath)
+
+
+def help_page() -> str:
+    """Compose the help from the configuration files: each option's first comment line says what it is for."""
+    width = shutil.get_terminal_size((120, 24)).columns
+    lines = [USAGE, "Groups and their options (* is the default)"]
+    text = (CONFIGS / "train.yaml").read_text("utf-8")
+    defaults = dict(re.findall(r"^  - (\w+): (\w+)", text, flags=re.MULTILINE))
+    for group in dict.fromkeys([*defaults, *sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())]):
+        files = sorted((CONFIGS / group).rglob("*.yaml"))
+        for index, file in enumerate(files):
+            option = str(file.relative_to(CONFIGS / group).with_suffix(""))
+            mark = "*" if defaults.get(group) == option else " "
+            label = f"{group}=" if index == 0 else ""
+            lines.append(f"  {label:<11}{mark}{option:<16} {describe(file)}"[:width])
+    lines += ["", "Settings of every run"]
+    for key, value, comment in re.findall(r"^(\w+): +(\S+) +# (.*)$", text, flags=re.MULTILINE):
+        lines.append(f"  {f'{key}={value}':<28} {comment}"[:width])
+    return "\n".join([*lines, "", "Examples", *(f"  {line}" for line in EXAMPLES.splitlines())])
+
+
+def describe(file: Path) -> str:
+    """Return what an option is for: the first comment line of its file."""
+    for line in file.read_text("utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").strip()
+    return ""
+
+
+def _hand_to_hydra() -> int:
+    """Let Hydra answer its own flags: shell completion, --cfg job, --info."""
+    import hydra
+
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(lambda _: None)()
+    return 0

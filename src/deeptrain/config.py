@@ -1,0 +1,386 @@
+"""From the words of a command line to a checked configuration: composed by Hydra, refused by us, one line a mistake.
+
+Nothing here imports torch: a wrong setting is answered within a second, and before anything is written.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from deeptrain.schema import Count, Natural, NonNegative, Positive, choose, nearest, problem, read_signature
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+ALLOWED_TARGETS = ("deeptrain", "torch.optim", "torch.nn", "torchvision.models", "timm")
+PARTS = ("data", "model", "loss", "optimizer", "schedule", "average")  # and aug, of which there may be several
+
+Device = Literal["auto", "cpu", "cuda", "mps", *[f"cuda:{index}" for index in range(16)]]  # pyright: ignore
+
+
+@dataclass
+class Validate:
+    every_epochs: Count = 1
+    every_steps: Count | None = None
+    clean_images: Natural = 2000
+
+
+@dataclass
+class EarlyStop:
+    patience: Count | None = None
+    min_delta: NonNegative = 0.0
+
+
+@dataclass
+class Log:
+    every_steps: Count = 20
+    tensorboard: bool = True
+
+
+@dataclass
+class Spine:
+    """What every run has; configs/train.yaml says what each is for. A test holds the two together."""
+
+    seed: Natural = 0
+    device: Device = "auto"
+    epochs: Count = 30
+    batch_size: Count | Literal["auto"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    workers: Natural | Literal["auto"] = "auto"
+    accumulate: Count = 1
+    clip_norm: Positive | None = None
+    limit_steps: Count | None = None
+    max_seconds: Positive | None = None
+    dir: str | None = None
+    resume: str | None = None
+    cache_dir: str | None = None
+    monitor: str = "accuracy/val"
+    validate: Validate = field(default_factory=Validate)
+    early_stop: EarlyStop = field(default_factory=EarlyStop)
+    log: Log = field(default_factory=Log)
+    allow_targets: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """One checked configuration: the spine, the parts as plain dictionaries, and the words that made it."""
+
+    spine: Spine
+    parts: dict[str, dict[str, Any]]
+    overrides: list[str]
+    choices: dict[str, str]  # the option of each group; several augs are joined by +
+    yaml: str  # as composed, interpolations unresolved: no secret from the environment is in it
+    settings: dict[str, Any]  # every setting by its dotted key, unresolved too
+
+    @property
+    def title(self) -> str:
+        """Name the run by what was typed to start it."""
+        return " ".join(self.overrides) or "all settings at their defaults"
+
+
+class Mistakes(ValueError):
+    """What is wrong with a command, a line each; shown bare, without a traceback, exit code 2."""
+
+    def __init__(self, lines: Iterable[str]):
+        self.lines = list(dict.fromkeys(lines))
+        super().__init__("\n".join(self.lines))
+
+
+# --- composing -------------------------------------------------------------------------------------------------------
+
+
+def compose_run(words: list[str], searchpath: tuple[str, ...] = ()) -> Run:
+    """Compose and check one run; raise Mistakes with every mistake of the command at once."""
+    mistakes: list[str] = []
+    overrides = _parse(words, mistakes)
+    for override in overrides:
+        if override.is_sweep_override():
+            mistakes.append(f"{override.input_line}: several values make a sweep; add -m to run it")
+    return _compose_checked([o for o in overrides if not o.is_sweep_override()], mistakes, searchpath)
+
+
+def compose_sweep(words: list[str], searchpath: tuple[str, ...] = ()) -> tuple[list[list[str]], list[str]]:
+    """Expand a sweep into the words of each of its runs, every one checked, and the keys that are swept.
+
+    A list of values (`seed=0,1`), `choice(...)` and `range(...)` make an axis; so do a file's `hydra.sweeper.params`.
+    """
+    mistakes: list[str] = []
+    overrides = _parse(words, mistakes)
+    typed = {override.key_or_group for override in overrides}
+    plain = [override for override in overrides if not override.is_sweep_override()]
+    for key, values in _sweep_params(plain, searchpath).items():
+        if key not in typed:
+            overrides += _parse([f"{key}={values}"], mistakes)
+    axes: list[list[str]] = [[]]
+    for override in overrides:
+        name = override.get_key_element()
+        values = override.sweep_string_iterator() if override.is_sweep_override() else [None]
+        choices = [override.input_line if value is None else f"{name}={value}" for value in values]
+        axes = [[*job, choice] for job in axes for choice in choices if choice is not None]
+    for job in axes:
+        try:
+            _compose_checked(_parse(job, mistakes), [], searchpath)
+        except Mistakes as wrong:
+            mistakes += wrong.lines
+    if mistakes:
+        raise Mistakes(mistakes)
+    return axes, [override.key_or_group for override in overrides if override.is_sweep_override()]
+
+
+def sweeps_by_itself(words: list[str], searchpath: tuple[str, ...] = ()) -> bool:
+    """Tell whether a file among the words sets hydra.mode to MULTIRUN."""
+    experiment = [word for word in words if word.startswith("experiment=") and "," not in word]
+    config = _compose(experiment, searchpath, [])
+    return config is not None and str(OmegaConf.select(config, "hydra.mode")).endswith("MULTIRUN")
+
+
+def _compose_checked(overrides: list[Override], mistakes: list[str], searchpath: tuple[str, ...]) -> Run:
+    """Check names before composing, and what names then hold after it; mistakes found before are reported along."""
+    chosen = [o for o in overrides if o.key_or_group in _groups(searchpath)]
+    sound = [o for o in chosen if not _report(mistakes, _wrong_choice(o, searchpath))]
+    tree = _compose([str(o.input_line) for o in sound], searchpath, mistakes)
+    if tree is None:
+        raise Mistakes(mistakes)
+    del tree["hydra"]
+    known = _flatten(tree)
+    for override in overrides:
+        if override not in chosen and not _report(mistakes, _wrong_key(override, tree, known)):
+            sound.append(override)
+    words = [str(o.input_line) for o in overrides if o in sound]
+    config = _compose(words, searchpath, mistakes)
+    if config is None:
+        raise Mistakes(mistakes)
+    run = _checked_run(config, words, mistakes)
+    if mistakes or run is None:
+        raise Mistakes(mistakes)
+    return run
+
+
+def _compose(words: list[str], searchpath: tuple[str, ...], mistakes: list[str]) -> DictConfig | None:
+    """Let Hydra compose, its own settings under `hydra` included; its complaint, if any, becomes one line of ours."""
+    try:
+        return _hydra_compose(words, searchpath)
+    except (HydraException, OmegaConfBaseException) as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        mistakes.append(f"{' '.join(words)}: {first}")
+        return None
+
+
+def _hydra_compose(words: list[str], searchpath: tuple[str, ...]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    folders = ",".join(f"file://{Path(folder).resolve()}" for folder in searchpath)
+    extra = [f"hydra.searchpath=[{folders}]"] if searchpath else []
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", overrides=words + extra, return_hydra_config=True)
+
+
+def _sweep_params(overrides: list[Override], searchpath: tuple[str, ...]) -> dict[str, Any]:
+    """Return the axes that an experiment's file declares under hydra.sweeper.params."""
+    experiment = [str(o.input_line) for o in overrides if o.key_or_group == "experiment"]
+    config = _compose(experiment, searchpath, [])  # what is wrong is found, and said, when the runs are composed
+    return dict(OmegaConf.select(config, "hydra.sweeper.params") or {}) if config is not None else {}
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def options(group: str, searchpath: tuple[str, ...] = ()) -> list[str]:
+    """List the options of a group: the YAML files in its folder, those in folders below it as folder/name."""
+    found = set()
+    for folder in (CONFIGS, *map(Path, searchpath)):
+        base = folder / group
+        found |= {str(path.relative_to(base).with_suffix("")) for path in base.rglob("*.yaml")}
+    return sorted(found)
+
+
+@functools.cache
+def _groups(searchpath: tuple[str, ...] = ()) -> list[str]:
+    folders = [path for folder in (CONFIGS, *map(Path, searchpath)) if folder.is_dir() for path in folder.iterdir()]
+    return sorted({path.name for path in folders if path.is_dir()})
+
+
+def _parse(words: list[str], mistakes: list[str]) -> list[Override]:
+    """Parse each word by Hydra's grammar; a word outside it becomes a line that shows how to write it."""
+    parsed = []
+    for word in words:
+        try:
+            parsed.append(OverridesParser.create().parse_override(word))
+        except HydraException:
+            mistakes.append(f"{word}: {_how_to_write(word)}")
+    return parsed
+
+
+def _how_to_write(word: str) -> str:
+    if word.startswith("-"):
+        name, _, value = word.lstrip("-").partition("=")
+        return f"no such flag; settings are written key=value: {name}={value or '...'}"
+    if "=" not in word:
+        group = next((group for group in _groups() if word in options(group)), None)
+        return f"write {group}={word}" if group else "settings are written key=value, for example epochs=10"
+    if "[" in word or "]" in word:
+        return "a list is written without spaces, in quotes: 'aug=[cutout,mixup]'"
+    return "not understood; put a value with special characters into quotes: 'key=\"value\"'"
+
+
+def _wrong_choice(override: Override, searchpath: tuple[str, ...]) -> str | None:
+    """Say what is wrong with `group=option`, for every option of a list."""
+    group, word = override.key_or_group, str(override.input_line)
+    if override.is_delete():
+        return f"{word}: choose {group}=none instead" if "none" in options(group) else f"{word}: a run needs a {group}"
+    value = override.value()
+    if override.is_add():
+        return f"{word}: write it without the +; several go into one list: '{group}=[a,b]'"
+    if value is None and group == "experiment":
+        return None
+    names = value if isinstance(value, list) else [value]
+    if isinstance(value, list) and group != "aug":
+        return f"{word}: takes one option; choose from {', '.join(options(group, searchpath))}"
+    known = options(group, searchpath)
+    wrong = [f"{group}={name}: no such {group}; {choose(name, known)}" for name in names if str(name) not in known]
+    return "\n".join(wrong) or None
+
+
+def _wrong_key(override: Override, tree: DictConfig, known: dict[str, Any]) -> str | None:
+    """Say what is wrong with the key of `key=value`: it must be one that the composed configuration has."""
+    key, word = override.key_or_group, str(override.input_line)
+    if key.startswith("hydra"):
+        return None
+    if override.is_delete():
+        return None if key.startswith("aug.") and key in _nodes(tree) else f"{word}: only an aug can be taken out again"
+    if key in known or key == "aug":
+        return None
+    if key in _nodes(tree):
+        inside = [name.removeprefix(f"{key}.") for name in known if name.startswith(f"{key}.")]
+        return f"{word}: {key} has several settings; set one of them: {', '.join(f'{key}.{name}' for name in inside)}"
+    value = word.partition("=")[2]
+    return f"{word}: no such setting; {_suggest_key(key, value, tree, known)}"
+
+
+def _suggest_key(key: str, value: str, tree: DictConfig, known: dict[str, Any]) -> str:
+    """Name the key that was meant: by spelling, or by its last word alone (lr means optimizer.lr)."""
+    groups = _groups()
+    by_last_word = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    parent = key.rpartition(".")[0]
+    match = nearest(key, [*known, *groups])
+    if by_last_word and (match is None or "." not in key):
+        match = by_last_word[0]
+    if parent in _nodes(tree):
+        siblings = [name for name in known if name.rpartition(".")[0] == parent]
+        near = nearest(key, siblings)
+        return (f"did you mean {near}? " if near else "") + "choose from " + ", ".join(siblings)
+    if match:
+        return f"did you mean {match}?" + (f" write {match}={value}" if value else "")
+    return "choose from " + ", ".join([*groups, *(name for name in known if "." not in name)])
+
+
+def _report(mistakes: list[str], wrong: str | None) -> bool:
+    mistakes += wrong.splitlines() if wrong else []
+    return wrong is not None
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Map every setting's dotted key to its value, unresolved; `_target_` is no setting."""
+    flat: dict[str, Any] = {}
+    plain: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else node
+    for name, value in plain.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, f"{key}.")
+        elif name != "_target_":
+            flat[key] = value
+    return flat
+
+
+def _nodes(tree: DictConfig) -> set[str]:
+    """Return the dotted keys of everything that holds settings."""
+    keys = _flatten(tree)
+    return {key.rsplit(".", depth)[0] for key in keys for depth in range(1, key.count(".") + 1)}
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def _checked_run(config: DictConfig, words: list[str], mistakes: list[str]) -> Run | None:
+    """Check every value of a composed configuration against the schema of its place."""
+    hydra = config.pop("hydra")
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        mistakes.append(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}")
+        return None
+    parts = {name: plain.pop(name, None) or {} for name in (*PARTS, "aug")}
+    plain.pop("experiment", None)
+    mistakes += _spine_problems(plain, Spine, "")
+    allowed = ALLOWED_TARGETS + tuple(plain.get("allow_targets") or ())
+    for key, node in part_nodes(parts):
+        mistakes += _part_problems(key, node, allowed)
+    if mistakes:
+        return None
+    choices = {group: str(name) for group, name in hydra.runtime.choices.items() if group in parts}
+    choices["aug"] = "+".join(parts["aug"]) or "none"
+    settings = _flatten(config)
+    return Run(_to_dataclass(plain, Spine), parts, words, choices, OmegaConf.to_yaml(config), settings)
+
+
+def part_nodes(parts: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Walk the parts of a run with their dotted keys (model, ..., aug.cutout, aug.mixup); absent ones are left out."""
+    for name in PARTS:
+        if parts[name]:
+            yield name, parts[name]
+    for name, node in parts["aug"].items():
+        yield f"aug.{name}", node
+
+
+def _spine_problems(plain: dict[str, Any], schema: type, prefix: str) -> Iterator[str]:
+    hints = get_type_hints(schema, include_extras=True)
+    for name, value in plain.items():
+        key = f"{prefix}{name}"
+        if name not in hints:
+            match = nearest(name, hints)
+            yield f"{key}={value}: no such setting" + (f"; did you mean {prefix}{match}?" if match else "")
+        elif is_dataclass(hints[name]):
+            yield from _spine_problems(value, hints[name], f"{key}.")  # pyright: ignore
+        elif wrong := problem(value, hints[name]):
+            yield f"{key}={_written(value)}: {wrong}"
+
+
+def _part_problems(key: str, node: Any, allowed: tuple[str, ...]) -> Iterator[str]:
+    """Check a part's values against the signature that its `_target_` names."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        yield f"{key}: has no _target_; choose an option of {key.partition('.')[0]} that defines it"
+        return
+    target = str(node["_target_"])
+    if not any(target.startswith(f"{package}.") for package in allowed):
+        yield f"{key}._target_={target}: outside {', '.join(allowed)}; if you trust it, add it to allow_targets"
+        return
+    signature = read_signature(target)
+    for name, value in node.items():
+        if name == "_target_" or signature is None:
+            continue
+        if name not in signature:
+            yield f"{key}.{name}={_written(value)}: {target} takes no {name}; {choose(name, signature)}"
+        elif wrong := problem(value, signature[name].annotation):
+            yield f"{key}.{name}={_written(value)}: {wrong}"
+
+
+def _to_dataclass(plain: dict[str, Any], schema: type) -> Any:
+    hints = get_type_hints(schema, include_extras=True)
+    nested = {f.name: hints[f.name] for f in fields(schema) if is_dataclass(hints[f.name])}
+    return schema(**{k: _to_dataclass(v, nested[k]) if k in nested else v for k, v in plain.items()})  # pyright: ignore
+
+
+def _written(value: Any) -> str:
+    """Write a value the way a command line does."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return "[" + ",".join(map(_written, value)) + "]" if isinstance(value, list | ListConfig) else str(value)

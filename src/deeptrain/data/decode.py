@@ -1,0 +1,127 @@
+"""From picture files to arrays of one size: fixed to evaluate and for small pictures, drawn anew for large ones."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How a picture becomes uint8 (height, width, channels): its short side is resized, then a window is cut out."""
+
+    height: int
+    width: int
+    channels: int
+    short_side: int | None = None  # resized to before the centre crop; None: so that the window just fits in
+    drawn: tuple[int, int] | None = None  # range of the short side in training (ResNet, He et al. 2015); None: as above
+
+    def fixed(self, path: Path) -> np.ndarray:
+        """Resize and cut out the centre; ValueError naming the file if it is no readable picture."""
+
+        def cut(image: Any) -> Any:
+            wide, tall = image.size
+            fit = max(self.width / wide, self.height / tall)
+            scale = self.short_side / min(wide, tall) if self.short_side else fit
+            left, top = (wide * scale - self.width) / 2, (tall * scale - self.height) / 2
+            return self._window(image, scale, round(left), round(top))
+
+        return _decode(path, self.channels, self.short_side or max(self.height, self.width), cut)
+
+    def random(self, path: Path, rng: np.random.Generator, flip: bool = False) -> np.ndarray:
+        """Draw the short side, then the window, then whether to mirror it; errors as in fixed."""
+        assert self.drawn is not None
+        short = int(rng.integers(self.drawn[0], self.drawn[1] + 1))
+        across, down, coin = rng.random(3)
+
+        def cut(image: Any) -> Any:
+            wide, tall = image.size
+            scale = short / min(wide, tall)
+            left = int(across * (round(wide * scale) - self.width + 1))
+            top = int(down * (round(tall * scale) - self.height + 1))
+            return self._window(image, scale, left, top)
+
+        array = _decode(path, self.channels, short, cut)
+        return array[:, ::-1] if flip and coin < 0.5 else array
+
+    def _window(self, image: Any, scale: float, left: int, top: int) -> Any:
+        """Cut a window out of the resized image, computing no more of it than that."""
+        from PIL.Image import Resampling
+
+        wide, tall = image.size
+        box = (left / scale, top / scale, (left + self.width) / scale, (top + self.height) / scale)
+        box = (max(box[0], 0), max(box[1], 0), min(box[2], wide), min(box[3], tall))  # rounding may reach outside
+        return image.resize((self.width, self.height), Resampling.BILINEAR, box=box)
+
+
+def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 256) -> Iterator[np.ndarray]:
+    """Decode in parallel threads, yielding uint8 (B, H, W, C) pieces in the order of the files."""
+    with ThreadPoolExecutor(_cores()) as pool:
+        for start in range(0, len(files), size):
+            yield np.stack(list(pool.map(decoder.fixed, files[start : start + size])))
+
+
+def look(files: Sequence[Path]) -> tuple[list[tuple[int, int]], bool]:
+    """Return the width and height of each picture, and whether all of them are grey."""
+    with ThreadPoolExecutor(_cores()) as pool:
+        sizes = list(pool.map(_size, files))
+    return sizes, all(map(_is_grey, files))  # stops at the first picture in colour
+
+
+def _decode(path: Path, channels: int, short_side: int, cut: Callable[[Any], Any]) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            scale = short_side / min(image.size)
+            image.draft(None, (int(image.width * scale), int(image.height * scale)))  # large JPEGs: fewer pixels
+            array = np.asarray(cut(_convert(ImageOps.exif_transpose(image), channels)))
+    except Exception as error:  # a broken file can fail in any way
+        reason = (str(error) or type(error).__name__).splitlines()[0].replace(f" {str(path)!r}", " file")
+        raise ValueError(f"{path}: not a readable picture ({reason}); repair or remove it") from error
+    return array.reshape(*array.shape[:2], channels)
+
+
+def _convert(image: Any, channels: int) -> Any:
+    """Turn any mode into 8-bit RGB or grey; PIL alone would clip 16 bits to white."""
+    from PIL import Image
+
+    if image.mode[0] in "IF":
+        deep = np.asarray(image).astype(np.float64)
+        top = deep.max(initial=0)
+        full = 65535 if image.mode[0] == "I" and (top > 255 or ";16" in image.mode) else 255 if top > 1 else 1
+        image = Image.fromarray((deep / full * 255).clip(0, 255).round().astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB" if channels == 3 else "L")
+
+
+def _size(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable picture (unknown format or damaged); repair or remove it") from error
+
+
+def _is_grey(path: Path) -> bool:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode in GREY_MODES:
+            return True
+    colours = _decode(path, 3, 64, lambda image: image.resize((64, 64)))
+    return bool((colours == colours[..., :1]).all())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

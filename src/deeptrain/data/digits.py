@@ -1,0 +1,60 @@
+"""The 1,797 handwritten digits of scikit-learn: real images without a download (Alpaydin and Kaynak, 1998)."""
+
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+import numpy as np
+
+from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, assemble
+from deeptrain.data.split import stratified
+from deeptrain.data.store import Store, in_memory
+from deeptrain.schema import Fraction, Natural, Positive, checked
+
+TEST_FRACTION, TEST_SEED = 0.2, 0  # the set has no official test split: ours is the same in every run
+
+
+@checked
+@dataclass
+class Digits:
+    """8 x 8 grey images of ten classes. A fifth is kept as test, a fifth of the rest held out as validation."""
+
+    val_fraction: Share = 0.2
+    split_seed: Natural = 0
+    loader: Loading = "auto"
+    crop_padding: Natural = 1
+    flip: bool = False
+    mean: list[Fraction] | None = None
+    std: list[Positive] | None = None
+    subtract_image_mean: bool = False
+
+    name = "digits"
+
+    def load(self, cache_dir: Path | str | None = None) -> Dataset:
+        """Return all but the test split; the file is small enough to be read every time."""
+        train, test = self._stores()
+        parts = Parts(Samples(train.images, None, train.labels), train.measure, train.fingerprint, "")
+        parts.test = f"test {len(test.labels):,} kept shut"
+        return assemble(self, [str(digit) for digit in range(10)], parts)
+
+    def test(self, cache_dir: Path | str | None = None) -> Samples:
+        """Return the fifth that training does not see."""
+        _, test = self._stores()
+        return Samples(test.images, None, test.labels)
+
+    def _stores(self) -> tuple[Store, Store]:
+        images, labels = read_digits()
+        held = stratified(labels, TEST_FRACTION, TEST_SEED)
+        rest = np.delete(np.arange(len(labels)), held)
+        return in_memory(images[rest], labels[rest]), in_memory(images[held], labels[held])
+
+
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Read scikit-learn's file without importing it (a second): uint8 (1797, 8, 8, 1) on the scale 0 to 255, labels."""
+    spec = PathFinder.find_spec("sklearn")
+    folders = spec.submodule_search_locations if spec else None
+    if not folders:
+        raise ValueError("digits: come with scikit-learn, which is not installed: pip install scikit-learn")
+    table = np.loadtxt(Path(folders[0]) / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    images = (table[:, :64] * (255 / 16)).round().astype(np.uint8)  # the file counts to 16
+    return images.reshape(-1, 8, 8, 1), table[:, 64].astype(np.int64)

@@ -1,0 +1,70 @@
+"""Made-up images, fast and learnable, of any shape and any number of classes: a blurry pattern each, plus noise."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, assemble
+from deeptrain.data.store import Store, in_memory
+from deeptrain.randomness import generator
+from deeptrain.schema import Count, Fraction, Natural, NonNegative, Positive, Range, checked
+
+GRID = 4  # a class's pattern is this many patches high and wide
+CONTRAST = 32  # standard deviation of the patterns, of 255
+
+
+@checked
+@dataclass
+class Synthetic:
+    """`size` images for training and validation and a fifth as many for test; the classes take turns."""
+
+    shape: list[Count] | None = None  # (C, H, W); None: 3 x 32 x 32
+    num_classes: Annotated[int, Range(minimum=2)] = 10
+    size: Count = 2000
+    noise: NonNegative = 1.0  # standard deviation, relative to that of the patterns
+    val_fraction: Share = 0.1
+    split_seed: Natural = 0
+    loader: Loading = "auto"
+    crop_padding: Natural = 0
+    flip: bool = False
+    mean: list[Fraction] | None = None
+    std: list[Positive] | None = None
+    subtract_image_mean: bool = False
+
+    name = "synthetic"
+
+    def __post_init__(self):
+        self.shape = self.shape or [3, 32, 32]
+        if len(self.shape) != 3 or self.shape[0] not in (1, 3):
+            raise ValueError(f"shape={self.shape}: must be [channels,height,width] with 1 or 3 channels")
+        if self.size < 2 * self.num_classes:
+            raise ValueError(f"size={self.size}: must be at least {2 * self.num_classes}, two images a class")
+
+    def load(self, cache_dir: Path | str | None = None) -> Dataset:
+        """Make the training and validation images; nothing is written."""
+        store = self._make("train", self.size)
+        test = f"test {self._test_size():,} kept shut"
+        parts = Parts(Samples(store.images, None, store.labels), store.measure, store.fingerprint, test)
+        return assemble(self, [f"class {label}" for label in range(self.num_classes)], parts)
+
+    def test(self, cache_dir: Path | str | None = None) -> Samples:
+        """Make the test images: the same patterns under other noise."""
+        store = self._make("test", self._test_size())
+        return Samples(store.images, None, store.labels)
+
+    def _test_size(self) -> int:
+        return max(self.size // 5, self.num_classes)
+
+    def _make(self, split: str, count: int) -> Store:
+        assert self.shape is not None
+        channels, height, width = self.shape
+        patches = generator(0, "synthetic patterns").standard_normal((self.num_classes, GRID, GRID, channels))
+        rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width
+        patterns = patches[:, rows][:, :, columns].astype(np.float32)  # (K, H, W, C)
+        labels = np.arange(count) % self.num_classes
+        images = generator(0, f"synthetic {split}").standard_normal((count, height, width, channels), np.float32)
+        images *= self.noise
+        images += patterns[labels]
+        return in_memory((images * CONTRAST + 128).clip(0, 255).astype(np.uint8), labels)

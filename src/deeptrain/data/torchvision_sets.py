@@ -1,0 +1,189 @@
+"""The classic sets as torchvision stores and fetches them: MNIST and its kin, CIFAR, SVHN."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from deeptrain.data.cache import locked
+from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, assemble
+from deeptrain.data.folders import missing
+from deeptrain.data.store import Store, in_cache, pieces
+from deeptrain.schema import Fraction, Natural, Positive, checked
+
+Name = Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """One set: torchvision's class for it, the files of each split, its classes, the size of its test split."""
+
+    reader: str
+    train: list[str]
+    test: list[str]
+    classes: list[str]
+    test_size: int = 10_000
+
+    def files(self, split: str) -> list[str]:
+        return self.train if split == "train" else self.test
+
+
+def _idx(folder: str, classes: str) -> Known:
+    kinds = ("images-idx3", "labels-idx1")
+    train, test = ([f"{folder}/raw/{part}-{kind}-ubyte" for kind in kinds] for part in ("train", "t10k"))
+    return Known(folder, train, test, classes.split(","))
+
+
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree
+wolf woman worm"""
+BATCHES = [f"cifar-10-batches-py/{name}" for name in ("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)))]
+
+KNOWN = {
+    "mnist": _idx("MNIST", "0,1,2,3,4,5,6,7,8,9"),
+    "fashion_mnist": _idx(
+        "FashionMNIST", "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+    ),
+    "kmnist": _idx("KMNIST", "o,ki,su,tsu,na,ha,ma,ya,re,wo"),
+    "cifar10": Known("CIFAR10", BATCHES, [BATCHES[0], "cifar-10-batches-py/test_batch"], CIFAR10.split()),
+    "cifar100": Known(
+        "CIFAR100",
+        ["cifar-100-python/meta", "cifar-100-python/train"],
+        ["cifar-100-python/meta", "cifar-100-python/test"],
+        CIFAR100.split(),
+    ),
+    "svhn": Known("SVHN", ["train_32x32.mat"], ["test_32x32.mat"], list("0123456789"), 26_032),
+}
+
+
+@checked
+@dataclass
+class TorchvisionSet:
+    """A set below root, laid out as by torchvision. Nothing is fetched or written there unless download is true."""
+
+    name: Name
+    root: str = "data"
+    download: bool = False
+    val_fraction: Share = 0.1
+    split_seed: Natural = 0
+    loader: Loading = "auto"
+    crop_padding: Natural = 0
+    flip: bool = False
+    mean: list[Fraction] | None = None
+    std: list[Positive] | None = None
+    subtract_image_mean: bool = False
+
+    def __post_init__(self):
+        self.known = KNOWN[self.name]
+        self.folder = Path(self.root).expanduser()
+        if not self.download:
+            self._require("train")
+
+    def load(self, cache_dir: Path | str | None = None) -> Dataset:
+        """Return the training split, part of it held out; decoded at the first start, mapped from the cache later."""
+        store = self._store("train", cache_dir)
+        test = f"test {self.known.test_size:,} kept shut"
+        parts = Parts(Samples(store.images, None, store.labels), store.measure, store.fingerprint, test)
+        return assemble(self, self.known.classes, parts)
+
+    def test(self, cache_dir: Path | str | None = None) -> Samples:
+        """Open the official test split."""
+        store = self._store("test", cache_dir)
+        return Samples(store.images, None, store.labels)
+
+    def _store(self, split: str, cache_dir: Path | str | None) -> Store:
+        if self.download:
+            _download(self.known, self.folder, cache_dir)
+        self._require(split)
+        files = [(name, self.folder / name) for name in self.known.files(split)]
+        key = {"set": self.name, "files": [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in files]}
+
+        def decode() -> tuple[Iterable[np.ndarray], np.ndarray]:
+            images, labels = _read(self.known, self.folder, split)
+            return pieces(images), labels
+
+        return in_cache(cache_dir, f"{self.name}-{split}", key, decode)
+
+    def _require(self, split: str) -> None:
+        """Raise ValueError, saying what to type, if a file of the split is not there."""
+        files = [self.folder / name for name in self.known.files(split)]
+        if absent := next((file for file in files if not file.is_file()), None):
+            where = f"{absent} {missing(absent)}"
+            raise ValueError(f"root={self.root}: no {self.known.reader} here ({where}); data.download=true fetches it")
+
+
+def _read(known: Known, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read one split: uint8 (N, H, W, C), int64 (N,). The other split's files are not opened."""
+    files = known.files(split)
+    if files[0].endswith("-ubyte"):
+        return read_idx(root / files[0])[..., None], read_idx(root / files[1]).astype(np.int64)
+    try:
+        return _read_by_torchvision(known, root, split)
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        remedy = "remove it, then data.download=true"
+        raise ValueError(f"root={root}: {known.reader} cannot be read ({reason}); {remedy}") from error
+
+
+def _read_by_torchvision(known: Known, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    reader = _torchvision(known.reader)
+    if known.reader == "SVHN":
+        data = reader(root, split=split)
+        return data.data.transpose(0, 2, 3, 1), np.asarray(data.labels, np.int64)
+    # it would also open the other split, to check that the download is whole
+    other = "test_list" if split == "train" else "train_list"
+    data = type(known.reader, (reader,), {other: []})(root, train=split == "train")
+    return data.data, np.asarray(data.targets, np.int64)
+
+
+def _torchvision(name: str) -> Any:
+    from torchvision import datasets  # 5 s, so only where it is needed
+
+    return getattr(datasets, name)
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Read an IDX file: two zero bytes, type 8 (bytes), the number of dimensions, each as big-endian int32, the data."""
+    data = np.fromfile(path, np.uint8)
+    if len(data) > 4 and data[2] == 8 and len(data) >= 4 + 4 * data[3]:
+        shape = data[4 : 4 + 4 * data[3]].view(">u4").astype(np.int64)
+        values = data[4 + 4 * int(data[3]) :]
+        if len(values) == shape.prod():
+            return values.reshape(shape)
+    raise ValueError(f"{path}: damaged, or not an IDX file; remove it, then data.download=true")
+
+
+def _download(known: Known, root: Path, cache_dir: Path | str | None) -> None:
+    """Fetch what is missing into a temporary folder, then move it into place; simultaneous starts take turns."""
+    wanted = dict.fromkeys(known.train + known.test)
+    with locked(cache_dir, f"download-{sha256(str(root.resolve()).encode()).hexdigest()[:16]}"):
+        if all((root / name).is_file() for name in wanted):
+            return
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
+        except OSError as error:
+            raise ValueError(f"root={root}: cannot be written to ({error.strerror})") from error
+        try:
+            for split in ("train", "test"):
+                choice = {"split": split} if known.reader == "SVHN" else {"train": split == "train"}
+                _torchvision(known.reader)(temporary, download=True, **choice)
+            for name in wanted:
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / name).replace(root / name)
+        except (OSError, RuntimeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"download=true: {known.reader} could not be fetched into {root} ({reason})") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

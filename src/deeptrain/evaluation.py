@@ -1,0 +1,50 @@
+"""Measuring a network on images it does not learn from: loss, top-1 and top-5, and on request every prediction."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from deeptrain.aug.pipeline import Pipeline
+from deeptrain.metrics import Batches
+from deeptrain.runtime import Runtime
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], pipeline: Pipeline, runtime: Runtime
+) -> dict[str, float]:
+    """Return the means of `loss`, `accuracy` and `top5` over batches, with one read from the device.
+
+    The loss is the plain cross-entropy in nats, without smoothing or penalty, so that runs with different ones compare.
+    """
+    model.eval()
+    means = Batches()
+    for images, labels in batches:
+        with runtime.autocast:
+            logits = model(pipeline.evaluate(images))
+        logits = logits.float()
+        means.add(cross_entropy(logits, labels), logits, labels)
+    return means.read()
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], pipeline: Pipeline, runtime: Runtime
+) -> tuple[Tensor, Tensor]:
+    """Return logits (N, K) and labels (N,) of all batches, on the host."""
+    model.eval()
+    logits, labels = [], []
+    for images, classes in batches:
+        with runtime.autocast:
+            logits.append(model(pipeline.evaluate(images)).float())
+        labels.append(classes)
+    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+
+
+def score(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return `loss`, `accuracy` and `top5` of logits (N, K) against class ids (N,), as `evaluate` measures them."""
+    means = Batches()
+    means.add(cross_entropy(logits, labels), logits, labels)
+    return means.read()

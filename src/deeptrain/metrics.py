@@ -1,0 +1,105 @@
+"""Metrics: running means that make nobody wait until they are read, the confusion matrix and what follows from it."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+TOP = 5
+HELD = 2**22  # logits kept before they are reduced on their device: 16 MiB of float32
+
+
+class Batches:
+    """Running loss, accuracy and top-5 accuracy over batches, each weighted by its number of images.
+
+    `add` keeps references, about a microsecond a batch; many batches are then reduced by one call each on the device,
+    and one read brings the results to the host. So what is added must not be overwritten before `read`.
+    """
+
+    def __init__(self):
+        self._held: list[tuple[Tensor, Tensor, Tensor]] = []  # batches as they came
+        self._numbers = 0  # logits among them
+        self._reduced: list[tuple[Tensor, list[int]]] = []  # losses, top-1 and top-5 counts on the device; batch sizes
+
+    @property
+    def images(self) -> int:
+        """How many images the next `read` is about; for whoever weighs the means of several processes."""
+        return sum(len(logits) for _, logits, _ in self._held) + sum(sum(sizes) for _, sizes in self._reduced)
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Take one batch: its mean loss (scalar), logits (N, K) and targets, ids (N,) or probabilities (N, K)."""
+        self._held.append((loss.detach(), logits.detach(), targets))
+        self._numbers += logits.numel()
+        if self._numbers > HELD:
+            self._reduce()
+
+    def read(self) -> dict[str, float]:
+        """Return `loss`, `accuracy` and `top5` over all batches since the last read; {} when there were none."""
+        self._reduce()
+        if not self._reduced:
+            return {}
+        images = self.images
+        loss = top1 = top5 = 0.0
+        host = iter(torch.cat([vector for vector, _ in self._reduced]).tolist())  # the one wait for the device
+        for _, sizes in self._reduced:
+            loss += sum(mean * size for mean, size in zip(islice(host, len(sizes)), sizes, strict=True))
+            top1 += next(host)
+            top5 += next(host)
+        self._reduced = []
+        return {"loss": loss / images, "accuracy": top1 / images, "top5": top5 / images}
+
+    def _reduce(self) -> None:
+        """Replace the held batches by one vector on their device: every loss, then both counts; nothing waits."""
+        if not self._held:
+            return
+        losses, logits, targets = zip(*self._held, strict=True)
+        alike = len({target.ndim for target in targets}) == 1
+        labels = class_ids(torch.cat(targets)) if alike else torch.cat([class_ids(target) for target in targets])
+        place = ranks(torch.cat(logits), labels)
+        counts = [(place < rank).sum(dtype=torch.float32) for rank in (1, TOP)]
+        self._reduced.append((torch.stack([*losses, *counts]), [len(batch) for batch in logits]))
+        self._held, self._numbers = [], 0
+
+
+def class_ids(targets: Tensor) -> Tensor:
+    """Return class ids (N,) as they are, and of probabilities (N, K) the likeliest class."""
+    return targets if targets.ndim == 1 else targets.argmax(1)
+
+
+def ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """Count the classes that the logits (N, K) put before each label (N,): 0 is right, below 5 is right by top-5.
+
+    Equal logits rank by index, as in argmax; NaN ranks last, so that a diverged network is never right. Ten times
+    cheaper than topk.
+    """
+    own = logits.gather(1, labels[:, None])
+    behind = torch.arange(logits.shape[1], device=logits.device) >= labels[:, None]
+    behind &= logits == own
+    behind |= logits < own
+    return logits.shape[1] - behind.sum(1, dtype=torch.int32)
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Count (label, prediction) pairs of class ids (N,): (K, K) int64, a row a true class; batches add up."""
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How one class fared: fractions in [0, 1], 0 where there is nothing to divide by; `images` of it there were."""
+
+    precision: float
+    recall: float
+    f1: float
+    images: int
+
+
+def per_class(confusion: Tensor) -> list[ClassScore]:
+    """Return the scores of every class: precision = TP / predicted, recall = TP / true, F1 their harmonic mean."""
+    hits = confusion.diagonal().tolist()
+    predicted, true = confusion.sum(0).tolist(), confusion.sum(1).tolist()
+    return [
+        ClassScore(hit / max(said, 1), hit / max(were, 1), 2 * hit / max(said + were, 1), were)
+        for hit, said, were in zip(hits, predicted, true, strict=True)
+    ]

@@ -1,0 +1,39 @@
+"""The fully connected network; without hidden layers it is softmax regression."""
+
+import math
+
+from torch import Tensor, nn
+
+from deeptrain.model.layers import Activation, Initialization, fully_connected, initialize
+from deeptrain.schema import Count, Positive, Rate, checked
+
+
+class FCN(nn.Module):
+    """Fully connected layers on the pixels, in the order (C, H, W) whatever the images' memory format.
+
+    (N, C, H, W) -> logits (N, num_classes). `hidden` lists the layers' widths; dropout follows each of them.
+    """
+
+    @checked
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        hidden: list[Count] = [512, 256],  # noqa: B006 (never changed)
+        activation: Activation = "relu",
+        batch_norm: bool = False,
+        dropout: Rate = 0.0,
+        initialization: Initialization = "kaiming",
+        init_std: Positive | None = None,
+    ):
+        super().__init__()
+        if dropout and not hidden:
+            raise ValueError(f"dropout={dropout}: hidden=[] has no hidden units to drop; set dropout=0 or add a layer")
+        self.layers = fully_connected(
+            math.prod(input_shape), hidden, num_classes, activation=activation, dropout=dropout, batch_norm=batch_norm
+        )
+        initialize(self, initialization, activation, init_std, output=self.layers[-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images.flatten(1))

@@ -1,0 +1,197 @@
+"""What models are made of: activations, convolution and fully connected layers, initial weights, stochastic depth."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "quick_gelu", "tanh", "sigmoid", "softplus", "maxout"]
+Initialization = Literal["kaiming", "xavier", "lecun", "normal"]
+Layout = Literal["auto", "small", "large"]
+
+LARGE_IMAGE = 96  # pixels of the short side from which a model's ImageNet layout is taken
+
+
+class QuickGELU(nn.Module):
+    """Compute x·sigmoid(1.702x), an approximation of GELU (Hendrycks & Gimpel, 2016)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Maxout(nn.Module):
+    """Take the larger of two affine maps, the two halves of the channels: 2C in, C out (Goodfellow et al., 2013)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.maximum(*x.chunk(2, dim=1))
+
+
+# In place where a layer's output is all it needs for its backward pass: one tensor less to write and keep.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "leaky_relu": lambda: nn.LeakyReLU(0.1, inplace=True),
+    "elu": lambda: nn.ELU(inplace=True),
+    "gelu": nn.GELU,
+    "quick_gelu": QuickGELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "maxout": Maxout,
+}
+
+# 1 / √E[f(z)²] for a standard normal z: with it, unit variance in front of one activation is unit variance in front of
+# the next. √2 for ReLU is He et al.'s (2015); the others follow by integration (maxout: the larger of two normals).
+GAINS: dict[str, float] = {
+    "relu": math.sqrt(2),
+    "leaky_relu": math.sqrt(2 / 1.01),
+    "elu": 1.2452,
+    "gelu": 1.5335,
+    "quick_gelu": 1.5395,
+    "tanh": 1.5925,
+    "sigmoid": 1.8462,
+    "softplus": 1.0419,
+    "maxout": 1.0,
+}
+
+
+def pieces(activation: Activation | None) -> int:
+    """Count the channels that an activation folds into one, so that the layer in front can make as many."""
+    return 2 if activation == "maxout" else 1
+
+
+def convolution(
+    channels: int,
+    width: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    bias: bool = False,
+    batch_norm: bool = True,
+    activation: Activation | None = None,
+) -> list[nn.Module]:
+    """List convolution, norm and activation that turn `channels` into `width`; padding keeps the size if not given."""
+    maps = width * pieces(activation)
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, maps, kernel, stride, kernel // 2 if padding is None else padding, bias=bias)
+    ]
+    if batch_norm:
+        layers.append(nn.BatchNorm2d(maps))
+    if activation:
+        layers.append(ACTIVATIONS[activation]())
+    return layers
+
+
+def fully_connected(
+    features: int,
+    hidden: list[int],
+    num_classes: int,
+    *,
+    activation: Activation = "relu",
+    dropout: float = 0.0,
+    batch_norm: bool = False,
+) -> nn.Sequential:
+    """Stack hidden layers, dropout after each, and the output layer; if none is hidden, dropout acts on the features."""
+    dropouts = [nn.Dropout(dropout)] if dropout else []
+    layers: list[nn.Module] = [] if hidden else [*dropouts]
+    for width in hidden:
+        layers.append(nn.Linear(features, width * pieces(activation)))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(width * pieces(activation)))
+        layers += [ACTIVATIONS[activation](), *dropouts]
+        features = width
+    return nn.Sequential(*layers, nn.Linear(features, num_classes))
+
+
+def shrink(size: tuple[int, int], limit: int) -> tuple[nn.Module, tuple[int, int]]:
+    """Make the average pooling that brings a map (H, W) down to at most limit x limit, and say what size is left."""
+    left = (min(size[0], limit), min(size[1], limit))
+    return (nn.Identity() if left == size else nn.AdaptiveAvgPool2d(left)), left
+
+
+def initialize(
+    model: nn.Module,
+    initialization: Initialization,
+    activation: Activation,
+    init_std: float | None,
+    output: nn.Module,
+) -> None:
+    """Draw every weight from a normal law of the named deviation; biases become 0, norms 1 and 0.
+
+    kaiming: gain/√fan_in (He et al., 2015), xavier: √(2/(fan_in + fan_out)) (Glorot & Bengio, 2010), lecun: 1/√fan_in,
+    normal: init_std, 0.01 if not given. The `output` layer gets a tenth of a named deviation: its logits then start
+    near 0 and the loss near log(num_classes), the first thing to check in a training run.
+    """
+    if init_std is not None and initialization != "normal":
+        raise ValueError(f"init_std={init_std}: only initialization=normal reads it, here it is {initialization}")
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            fan_in, fan_out = module.weight[0].numel(), module.weight[:, 0].numel()
+            deviation = {
+                "kaiming": GAINS[activation] / math.sqrt(fan_in),
+                "xavier": math.sqrt(2 / (fan_in + fan_out)),
+                "lecun": 1 / math.sqrt(fan_in),
+                "normal": 0.01 if init_std is None else init_std,
+            }[initialization]
+            small = module is output and initialization != "normal"
+            nn.init.normal_(module.weight, std=0.1 * deviation if small else deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.reset_parameters()
+
+
+class StochasticDepth(nn.Module):
+    """Drop a residual branch at random while training (Huang et al., 2016).
+
+    "batch": one draw for the whole batch; a dropped branch is not computed at all, which saves its time. "sample": one
+    draw for each image; everything is computed and the dropped images' branch multiplied by 0. The paper scales the
+    branch by its survival rate when testing; here a surviving branch is divided by that rate while training, the same
+    in expectation, so that evaluation is the plain network.
+    """
+
+    def __init__(self, rate: float, mode: Literal["batch", "sample"] = "batch"):
+        super().__init__()
+        self.rate = rate
+        self.mode = mode
+
+    def forward(self, branch: nn.Module, x: Tensor, shortcut: Tensor) -> Tensor:
+        """Return shortcut + branch(x) or what is left of it, always a new tensor; overwrites what the branch returns."""
+        if not self.training or self.rate == 0:
+            return branch(x).add_(shortcut)
+        survival = 1 - self.rate
+        if self.mode == "batch" and not torch.compiler.is_compiling():
+            # Drawn on the host, so that the decision does not wait for the device.
+            if float(torch.rand((), device="cpu")) < self.rate:
+                return _Skip.apply(shortcut, *branch.parameters())
+            return branch(x).mul_(1 / survival).add_(shortcut)
+        # A compiled graph cannot branch without compiling again: its "batch" mode multiplies, and saves no time.
+        draws = torch.rand(len(x) if self.mode == "sample" else 1, 1, 1, 1, device=x.device)
+        return branch(x).mul_((draws >= self.rate) / survival).add_(shortcut)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3g}, mode={self.mode}"
+
+
+class _Skip(torch.autograd.Function):
+    """Copy x, and give the parameters of a branch that was not computed the gradient they have: 0.
+
+    With none at all, their momentum and decay would stop for the step, fused optimizers refuse a group of which only a
+    part has momentum yet, and data-parallel processes would wait for a gradient that never comes.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(*parameters)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+        return gradient, *map(torch.zeros_like, ctx.saved_tensors)
+
+
+def drop_rates(last: float, blocks: int) -> list[float]:
+    """Let the rate grow linearly with depth, from last/blocks in the first block to `last` (Huang et al., 2016)."""
+    return [last * block / blocks for block in range(1, blocks + 1)]

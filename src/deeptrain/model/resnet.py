@@ -1,0 +1,155 @@
+"""Residual networks: the CIFAR family, the ImageNet family, and any other number of blocks and widths."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from deeptrain.model.layers import (
+    ACTIVATIONS,
+    LARGE_IMAGE,
+    Activation,
+    Initialization,
+    StochasticDepth,
+    convolution,
+    drop_rates,
+    initialize,
+)
+from deeptrain.schema import Count, Positive, Rate, checked
+
+Depth = Literal[18, 20, 32, 34, 44, 50, 56, 101, 110, 152]
+Stem = Literal["auto", "small", "large", "patch"]
+
+CIFAR = {depth: [(depth - 2) // 6] * 3 for depth in (20, 32, 44, 56, 110)}  # blocks in each stage
+IMAGENET = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
+BOTTLENECK = (50, 101, 152)
+
+
+class ResNet(nn.Module):
+    """Residual network (He et al., 2016).
+
+    (N, C, H, W) -> logits (N, num_classes). Depths 20, 32, 44, 56 and 110 are the paper's CIFAR family (widths 16, 32,
+    64), 18 and 34 the ImageNet family's basic blocks (64 to 512), 50, 101 and 152 its bottlenecks, with the stride on
+    the 3x3 convolution, as in torchvision, whose parameter counts these five have. Where the shape changes, the
+    shortcut is a 1x1 projection (the paper's option B) in every family. `blocks` and `widths`, one number a stage,
+    replace those of `depth`, which then only names the kind of block. Every stage but the first halves the map.
+
+    The stem goes by the short side: from 96 px "large", 7x7 at stride 2 and a max pool, else "small", 3x3 at stride 1.
+    "patch" cuts the image into squares of patch_size (2 if not given) by a convolution of that stride: the cheapest.
+    `stochastic_depth` is the drop rate of the last block; the others' grow to it linearly. With `zero_init_last` every
+    residual branch starts at 0 (Goyal et al., 2017).
+    """
+
+    @checked
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        depth: Depth = 20,
+        blocks: list[Count] | None = None,
+        widths: list[Count] | None = None,
+        stem: Stem = "auto",
+        patch_size: Count | None = None,
+        activation: Activation = "relu",
+        stochastic_depth: Rate = 0.0,
+        stochastic_depth_mode: Literal["batch", "sample"] = "batch",
+        initialization: Initialization = "kaiming",
+        init_std: Positive | None = None,
+        zero_init_last: bool = True,
+    ):
+        super().__init__()
+        blocks, widths = _stages(depth, blocks, widths)
+        self.stem = nn.Sequential(*_stem(input_shape, widths[0], stem, patch_size, activation))
+        drops = iter(
+            [StochasticDepth(rate, stochastic_depth_mode) for rate in drop_rates(stochastic_depth, sum(blocks))]
+        )
+        channels, stages = widths[0], []
+        for index, (count, width) in enumerate(zip(blocks, widths, strict=True)):
+            stage = []
+            for position in range(count):
+                stride = 2 if index and not position else 1
+                stage.append(Block(channels, width, stride, depth in BOTTLENECK, activation, next(drops)))
+                channels = stage[-1].channels
+            stages.append(nn.Sequential(*stage))
+        self.stages = nn.Sequential(*stages)
+        self.classifier = nn.Linear(channels, num_classes)
+        initialize(self, initialization, activation, init_std, output=self.classifier)
+        if zero_init_last:
+            for block in self.modules():
+                if isinstance(block, Block):
+                    block.start_at_zero()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.stages(self.stem(images))  # (N, C, H, W)
+        return self.classifier(maps.mean((2, 3)))
+
+
+class Block(nn.Module):
+    """Residual block, activation(branch(x) + shortcut(x)); its branch is 3x3, 3x3 or the bottleneck 1x1, 3x3, 1x1.
+
+    (N, C, H, W) -> (N, self.channels, H / stride, W / stride), rounded up. Maxout folds the branch before the sum,
+    which is the same: max(a + s, b + s) = max(a, b) + s.
+    """
+
+    def __init__(
+        self, channels: int, width: int, stride: int, bottleneck: bool, activation: Activation, drop: StochasticDepth
+    ):
+        super().__init__()
+        self.channels = 4 * width if bottleneck else width
+        last = "maxout" if activation == "maxout" else None
+        if bottleneck:
+            layers = [
+                *convolution(channels, width, 1, activation=activation),
+                *convolution(width, width, 3, stride=stride, activation=activation),
+                *convolution(width, self.channels, 1, activation=last),
+            ]
+        else:
+            layers = [
+                *convolution(channels, width, 3, stride=stride, activation=activation),
+                *convolution(width, width, 3, activation=last),
+            ]
+        self.branch = nn.Sequential(*layers)
+        same = stride == 1 and channels == self.channels
+        self.shortcut = (
+            nn.Identity() if same else nn.Sequential(*convolution(channels, self.channels, 1, stride=stride))
+        )
+        self.drop = drop
+        self.activation = nn.Identity() if last else ACTIVATIONS[activation]()
+
+    def start_at_zero(self) -> None:
+        """Zero the scale of the branch's last norm, so that the block starts as its shortcut."""
+        nn.init.zeros_([layer for layer in self.branch if isinstance(layer, nn.BatchNorm2d)][-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.drop(self.branch, x, self.shortcut(x)))
+
+
+def _stages(depth: int, blocks: list[int] | None, widths: list[int] | None) -> tuple[list[int], list[int]]:
+    """Look up the blocks and widths of a depth, except those that are given."""
+    own_blocks = {**CIFAR, **IMAGENET}[depth]
+    own_widths = [16, 32, 64] if depth in CIFAR else [64, 128, 256, 512]
+    if blocks == [] or (blocks and len(blocks) != len(widths or own_widths)):
+        raise ValueError(f"blocks={blocks}: must have one number for each of widths={widths or own_widths}")
+    if widths == [] or (widths and len(widths) != len(blocks or own_blocks)):
+        raise ValueError(f"widths={widths}: must have one number for each of blocks={blocks or own_blocks}")
+    return blocks or own_blocks, widths or own_widths
+
+
+def _stem(
+    input_shape: tuple[int, int, int], width: int, stem: str, patch_size: int | None, activation: Activation
+) -> list[nn.Module]:
+    """List the layers in front of the first stage; the activation's name may be any of the models'."""
+    channels, height, breadth = input_shape
+    if patch_size is not None and stem != "patch":
+        raise ValueError(f"patch_size={patch_size}: only stem=patch reads it, here it is {stem}")
+    if stem == "patch":
+        side = patch_size or 2
+        if height % side or breadth % side:
+            fitting = [size for size in range(1, min(height, breadth) + 1) if not (height % size or breadth % size)]
+            fits = ", ".join(map(str, fitting))
+            raise ValueError(f"patch_size={side}: must divide the image, {height} x {breadth}: choose from {fits}")
+        return convolution(channels, width, side, stride=side, padding=0, activation=activation)
+    if stem == "large" or (stem == "auto" and min(height, breadth) >= LARGE_IMAGE):
+        pool = nn.MaxPool2d(3, stride=2, padding=1)
+        return [*convolution(channels, width, 7, stride=2, activation=activation), pool]
+    return convolution(channels, width, 3, activation=activation)

@@ -1,0 +1,79 @@
+"""What a run leaves behind as it goes: the screen's lines, metrics.csv, TensorBoard's points and the checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+from deeptrain import checkpoint
+from deeptrain.record.screen import Screen
+from deeptrain.record.table import MetricsTable
+from deeptrain.record.tensorboard import TensorBoard
+
+VALIDATED = ("train_clean", "val", "val_average")
+ALWAYS = ("epoch", "step", "rate/lr", "images_per_second", "seconds")
+
+
+def metric_names(*, clean: bool, average: bool) -> list[str]:
+    """Name the metrics that a run measures, in the order of metrics.csv."""
+    parts = ["train", *(["train_clean"] if clean else []), "val", *(["val_average"] if average else [])]
+    return [f"{name}/{part}" for part in parts for name in ("loss", "accuracy", "top5")]
+
+
+class Record:
+    """The one seam between the loop and whatever watches it. Without a folder it only shows, and keeps nothing."""
+
+    def __init__(
+        self,
+        screen: Screen,
+        folder: Path | None = None,
+        *,
+        metrics: list[str] | None = None,
+        first_step: int = 0,
+        tensorboard: bool = False,
+    ):
+        self.screen, self.folder = screen, folder
+        self.table = self.board = None
+        if folder is not None:
+            self.table = MetricsTable(folder / "metrics.csv", [*ALWAYS[:2], *(metrics or []), *ALWAYS[2:]])
+            self.table.truncate(first_step)
+        if folder is not None and tensorboard:
+            self.board = TensorBoard(folder, first_step=first_step and first_step + 1, warn=screen.warn)
+
+    def begin(self, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+        self.screen.begin(epochs, steps_per_epoch, first_epoch)
+
+    def step(
+        self,
+        step: int,
+        means: dict[str, float],
+        *,
+        epoch: int,
+        step_in_epoch: int,
+        rate: float,
+        images_per_second: float,
+        seconds_left: float,
+    ) -> None:
+        """Show and log the training means since the last log point."""
+        self.screen.progress(
+            epoch + 1, step_in_epoch, means["loss"], means["accuracy"], rate, images_per_second, seconds_left
+        )
+        if self.board is not None:
+            tags = {f"{name}/train": value for name, value in means.items()}
+            self.board.scalars({**tags, "rate/lr": rate, "speed/images_per_second": images_per_second}, step)
+
+    def row(self, row: dict[str, Any], *, best: bool, waited: float, seconds_left: float) -> None:
+        """Show and keep the metrics of one validation; `waited` is the share of the time spent waiting for data."""
+        self.screen.epoch({**row, "data_wait": waited, "seconds_left": seconds_left}, best)
+        if self.table is not None:
+            self.table.append(row)
+        if self.board is not None:  # what training measured has been logged at the log points
+            self.board.scalars({tag: row[tag] for tag in row if tag.partition("/")[2] in VALIDATED}, row["step"])
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Write checkpoints/<name>.pt; the one before stays until the new one is whole."""
+        if self.folder is not None:
+            checkpoint.save(self.folder / "checkpoints" / f"{name}.pt", state)
+
+    def close(self) -> None:
+        self.screen.close()
+        if self.board is not None:
+            self.board.close()

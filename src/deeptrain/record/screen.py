@@ -1,0 +1,246 @@
+"""What a person sees while a run runs: a head, one live line, one table row an epoch, an end."""
+
+import re
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from deeptrain.record import wording
+
+HEAD_LINES = 12  # with more than this before the first step nobody reads any
+WIDTH = 120  # of a pipe, and the most that the head takes of a terminal
+TABLE_WIDTH = 80
+BAR_WIDTH = 30
+REDRAW_SECONDS = 0.1
+PLAIN = str.maketrans({"·": "-", "–": "-", "—": "-", "×": "x", "…": "~", "━": "=", "─": "-"})
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table, there when the first row has all the keys that it is written from."""
+
+    head: str
+    width: int
+    keys: tuple[str, ...]
+    write: Callable[..., str]
+
+
+VAL = Column("val acc", 7, ("accuracy/val",), wording.percent)  # carries the mark of the best row
+GAP = Column("gap", 5, ("accuracy/train_clean", "accuracy/val"), lambda train, val: wording.points(train - val))
+WAIT = Column("wait", 4, ("data_wait",), lambda wait: f"{wait:.0%}" if wait > 0.1 else "")
+COLUMNS = (
+    Column("train loss", 10, ("loss/train",), wording.digits),
+    Column("val loss", 8, ("loss/val",), wording.digits),
+    VAL,
+    Column("avg acc", 7, ("accuracy/val_average",), wording.percent),
+    GAP,
+    Column("lr", 7, ("rate/lr",), wording.rate),
+    Column("img/s", 6, ("images_per_second",), wording.speed),
+    Column("left", 6, ("seconds_left",), wording.duration),
+    WAIT,
+)
+DISPENSABLE = (GAP, WAIT)  # left out, in this order, where the table would be too wide
+
+
+class Screen:
+    """Writes to a terminal with colour and a live line, to a pipe as plain text, and every finished line to run.log.
+
+    Losing the terminal, or the disk under the log, never stops a run: what cannot be shown is dropped, what cannot
+    be logged is tried again with the next line. `quiet` shows nothing (every process but the first).
+    """
+
+    def __init__(self, stream: TextIO | None = None, log: Path | None = None, quiet: bool = False):
+        self._stream = None if quiet else stream or sys.stdout
+        terminal = self._stream is not None and self._stream.isatty()
+        self._console = Console(
+            file=self._stream,
+            force_terminal=terminal,
+            force_jupyter=False,
+            width=None if terminal else WIDTH,
+            legacy_windows=False,
+        )
+        self._live = terminal and not self._console.is_dumb_terminal
+        self._bar = False  # whether the live line is on the screen now
+        self._drawn = -REDRAW_SECONDS  # when it was drawn last
+        self._columns: list[Column] | None = None
+        self._epochs = self._steps = 1
+        self._log = log
+        self._unlogged: list[str] = []
+
+    def open_log(self, path: Path) -> None:
+        """Keep every line in this file from now on, those shown before included."""
+        self._log = Path(path)
+        self._record()
+
+    def lines(self, lines: Sequence[str]) -> None:
+        """Show the head: lines of "label  value" (two spaces between) in two aligned columns, at most 12 in all."""
+        rows, width = _aligned(lines), min(self._console.width, WIDTH)
+        self._record(*(label + value for label, value in rows))
+        shown = [line for row in rows for line in _wrapped(*row, width)]
+        if len(shown) > HEAD_LINES:  # then each gets one line, and what is over stands in the log
+            shown = [_cut(*row, width) for row in rows]
+        if len(shown) > HEAD_LINES:
+            rest = len(shown) - HEAD_LINES + 1
+            shown[HEAD_LINES - 1 :] = [Text(f"and {rest} more lines, in run.log")]
+        for line in shown:
+            self._show(line)
+
+    def note(self, text: str) -> None:
+        """Tell something on a line of its own."""
+        self._print(Text.assemble(("note: ", "cyan"), text))
+
+    def warn(self, text: str) -> None:
+        """Tell of something that may be wrong, on a line of its own."""
+        self._print(Text.assemble(("warning: ", "yellow"), text))
+
+    def begin(self, epochs: int, steps_per_epoch: int, first_epoch: int = 0) -> None:
+        """Start the table of a run of which `first_epoch` passes are already done."""
+        self._epochs, self._steps, self._columns = epochs, max(1, steps_per_epoch), None
+        if self._live:
+            self._draw(self._live_line(min(first_epoch + 1, epochs), 0, []))
+
+    def progress(
+        self,
+        epoch: float,
+        step_in_epoch: int,
+        loss: float,
+        accuracy: float,
+        rate: float,
+        images_per_second: float,
+        seconds_left: float | None = None,
+    ) -> None:
+        """Redraw the live line, at most ten times a second; `epoch` is the pass being made, from 1 on."""
+        now = time.monotonic()
+        if not self._live or now - self._drawn < REDRAW_SECONDS:
+            return
+        self._drawn = now
+        facts = [f"loss {wording.digits(loss)}", f"acc {100 * accuracy:.1f}%", f"lr {wording.rate(rate)}"]
+        facts += [f"{wording.speed(images_per_second)} img/s"]
+        facts += [] if seconds_left is None else [f"{wording.duration(seconds_left)} left"]
+        if epoch > self._epochs:  # the last pass has just ended
+            epoch, step_in_epoch = self._epochs, self._steps
+        self._draw(self._live_line(epoch, step_in_epoch / self._steps, facts))
+
+    def epoch(self, row: Mapping[str, float], best: bool) -> None:
+        """Add a table row: metrics by tag, `epoch`, `images_per_second`, `data_wait` (fraction), `seconds_left`.
+
+        The columns are those that the first row has values for; whatever else a row holds is not shown.
+        """
+        width = max(5, 2 * len(str(self._epochs)) + 1)
+        if self._columns is None:
+            self._columns = _fitting([column for column in COLUMNS if row.keys() >= set(column.keys)], width)
+            heads = {column: column.head for column in self._columns}
+            self._print(Text(_joined("epoch".rjust(width), heads), "bold"))
+        cells = {c: c.write(*(row[k] for k in c.keys)) if row.keys() >= set(c.keys) else "" for c in self._columns}
+        line = Text(_joined(f"{row['epoch']:g}/{self._epochs}".rjust(width), cells, "*" if best else " "))
+        line.highlight_regex(r"\S+ +\*", "green")
+        self._print(line)
+
+    def end(self, lines: Sequence[str]) -> None:
+        """Show the closing lines in the two columns of the head, never wrapped or cut: they hold commands to paste."""
+        for label, value in _aligned(lines):
+            self._print(Text.assemble((label, "bold"), value))
+
+    def close(self) -> None:
+        """Take the live line off the screen; what follows is shown as before."""
+        if self._bar:
+            self._show(Text(), end="")
+
+    def _live_line(self, epoch: float, done: float, facts: list[str]) -> Text:
+        """Lay out the line in the width there is: position and facts, and a bar of up to 30 columns."""
+        room = self._console.width - 1  # a full line wraps on some terminals
+        position = f"{epoch:g}/{self._epochs}"
+        while facts and len(position) + sum(len(fact) + 2 for fact in facts) > room:
+            facts.pop(2 if len(facts) > 2 else -1)  # the rate goes first, the loss last
+        room -= len(position) + sum(len(fact) + 2 for fact in facts)
+        if room > 24:
+            position, room = f"epoch {position}", room - len("epoch ")
+        length = min(BAR_WIDTH, room - 1)
+        filled = round(min(1.0, max(0.0, done)) * length)
+        bar = [] if length < 4 else [" ", ("━" * filled, "cyan"), ("─" * (length - filled), "dim")]
+        return Text.assemble(position[: self._console.width - 1], *bar, *(f"  {fact}" for fact in facts))
+
+    def _print(self, line: Text) -> None:
+        self._record(line.plain)
+        self._show(line)
+
+    def _record(self, *lines: str) -> None:
+        self._unlogged += lines
+        if self._log is None:
+            return
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{line.rstrip()}\n" for line in self._unlogged))
+            self._unlogged.clear()
+        except OSError:
+            pass  # a full disk: the lines wait for the next one
+
+    def _draw(self, line: Text) -> None:
+        """Show the live line in place of the one that is there."""
+        self._show(line, end="")
+        self._bar = True
+
+    def _show(self, line: Text, end: str = "\n") -> None:
+        """Take the live line away and write this one."""
+        if self._stream is None:
+            return
+        with self._console.capture() as captured:
+            self._console.print(self._encodable(line), end=end, soft_wrap=True)
+        erase = "\r\x1b[2K" if self._bar else ""
+        self._bar = False
+        try:
+            self._stream.write(erase + captured.get())
+            self._stream.flush()
+        except (OSError, ValueError):  # the terminal is gone, or the pipe closed: the run is worth more
+            self._stream, self._live = None, False
+
+    def _encodable(self, line: Text) -> Text:
+        """Replace what the stream's encoding cannot say, so that an old locale never raises."""
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            line.plain.encode(encoding)
+        except UnicodeEncodeError:
+            line.plain = line.plain.translate(PLAIN).encode(encoding, "replace").decode(encoding)
+        return line
+
+
+def _fitting(columns: list[Column], first: int) -> list[Column]:
+    for column in DISPENSABLE:
+        if first + 2 + sum(2 + column.width for column in columns) > TABLE_WIDTH and column in columns:
+            columns.remove(column)
+    return columns
+
+
+def _joined(first: str, cells: dict[Column, str], mark: str = " ") -> str:
+    """Set the cells right-aligned in their columns, the mark behind the validation accuracy."""
+    parts = [f"  {cell:>{column.width}}" + (f" {mark}" if column is VAL else "") for column, cell in cells.items()]
+    return "".join([first, *parts]).rstrip()
+
+
+def _aligned(lines: Sequence[str]) -> list[tuple[str, str]]:
+    """Split "label  value" at the first two spaces and pad the labels to one width; a line without has no label."""
+    pairs = [re.split(r" {2,}", line.rstrip(), maxsplit=1) for line in lines]
+    width = max((len(pair[0]) for pair in pairs if len(pair) == 2), default=0)
+    return [(f"{pair[0]:<{width}}  ", pair[1]) if len(pair) == 2 else ("", pair[0]) for pair in pairs]
+
+
+def _wrapped(label: str, value: str, width: int) -> list[Text]:
+    """Break a row between words; a word longer than the line (a path) is left whole."""
+    parts = textwrap.wrap(value, max(20, width - len(label)), break_long_words=False, break_on_hyphens=False)
+    first, *rest = parts or [""]
+    return [Text.assemble((label, "bold"), first), *(Text(" " * len(label) + part) for part in rest)]
+
+
+def _cut(label: str, value: str, width: int) -> Text:
+    """Shorten a row to one line at the end of a word, unless its value is one word: half a path is of no use."""
+    room = width - len(label) - 1
+    if len(value) > room and " " in value:
+        value = value[:room].rsplit(" ", 1)[0] + "…"
+    return Text.assemble((label, "bold"), value)

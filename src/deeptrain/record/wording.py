@@ -1,0 +1,49 @@
+"""Numbers as people read them: at most four digits, percent, points, speeds, spans of time."""
+
+import math
+
+
+def digits(value: float) -> str:
+    """Write a loss or a like number in at most seven columns: 0.4123, 12.35, 1.2e-05."""
+    size = abs(value)
+    if not math.isfinite(value) or size >= 9999.5 or 0 < size < 0.00095:
+        return f"{value:.1e}" if math.isfinite(value) else f"{value:g}"
+    return f"{value:.{4 if size < 1 else 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0}f}"
+
+
+def rate(value: float) -> str:
+    """Write a learning rate in at most seven columns, without zeros at its end: 0.1, 0.00123, 1.2e-05."""
+    text = f"{value:.3g}"
+    return text if len(text) <= 7 else f"{value:.1e}"
+
+
+def percent(fraction: float) -> str:
+    """Write an accuracy in [0, 1] as 98.42%."""
+    return f"{100 * fraction:.2f}%" if not fraction >= 0.99995 else f"{100 * fraction:.0f}%"
+
+
+def points(difference: float) -> str:
+    """Write the difference of two accuracies in percentage points: +1.23, -12.3."""
+    value = 100 * difference
+    return f"{value:+.2f}" if abs(value) < 9.995 else f"{value:+.1f}"
+
+
+def speed(per_second: float) -> str:
+    """Write images a second in at most six columns: 8.31, 12,340, 123k."""
+    if per_second < 99.95:
+        return f"{per_second:.3g}"
+    return f"{per_second:,.0f}" if per_second < 99_999.5 else f"{per_second / 1000:,.0f}k"
+
+
+def duration(seconds: float) -> str:
+    """Write a span of time by its two largest units: 45s, 3m20s, 1h04m, 2d03h."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

@@ -1,0 +1,227 @@
+"""The pictures of a run: its curves, its confusions, its learning rate. Drawn without a display and without pyplot."""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deeptrain.record import wording
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, float]]
+
+DPI = 150  # a figure 10 inches wide is 1500 pixels, its text legible when shown at 1000
+INK, PALE = "#333333", "#8a8a8a"
+CURVES = {  # colours that stay apart for colour-blind eyes (Okabe & Ito, 2008)
+    "train": ("train, as trained on", "#9aa5b1"),
+    "train_clean": ("train, not augmented", "#0072b2"),
+    "val": ("val", "#d55e00"),
+    "val_average": ("val, averaged weights", "#009e73"),
+}
+LOG_FROM = 30  # ratio of the largest to the smallest loss from which its axis is logarithmic
+MANY_CLASSES = 20  # with more, cells are too small for numbers
+UNNAMED_CLASSES = 120  # with more, too small for names
+
+
+def draw_curves(rows: Rows, path: Path, title: str, best_epoch: float | None = None) -> None:
+    """Draw the rows of metrics.csv: loss, accuracy, learning rate, and the gap between train and val in points.
+
+    The best epoch is marked; without `best_epoch` it is that of the highest accuracy on val.
+    """
+    x = "epoch" if len({row["epoch"] for row in rows}) == len(rows) else "step"
+    figure = _figure(10, 5.6, title)
+    grid = figure.add_gridspec(2, 2, height_ratios=[3, 1])
+    loss, accuracy = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    _draw_metric(loss, rows, x, "loss", ("train", "train_clean", "val", "val_average"))
+    clean = any("accuracy/train_clean" in row for row in rows)
+    _draw_metric(accuracy, rows, x, "accuracy", ("train_clean" if clean else "train", "val", "val_average"))
+    _scale_loss(loss)
+    accuracy.yaxis.set_major_formatter("{x:.0%}" if np.diff(accuracy.get_ylim())[0] > 0.06 else "{x:.1%}")
+    gaps = [{**row, "gap": 100 * (row["accuracy/train_clean"] - row["accuracy/val"])} for row in rows if _has_gap(row)]
+    rate = figure.add_subplot(grid[1, 0] if gaps else grid[1, :], sharex=loss)
+    _line(rate, rows, x, "rate/lr", color=INK)
+    rate.set_ylim(bottom=0)
+    _dress(rate, "learning rate", x)
+    below = [loss, rate]
+    if gaps:
+        gap = figure.add_subplot(grid[1, 1], sharex=accuracy)
+        _line(gap, gaps, x, "gap", color=INK)
+        gap.axhline(0, color=PALE, linewidth=0.8)
+        _dress(gap, "train - val, points", x)
+        _shade_gap(accuracy, gaps, x)
+        below = [loss, rate, gap]
+    _mark_best(accuracy, below, rows, x, best_epoch)
+    _save(figure, path)
+
+
+def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """Draw counts (K, K), a row a true class, as shares of their row; up to 20 classes with the percentages."""
+    from matplotlib.colors import PowerNorm
+
+    counts = np.asarray(matrix)
+    size = len(classes)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    accuracy = wording.percent(counts.trace() / max(counts.sum(), 1))
+    side = min(13.0, 3.5 + 0.5 * size)
+    figure = _figure(
+        side,
+        side * (1 if size <= MANY_CLASSES else 0.93),
+        f"{accuracy} of {counts.sum():,} images right; in % of each true class",
+    )
+    axes = figure.add_subplot()
+    norm = PowerNorm(0.5, 0, 1)  # a root, so that a few per cent of confusion show
+    image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
+    if size <= MANY_CLASSES:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            share = shares[row, column]
+            color = "white" if share > 0.4 else INK
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=9)
+    else:
+        bar = figure.colorbar(image, ax=axes, format="{x:.0%}", shrink=0.5, ticks=[0, 0.02, 0.1, 0.25, 0.5, 1])
+        bar.outline.set_visible(False)  # type: ignore[operator]
+    _name_classes(axes, classes)
+    _save(figure, path)
+
+
+def draw_schedule(
+    points: Sequence[tuple[float, float]], path: Path, title: str, base_rate: float = 1.0, unit: str = "epoch"
+) -> None:
+    """Draw the learning rate over a run from (position, factor) points, the factor times `base_rate`."""
+    x, rate = np.array(points, dtype=float).T
+    rate = rate * base_rate
+    figure = _figure(10, 4, title)
+    axes = figure.add_subplot()
+    axes.plot(x, rate, color=CURVES["train_clean"][1], linewidth=2)
+    axes.fill_between(x, rate, color=CURVES["train_clean"][1], alpha=0.08, linewidth=0)
+    axes.set_ylim(0, 1.12 * max(rate.max(), 1e-12))
+    axes.set_xlim(x[0], x[-1])
+    peak = int(rate.argmax())
+    for index, name in ((peak, "highest"), (len(x) - 1, "last")):
+        if name == "highest" or rate[index] < rate[peak]:
+            side = "right" if x[index] > (x[0] + x[-1]) / 2 else "left"
+            axes.annotate(
+                f"{name} {wording.rate(rate[index])}",
+                (x[index], rate[index]),
+                xytext=(-4 if side == "right" else 4, 5),
+                textcoords="offset points",
+                ha=side,
+                color=INK,
+                fontsize=10,
+            )
+    _dress(axes, "learning rate", unit)
+    _save(figure, path)
+
+
+# --- pieces of the curves ---
+
+
+def _best(rows: Rows, epoch: float | None) -> tuple[Mapping[str, float], str] | None:
+    """Return the row to mark, and which of its accuracies: of the weights as they were or of their average."""
+    keys = ("accuracy/val", "accuracy/val_average")
+    measured = [(row, key) for row in rows for key in keys if epoch in (None, row["epoch"]) and key in row]
+    return max(measured, key=lambda point: point[0][point[1]], default=None)
+
+
+def _has_gap(row: Mapping[str, float]) -> bool:
+    return "accuracy/train_clean" in row and "accuracy/val" in row
+
+
+def _draw_metric(axes: "Axes", rows: Rows, x: str, metric: str, parts: Sequence[str]) -> None:
+    for part in parts:
+        label, color = CURVES[part]
+        _line(axes, rows, x, f"{metric}/{part}", color=color, label=label, linewidth=1.4 if part == "train" else 2)
+    _dress(axes, metric)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=9.5, edgecolor="none", framealpha=0.9, borderpad=0.2)
+
+
+def _line(axes: "Axes", rows: Rows, x: str, key: str, **style: Any) -> None:
+    """Draw one curve through the rows that have it; a few points are drawn as such, or one alone would not show."""
+    points = [(row[x], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+    if points:
+        axes.plot(*zip(*points, strict=True), marker="o" if len(points) <= 12 else None, markersize=4, **style)
+
+
+def _scale_loss(axes: "Axes") -> None:
+    losses = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines] or [np.ones(1)])
+    if losses.min() > 0 and losses.max() > LOG_FROM * losses.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(bottom=min(0, losses.min()))
+
+
+def _shade_gap(axes: "Axes", gaps: Rows, x: str) -> None:
+    train, val = ([row[f"accuracy/{part}"] for row in gaps] for part in ("train_clean", "val"))
+    axes.fill_between([row[x] for row in gaps], train, val, color=CURVES["val"][1], alpha=0.1, linewidth=0)
+
+
+def _mark_best(accuracy: "Axes", others: "Sequence[Axes]", rows: Rows, x: str, epoch: float | None) -> None:
+    best = _best(rows, epoch)
+    if best is None:
+        return
+    row, key = best
+    label, color = CURVES[key.partition("/")[2]]
+    for axes in (accuracy, *others):
+        axes.axvline(row[x], color=PALE, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    accuracy.plot(row[x], row[key], "o", color=color, markersize=8, markeredgecolor="white", zorder=5)
+    words = f"best {wording.percent(row[key])} on {label}, {x} {row[x]:g}"
+    accuracy.set_title(words, loc="right", fontsize=10.5, color=color)
+
+
+def _name_classes(axes: "Axes", classes: Sequence[str]) -> None:
+    size = len(classes)
+    names = [textwrap.shorten(name, 24, placeholder="…") for name in classes]
+    if size <= UNNAMED_CLASSES:
+        font = 10 if size <= MANY_CLASSES else max(4.5, 560 / size * 0.95)
+        turned = 0 if max(map(len, names)) <= 3 and size <= MANY_CLASSES else 90 if size > MANY_CLASSES else 40
+        axes.set_xticks(range(size), names, rotation=turned, fontsize=font)
+        if turned == 40:
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(size), names, fontsize=font)
+    axes.tick_params(length=0, colors=INK)
+    axes.set_xlabel("taken for", color=INK)
+    axes.set_ylabel("true class", color=INK)
+    axes.spines[:].set_visible(False)
+
+
+# --- all figures ---
+
+
+def _figure(width: float, height: float, title: str) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    letters = int(width * 9.5)
+    figure.suptitle(
+        textwrap.fill(title, letters, max_lines=2, placeholder=" …"), x=0.01, ha="left", fontsize=12, color=INK
+    )
+    return figure
+
+
+def _dress(axes: "Axes", label: str, x: str | None = None) -> None:
+    """Label an axis pair and take away what does not inform."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_ylabel(label, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(PALE)
+    axes.tick_params(colors=INK, labelsize=9.5)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    if x is None:
+        axes.tick_params(labelbottom=False)
+    else:
+        axes.set_xlabel(x, color=INK)
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    figure.savefig(path, metadata={"Software": None})  # the same run draws the same bytes

@@ -1,0 +1,234 @@
+"""One run from its words to result.json."""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from deeptrain import build, folder
+from deeptrain.config import Mistakes, Run, compose_run
+from deeptrain.record.screen import Screen
+
+if TYPE_CHECKING:
+    from deeptrain.trainer import Trainer
+
+EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": 130}
+
+
+def start(words: list[str], searchpath: tuple[str, ...] = ()) -> int:
+    """Compose, check and train; return the exit code. Nothing is written before everything has been found good."""
+    run, folder_of_run, resumed = prepare(words, searchpath)
+    build.rehearse(run)
+    screen = Screen(sys.stdout)
+    _, code = train(run, screen, folder_of_run, resumed)
+    return code
+
+
+def prepare(words: list[str], searchpath: tuple[str, ...] = ()) -> tuple[Run, Path | None, Path | None]:
+    """Compose a run; with resume=RUN from the words it was started with, then those given now.
+
+    Returns the run, the folder and the checkpoint to go on from (None for a new run).
+    """
+    run = compose_run(words, searchpath)
+    if run.spine.resume is None:
+        return run, None, None
+    at, state = folder.find(run.spine.resume, "resume")
+    now = [word for word in words if not word.startswith(("resume=", "dir="))]
+    return compose_run([*folder.saved_words(at), *now], searchpath), at, state
+
+
+def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None = None) -> tuple[float | None, int]:
+    """Build everything, make the folder, train, write what a person looks at; return the objective and exit code."""
+    started = perf_counter()
+    bench = build.bench(run)
+    trainer = build.trainer(bench, _about(bench))
+    if resumed is not None:
+        _load(trainer, resumed)
+    at = at or folder.new_folder(run.spine.dir)
+    _open_record(trainer, bench, screen, at)
+    screen.lines(_head(trainer, bench, at))
+    status, reason = _fit(trainer, screen, at)
+    trainer.record.close()
+    result = _result(trainer, status, reason, perf_counter() - started)
+    _closing_pictures(trainer, bench, at, result)
+    screen.end(_closing_lines(trainer, at, result))
+    _write_json(at / "result.json", result)
+    return trainer.progress.best, EXIT_CODES[status]
+
+
+def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
+    """Train; whatever ends it becomes a status and a reason, an unforeseen error's traceback goes into run.log."""
+    from deeptrain.trainer import TrainingFailed
+
+    try:
+        return trainer.fit()
+    except KeyboardInterrupt:
+        return "interrupted", "stopped from the keyboard"
+    except (TrainingFailed, ValueError) as error:  # a ValueError: an image that cannot be read, in one line
+        return "failed", str(error)
+    except Exception as error:
+        if os.environ.get("DEEPTRAIN_DEBUG"):
+            raise
+        with (at / "run.log").open("a") as log:
+            traceback.print_exc(file=log)
+        first = str(error).strip().partition("\n")[0]
+        return "failed", f"{type(error).__name__}: {first} (traceback in {at / 'run.log'})"
+
+
+# --- before ---
+
+
+def _about(bench: build.Bench) -> dict[str, Any]:
+    """Return what every checkpoint says of itself, so that it can be used without the run's folder."""
+    from deeptrain.runtime import versions
+
+    dataset = bench.dataset
+    return {
+        "overrides": bench.run.overrides,
+        "versions": versions(),
+        "classes": dataset.classes,
+        "input_shape": list(dataset.image_shape),
+        "mean": [float(value) for value in dataset.mean],
+        "std": [float(value) for value in dataset.std],
+    }
+
+
+def _load(trainer: "Trainer", path: Path) -> None:
+    """Put a checkpoint's state into the trainer; Mistakes if it does not fit or there is nothing left to do."""
+    from deeptrain import checkpoint
+
+    try:
+        trainer.load_state_dict(checkpoint.load(path, trainer.runtime.device))
+    except ValueError as error:
+        raise Mistakes([f"resume={error}"]) from error
+    except RuntimeError as error:
+        raise Mistakes([f"resume={path}: its weights do not fit this model; resume with the model it had"]) from error
+    end = trainer.over()
+    if end is not None:
+        raise Mistakes(
+            [f"resume={path}: nothing left to do ({end[1]}); to train longer add epochs={2 * trainer.epochs}"]
+        )
+
+
+def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Path) -> None:
+    """Start the run's files: its settings, its split, its first pictures, and what is written as it goes."""
+    from deeptrain.record.run import Record, metric_names
+
+    run, step = bench.run, trainer.progress.step
+    screen.open_log(at / "run.log")
+    (at / "config.yaml").write_text(run.yaml)
+    (at / "overrides.yaml").write_text(yaml.safe_dump(run.overrides, allow_unicode=True))
+    _write_json(at / "split.json", bench.dataset.split)
+    (at / "result.json").unlink(missing_ok=True)  # of the run that now goes on
+    metrics = metric_names(clean=trainer.clean_loader is not None, average=trainer.average is not None)
+    trainer.record = Record(screen, at, metrics=metrics, first_step=step, tensorboard=run.spine.log.tensorboard)
+    picture = sample_picture(trainer, bench.dataset.classes)
+    picture_file(at / "samples.png", picture)
+    if trainer.record.board is not None:
+        trainer.record.board.image("samples", picture, step)
+        if step == 0:
+            trainer.record.board.hparams(_hyperparameters(run), [run.spine.monitor, "loss/val"])
+
+
+def sample_picture(trainer: "Trainer", classes: list[str], count: int = 32) -> Any:
+    """Draw the next training batch as the network sees it, the mixed label under each image; uint8 (H, W, 3)."""
+    from deeptrain.randomness import generator
+    from deeptrain.record.picture import grid, mixed_caption
+
+    progress = trainer.progress
+    moment = progress.epoch, progress.step_in_epoch
+    images, labels = next(iter(trainer.train_loader.epoch(*moment)))
+    images, targets = trainer.pipeline.augment(images, labels, generator(trainer.seed, "augment", *moment))
+    pixels = images[:count].float().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    return grid(pixels, [mixed_caption(target, classes) for target in targets[:count].cpu().numpy()])
+
+
+def picture_file(path: Path, picture: Any) -> None:
+    from deeptrain.record.picture import save
+
+    save(path, picture)
+
+
+def _hyperparameters(run: Run) -> dict[str, Any]:
+    """Return the settings that a sweep compares: the choices by name, and every value."""
+    plumbing = ("dir", "resume", "cache_dir", "allow_targets", "log.", "workers", "data.root", "data.download")
+    values = {key: value for key, value in run.settings.items() if not key.startswith(plumbing)}
+    return {**run.choices, **values}
+
+
+def _head(trainer: "Trainer", bench: build.Bench, at: Path) -> list[str]:
+    """Say before the first step what is about to happen; at most 12 lines."""
+    run, choices = bench.run, bench.run.choices
+    count = sum(parameter.numel() for parameter in trainer.model.parameters())
+    batch = f"{trainer.train_loader.batch_size} images a step, {len(trainer.train_loader)} steps an epoch"
+    auto = " (auto: about 100 steps an epoch)" if run.spine.batch_size == "auto" else ""
+    recipe = ", ".join(f"{group} {choices[group]}" for group in ("aug", "optimizer", "schedule", "loss"))
+    lines = [
+        f"data       {bench.dataset.summary}",
+        f"model      {choices['model']}, {count:,} parameters",
+        f"recipe     {recipe}; {run.spine.epochs} epochs",
+        f"batch      {batch}{auto}",
+        *(f"{note.replace(': ', ':', 1).partition(':')[0]:<10} {note.partition(': ')[2]}" for note in bench.notes[:4]),
+        f"changed    {' '.join(run.overrides) or 'nothing: all settings are the defaults'}",
+    ]
+    if trainer.progress.step:
+        lines.append(f"resumed    after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
+    return [*lines, f"folder     {at}"]
+
+
+# --- after ---
+
+
+def _result(trainer: "Trainer", status: str, reason: str, seconds: float) -> dict[str, Any]:
+    progress = trainer.progress
+    return {
+        "status": status,
+        "reason": reason,
+        "monitor": trainer.monitor,
+        "best": progress.best,
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "seconds": round(seconds, 3),
+        "train_seconds": round(progress.train_seconds, 3),
+        "images_per_second": round(progress.images / max(progress.train_seconds, 1e-9), 1),
+        "metrics": progress.metrics,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "versions": trainer.about["versions"],
+    }
+
+
+def _closing_pictures(trainer: "Trainer", bench: build.Bench, at: Path, result: dict[str, Any]) -> None:
+    """Draw the curves, and the confusions of the best weights on val, and put all into card.html."""
+    from deeptrain import checkpoint
+    from deeptrain.evaluation import predict
+    from deeptrain.metrics import confusion_matrix
+    from deeptrain.report.card import CardFacts, write_card
+    from deeptrain.report.figures import draw_confusion, draw_curves
+
+    rows = trainer.record.table.rows() if trainer.record.table is not None else []
+    if not rows:
+        return
+    draw_curves(rows, at / "curves.png", bench.run.title)
+    best = at / "checkpoints" / "best.pt"
+    matrix = None
+    if best.is_file():
+        trainer.model.load_state_dict(checkpoint.load(best, trainer.runtime.device)["model"])
+        logits, labels = predict(trainer.model, trainer.val_loader.epoch(0), trainer.pipeline, trainer.runtime)
+        matrix = confusion_matrix(logits.argmax(1), labels, len(bench.dataset.classes)).numpy()
+        draw_confusion(matrix, bench.dataset.classes, at / "confusion.png")
+    write_card(at, CardFacts())
+
+
+def _closing_lines(trainer: "Trainer", at: Path, result: dict[str, Any]) -> list[str]: ...
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    from deeptrain.checkpoint import write_atomically
+
+    write_atomically(path, json.dumps(content, indent=1).encode())

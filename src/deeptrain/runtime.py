@@ -1,0 +1,80 @@
+"""The machine a run is on: its device, its precision, its generators, and what to record of its versions."""
+
+import platform
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from torch import nn
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Runtime:
+    """Where and how precisely to compute. Autocast and scaler are disabled in fp32, so that there is one step path."""
+
+    device: torch.device
+    precision: str = "fp32"
+    compile: bool = False
+
+    def __post_init__(self):
+        self.autocast: AbstractContextManager = torch.autocast(
+            self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32"
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.channels_last = self.device.type in ("cpu", "cuda")  # 1.2 to 1.4 times as fast for convolutions
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
+            torch.backends.cudnn.allow_tf32 = True
+        self.generators = [torch.default_generator]  # stochastic depth decides on the host, dropout on the device
+        if self.device.type == "cuda":
+            self.generators.append(torch.cuda.default_generators[self.device.index or 0])
+
+    def seed(self, key: int) -> None:
+        """Seed the generators that modules draw from; 1.4 us, where torch.manual_seed takes 147."""
+        for generator in self.generators:
+            generator.manual_seed(key)
+        if self.device.type == "mps":
+            torch.mps.manual_seed(key)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device, in the memory format that is fastest there."""
+        convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        if convolutional and self.channels_last:
+            return model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
+        return model.to(self.device)
+
+    def synchronize(self) -> None:
+        """Wait for the device; called where time is read, never between log points."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def pick_device(name: str) -> tuple[torch.device, str]:
+    """Return the device of a setting and a line that says why; ValueError if it is not there."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+        cores = f"{torch.get_num_threads()} threads"
+        reason = f"cpu, {cores} (no GPU found)" if name == "cpu" else f"{name}, the GPU found"
+    else:
+        reason = name
+    if name.startswith("cuda") and not cuda:
+        raise ValueError(f"device={name}: this machine has no CUDA device; leave it out or write device=cpu")
+    if name == "mps" and not mps:
+        raise ValueError("device=mps: this machine has no Apple GPU; leave it out or write device=cpu")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ValueError(f"device={name}: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
+        reason = f"{name}, {torch.cuda.get_device_name(device)}"
+    return device, reason
+
+
+def versions() -> dict[str, str]:
+    """Return what a result depends on besides the settings."""
+    packages = ("deeptrain", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}

@@ -1,0 +1,86 @@
+"""Learning-rate schedules: each factory returns a pure function of progress t/T in [0, 1], the factor on every rate."""
+
+import math
+from collections.abc import Callable
+from typing import Annotated
+
+from deeptrain.schema import Fraction, Natural, Range, Span, checked
+
+Factor = Callable[[float], float]
+Inside = Annotated[float, Range(above=0, below=1)]
+
+THIRDS: list[int | float] = [1 / 3, 2 / 3, 1.0]  # 30, 60 and 90 of 90 epochs
+ROUNDING = 1e-6  # so that 0.333333 in a YAML is a third of the run, not a step after it
+FIRST = 0.01  # a warm-up rises from 1 % of the rate
+
+
+@checked
+def constant(epochs: int, *, warmup: Span = 0) -> Factor:
+    """Keep the rate."""
+    return _warmed(lambda progress: 1.0, warmup, epochs)
+
+
+@checked
+def step(
+    epochs: int, *, milestones: list[Natural | Fraction] = THIRDS, gamma: Fraction = 0.1, warmup: Span = 0
+) -> Factor:
+    """Multiply the rate by gamma at every milestone (whole number: epoch; with a decimal point: fraction of the run).
+
+    Raises ValueError for a milestone beyond the end, which would silently do nothing.
+    """
+    if beyond := [milestone for milestone in milestones if _share(milestone, epochs) > 1]:
+        raise ValueError(f"milestones={list(milestones)}: {beyond[0]} lies beyond the run (epochs={epochs})")
+    drops = [_share(milestone, epochs) - ROUNDING for milestone in milestones]
+    return _warmed(lambda progress: gamma ** sum(progress >= drop for drop in drops), warmup, epochs)
+
+
+@checked
+def cosine(epochs: int, *, floor: Fraction = 0.0, warmup: Span = 0) -> Factor:
+    """Fall along half a cosine, ½ (1 + cos πt/T), to `floor` times the rate (Loshchilov & Hutter, 2017)."""
+    return _warmed(lambda progress: _above(floor, (1 + math.cos(math.pi * progress)) / 2), warmup, epochs)
+
+
+@checked
+def linear(epochs: int, *, floor: Fraction = 0.0, warmup: Span = 0) -> Factor:
+    """Fall in a straight line, 1 - t/T, to `floor` times the rate."""
+    return _warmed(lambda progress: _above(floor, 1 - progress), warmup, epochs)
+
+
+@checked
+def inverse_sqrt(epochs: int, *, warmup: Span = 0) -> Factor:
+    """Fall as 1/√t with t in epochs, from t = 1 on: the first epoch runs at the full rate."""
+    return _warmed(lambda progress: 1 / math.sqrt(max(1.0, progress * epochs)), warmup, epochs)
+
+
+@checked
+def one_cycle(
+    epochs: int, *, peak: Inside = 0.3, start: Fraction = 0.04, floor: Fraction = 0.0, warmup: Span = 0
+) -> Factor:
+    """Rise in a line from `start` to the full rate at `peak` of the run, fall in a line to `floor` (Smith, 2018)."""
+
+    def factor(progress: float) -> float:
+        if progress < peak:
+            return _above(start, progress / peak)
+        return _above(floor, (1 - progress) / (1 - peak))
+
+    return _warmed(factor, warmup, epochs)
+
+
+def _warmed(base: Factor, warmup: int | float, epochs: int) -> Factor:
+    """Multiply base by a line from 1 % to 1 over the warm-up, so that its formula holds unchanged afterwards."""
+    length = _share(warmup, epochs)
+    if length >= 1:
+        raise ValueError(f"warmup={warmup}: must be shorter than the run (epochs={epochs})")
+    if length == 0:
+        return base
+    return lambda progress: base(progress) * min(1.0, _above(FIRST, progress / length))
+
+
+def _share(span: int | float, epochs: int) -> float:
+    """Return a span as a fraction of the run: a whole number counts epochs, any other is that fraction already."""
+    return span / epochs if isinstance(span, int) else span
+
+
+def _above(floor: float, height: float) -> float:
+    """Squeeze a curve between 0 and 1 into the room between floor and 1."""
+    return floor + (1 - floor) * height

@@ -1,0 +1,142 @@
+"""A sweep: every combination as a run of its own in a process of its own, then one table of means and spreads."""
+
+import json
+import math
+import re
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from deeptrain import build, folder
+from deeptrain.config import ROOT, compose_run, compose_sweep, sweeps_by_itself
+from deeptrain.record.screen import Screen
+
+REPEATS = "seed"  # runs that differ in nothing else are repeats of one setting
+
+
+@dataclass
+class Job:
+    """One run of a sweep: its words, the part of them that is swept, and what came of it."""
+
+    words: list[str]
+    swept: dict[str, str]
+    folder: Path
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        return ",".join(f"{key}={value}" for key, value in self.swept.items())
+
+    @property
+    def setting(self) -> str:
+        """Name the setting that this run repeats: what is swept, the seed left out."""
+        return " ".join(f"{key}={value}" for key, value in self.swept.items() if key != REPEATS) or "all"
+
+
+def is_declared(words: list[str], searchpath: tuple[str, ...]) -> bool:
+    """Tell whether an experiment's file makes this command a sweep without -m (hydra.mode: MULTIRUN)."""
+    return any(word.startswith("experiment=") for word in words) and sweeps_by_itself(words, searchpath)
+
+
+def sweep(words: list[str], searchpath: tuple[str, ...] = ()) -> int:
+    """Check every run, then train one after the other; the exit code is 1 if any failed."""
+    all_words, keys = compose_sweep(words, searchpath)
+    for job_words in all_words:
+        build.rehearse(compose_run(job_words, searchpath))
+    base = folder.new_sweep_folder()
+    jobs = [_job(job_words, keys, base) for job_words in all_words]
+    screen = Screen(sys.stdout)
+    screen.lines([f"sweep      {len(jobs)} runs over {', '.join(keys) or 'nothing'}", f"folder     {base}"])
+    try:
+        for index, job in enumerate(jobs):
+            _run(job, searchpath)
+            screen.note(f"{index + 1:>3}/{len(jobs)}  {job.name:<50} {_outcome(job)}")
+    finally:
+        for line in summary(jobs, base):
+            screen.note(line)
+    return 1 if any(job.error for job in jobs) else 0
+
+
+def _job(words: list[str], keys: list[str], base: Path) -> Job:
+    swept = {key: _value(words, key) for key in keys}
+    job = Job(words, swept, base)
+    job.folder = base / folder_name(job.name)
+    return job
+
+
+def _value(words: list[str], key: str) -> str:
+    return next(word.partition("=")[2] for word in words if word.lstrip("+").partition("=")[0] == key)
+
+
+def folder_name(name: str) -> str:
+    """Turn the swept settings into the name of a folder: TensorBoard shows it as the name of the run."""
+    listed = re.sub(r"\[([^]]*)\]", lambda match: match[1].replace(",", "+") or "none", name)
+    safe = re.sub(r"[^\w=+,.-]", "_", listed)
+    return safe if len(safe) <= 180 else f"{safe[:170]}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _run(job: Job, searchpath: tuple[str, ...]) -> None:
+    """Train in a process of its own, so that no run sees what another left behind in memory."""
+    flags = [part for path in searchpath for part in ("--config-dir", path)]
+    command = [sys.executable, str(ROOT / "train.py"), *flags, *job.words, f"dir={job.folder}"]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    result = job.folder / "result.json"
+    job.result = json.loads(result.read_text()) if result.is_file() else None
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        job.error = (job.result or {}).get("reason") or (said[-1] if said else f"exit code {done.returncode}")
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+
+
+def _outcome(job: Job) -> str:
+    if job.error or job.result is None:
+        return f"failed: {job.error}"
+    return f"{job.result['monitor']} {job.result['best']:.4g}   {job.result['seconds']:.0f} s"
+
+
+def summary(jobs: list[Job], base: Path) -> list[str]:
+    """Compose the table: mean and spread (standard deviation over the seeds) of each setting, best first."""
+    by_setting: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        if job.result is not None and job.result["best"] is not None and not job.error:
+            by_setting[job.setting].append(job)
+    if not by_setting:
+        return ["", "no run finished", *_failures(jobs)]
+    monitor = next(iter(by_setting.values()))[0].result["monitor"]  # pyright: ignore
+    sign = 1 if monitor.startswith("loss") else -1
+    width = max(len(setting) for setting in by_setting)
+    lines = ["", f"{'setting':<{width}}  runs  {monitor}  gap  seconds"]
+    rows = []
+    for setting, repeats in by_setting.items():
+        results: list[Any] = [job.result for job in repeats]
+        mean, spread = mean_spread([result["best"] for result in results])
+        gap, _ = mean_spread([train_val_gap(result["metrics"]) for result in results])
+        seconds, _ = mean_spread([result["seconds"] for result in results])
+        row = f"{setting:<{width}}  {len(repeats):>4}  {mean:.4f} ± {spread:.4f}  {gap:+.4f}  {seconds:.0f}"
+        rows.append((sign * mean, row))
+    finished = [job for repeats in by_setting.values() for job in repeats]
+    best = min(finished, key=lambda job: sign * job.result["best"])  # pyright: ignore
+    lines += [row for _, row in sorted(rows)]
+    return [*lines, f"best       {best.folder}", *_failures(jobs), f"curves     tensorboard --logdir {base}"]
+
+
+def _failures(jobs: list[Job]) -> list[str]:
+    return [f"failed     {job.name}: {job.error}" for job in jobs if job.error]
+
+
+def mean_spread(values: list[float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation (nan for a single value)."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def train_val_gap(metrics: dict[str, float]) -> float:
+    """Return how much better the network is on its training images, un-augmented, than on val (accuracy)."""
+    train = metrics.get("accuracy/train_clean", metrics.get("accuracy/train", math.nan))
+    return train - metrics.get("accuracy/val", math.nan)

@@ -1,0 +1,293 @@
+"""The training loop, written out once, in order. To change what happens, change it here."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from deeptrain.aug.pipeline import Pipeline
+from deeptrain.average import EMA
+from deeptrain.data.loader import ResidentLoader, StreamLoader
+from deeptrain.evaluation import evaluate
+from deeptrain.metrics import Batches
+from deeptrain.randomness import generator, key
+from deeptrain.record.run import Record
+from deeptrain.runtime import Runtime
+
+Loader = ResidentLoader | StreamLoader
+
+
+class TrainingFailed(RuntimeError):
+    """Training cannot go on; the message says at which step, and the likely causes."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all of the loop's state that is not a tensor."""
+
+    epoch: int = 0  # passes completed
+    step_in_epoch: int = 0
+    step: int = 0  # optimizer steps
+    images: int = 0
+    train_seconds: float = 0.0  # spent in training steps, validation not counted
+    best: float | None = None  # of the monitored metric
+    best_epoch: int = 0
+    since_best: int = 0  # validations
+    metrics: dict[str, float] = field(default_factory=dict)  # last value of each
+
+
+@dataclass
+class Trainer:
+    """Built parts and the verbs that run them; nothing here knows of configuration."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Callable[[float], float]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    pipeline: Pipeline
+    train_loader: Loader
+    val_loader: Loader
+    runtime: Runtime
+    record: Record
+    clean_loader: Loader | None = None  # a fixed slice of train, un-augmented
+    average: EMA | None = None
+    seed: int = 0
+    epochs: int = 30
+    limit_steps: int | None = None
+    max_seconds: float | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    monitor: str = "accuracy/val"
+    patience: int | None = None
+    min_delta: float = 0.0
+    validate_every_epochs: int = 1
+    validate_every_steps: int | None = None
+    log_every_steps: int = 20
+    about: dict[str, Any] = field(default_factory=dict)  # goes into every checkpoint: overrides, versions, classes
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self):
+        self.network = torch.compile(self.model) if self.runtime.compile else self.model
+        self.lower_is_better = self.monitor.startswith("loss")
+        steps = self.epochs * len(self.train_loader)
+        self.total_steps = min(steps, self.limit_steps or steps)
+        self.recent = Batches()  # since the last log point
+        self.passed: list[tuple[int, dict[str, float]]] = []  # images and means of the log points since a validation
+        self.clock, self.waited = 0.0, 0.0
+        self.validated = replace(self.progress)  # where the run stood at the last validation
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+
+    # --- the loop ---
+
+    def fit(self) -> tuple[str, str]:
+        """Train until there is a reason to stop; return the status and the reason."""
+        self.record.begin(self.epochs, len(self.train_loader), self.progress.epoch)
+        while (end := self.over()) is None:
+            self.train_epoch()
+        return end
+
+    def train_epoch(self) -> None:
+        progress, loader = self.progress, self.train_loader
+        self.model.train()
+        self.clock = self.logged_at = perf_counter()
+        for images, labels in loader.epoch(progress.epoch, progress.step_in_epoch):
+            self.waited += perf_counter() - self.clock
+            self.train_step(images, labels)
+            if progress.step_in_epoch == len(loader):
+                progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+            if progress.step % self.log_every_steps == 0:
+                self.log_step()
+            if self.validation_is_due():
+                self.validate()
+            if progress.step_in_epoch == 0 or self.over():
+                break
+
+    def train_step(self, images: Tensor, labels: Tensor) -> None:
+        """Take one optimizer step on a batch of uint8 images (N, C, H, W) and class ids (N,)."""
+        progress, runtime = self.progress, self.runtime
+        moment = progress.epoch, progress.step_in_epoch
+        runtime.seed(key(self.seed, "model", *moment))
+        factor = self.schedule(self.fraction())
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+        rng = generator(self.seed, "augment", *moment) if self.pipeline.augmentations else None
+        images, targets = self.pipeline.train(images, labels, rng)
+        for piece, wanted in self.pieces(images, targets):
+            with runtime.autocast:
+                logits = self.network(piece)
+                loss = self.loss(logits, wanted)
+            share = loss if piece is images else loss * (len(piece) / len(images))
+            runtime.scaler.scale(share).backward()
+            self.recent.add(loss, logits, wanted)
+        if self.clip_norm is not None:
+            runtime.scaler.unscale_(self.optimizer)
+            clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        runtime.scaler.step(self.optimizer)
+        runtime.scaler.update()
+        self.optimizer.zero_grad()
+
+        progress.step += 1
+        progress.step_in_epoch += 1
+        progress.images += len(images)
+        if self.average is not None:
+            self.average.update(progress.step)
+        now = perf_counter()
+        progress.train_seconds += now - self.clock
+        self.clock = now
+
+    def pieces(self, images: Tensor, targets: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+        """Cut a batch into `accumulate` pieces, whose gradients add up to the whole batch's."""
+        if self.accumulate == 1:
+            return ((images, targets),)
+        return zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True)
+
+    # --- when ---
+
+    def fraction(self) -> float:
+        """Return how much of the run is done, in [0, 1]: what schedules are functions of."""
+        done = self.progress.step / self.total_steps
+        if self.max_seconds is not None:
+            done = max(done, self.progress.train_seconds / self.max_seconds)
+        return min(done, 1.0)
+
+    def over(self) -> tuple[str, str] | None:
+        """Return status and reason if the run is to end here."""
+        progress = self.progress
+        if progress.epoch >= self.epochs:
+            return "finished", f"{self.epochs} epochs done"
+        if self.limit_steps is not None and progress.step >= self.limit_steps:
+            return "finished", f"limit_steps={self.limit_steps} reached"
+        if self.max_seconds is not None and progress.train_seconds >= self.max_seconds:
+            return "finished", f"max_seconds={self.max_seconds:g} reached"
+        if self.patience is not None and progress.since_best >= self.patience:
+            return "stopped_early", f"{self.monitor} no better for {self.patience} validations"
+        return None
+
+    def validation_is_due(self) -> bool:
+        progress, every = self.progress, self.validate_every_steps
+        passed = progress.step_in_epoch == 0 and progress.epoch % self.validate_every_epochs == 0
+        return passed or (every is not None and progress.step % every == 0) or self.over() is not None
+
+    # --- now and then ---
+
+    def log_step(self) -> None:
+        """Read the training means since the last log point: the one moment at which the host waits for the device."""
+        images, means = self.recent.images, self.recent.read()
+        if not math.isfinite(means["loss"]):
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise TrainingFailed(
+                f"the loss is {means['loss']} at step {self.progress.step}: "
+                f"the learning rate (now {rate:.3g}) is too high, or the initialization is bad; try a tenth of the rate"
+            )
+        self.passed.append((images, means))
+        now = perf_counter()
+        self.record.step(
+            self.progress.step,
+            means,
+            epoch=self.progress.epoch,
+            step_in_epoch=self.progress.step_in_epoch,
+            rate=self.optimizer.param_groups[0]["lr"],
+            images_per_second=images / max(now - self.logged_at, 1e-9),
+            seconds_left=self.seconds_left(),
+        )
+        self.logged_at = self.clock = perf_counter()
+
+    def seconds_left(self) -> float:
+        done = self.fraction()
+        return self.progress.train_seconds * (1 - done) / max(done, 1e-9)
+
+    def validate(self) -> None:
+        """Evaluate val and the clean slice of train, write the row, and keep what is to be kept."""
+        if self.recent.images:
+            self.log_step()
+        progress = self.progress
+        measured = {"train": _pooled(self.passed)}
+        if self.clean_loader is not None:
+            measured["train_clean"] = self.evaluate(self.model, self.clean_loader)
+        measured["val"] = self.evaluate(self.model, self.val_loader)
+        if self.average is not None:
+            measured["val_average"] = self.evaluate(self.average.module, self.val_loader)
+        metrics = {f"{name}/{part}": value for part, means in measured.items() for name, value in means.items()}
+        progress.metrics = metrics
+        best = self.note_best(metrics)
+        seconds = progress.train_seconds - self.validated.train_seconds
+        self.record.row(
+            {
+                "epoch": progress.epoch,
+                "step": progress.step,
+                **metrics,
+                "rate/lr": self.optimizer.param_groups[0]["lr"],
+                "images_per_second": (progress.images - self.validated.images) / max(seconds, 1e-9),
+                "seconds": progress.train_seconds,
+            },
+            best=best is not None,
+            waited=self.waited / max(seconds, 1e-9),
+            seconds_left=self.seconds_left(),
+        )
+        self.validated, self.waited, self.passed = replace(progress), 0.0, []
+        if best is not None:
+            self.record.save("best", self.best_state(best))
+        self.record.save("last", self.state_dict())
+        self.model.train()
+        self.clock = self.logged_at = perf_counter()
+
+    def evaluate(self, model: nn.Module, loader: Loader) -> dict[str, float]:
+        return evaluate(model, loader.epoch(0), self.pipeline, self.runtime)
+
+    def note_best(self, metrics: dict[str, float]) -> str | None:
+        """Compare the monitored metric, of the raw and the averaged weights; name the weights that are best so far."""
+        names = [name for name in (self.monitor, f"{self.monitor}_average") if name in metrics]
+        pick = min if self.lower_is_better else max
+        name = pick(names, key=lambda name: metrics[name])
+        value, progress = metrics[name], self.progress
+        gain = math.inf if progress.best is None else value - progress.best
+        if self.lower_is_better and progress.best is not None:
+            gain = -gain
+        progress.since_best = 0 if gain > self.min_delta else progress.since_best + 1
+        if gain <= 0:
+            return None
+        progress.best, progress.best_epoch = value, progress.epoch
+        return "average" if name.endswith("_average") else "raw"
+
+    # --- state ---
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a run needs to go on as if it had never stopped: plain values and tensors only."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average and self.average.state_dict(),
+            "scaler": self.runtime.scaler.state_dict(),
+            "progress": asdict(self.progress),
+            **self.about,
+        }
+
+    def best_state(self, weights: str) -> dict[str, Any]:
+        """Return the better weights, raw or averaged, without the optimizer's state, which would double the file."""
+        model = self.average.module if weights == "average" and self.average is not None else self.model
+        state = self.state_dict() | {"model": model.state_dict(), "weights": weights}
+        return state | {"optimizer": None, "average": None, "scaler": None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state. One without the optimizer's (best.pt) starts its momentum and averages anew."""
+        self.model.load_state_dict(state["model"])
+        if state["optimizer"] is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.runtime.scaler.load_state_dict(state["scaler"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
+        self.progress = Progress(**state["progress"])
+        self.validated = replace(self.progress)
+
+
+def _pooled(passed: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Return the means over all images from the means of several stretches of them."""
+    images = sum(count for count, _ in passed)
+    return {name: sum(count * means[name] for count, means in passed) / images for name in passed[0][1]}

@@ -1,0 +1,129 @@
+"""The house keeps its shape: imports go down only, Hydra stays at the door, every YAML binds to its signature."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deeptrain.schema import problem, read_signature
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "deeptrain"
+GROUND = -1
+FLOORS = {
+    GROUND: ("schema", "randomness"),
+    0: ("model", "aug", "data", "loss", "optimizer", "schedule", "metrics", "average"),
+    1: ("runtime", "checkpoint", "record", "evaluation"),
+    2: ("trainer",),
+    3: ("config",),
+    4: ("build", "folder"),
+    5: ("lab", "after", "report"),
+    6: ("run", "sweep", "cli"),
+}
+FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+RUNTIME = {"input_shape", "num_classes", "mean", "epochs", "parameters", "model"}  # passed by the builder, not by YAML
+FILES = sorted(SOURCE.rglob("*.py"))
+OPTIONS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.parent.name == "configs")
+PARTS = [path for path in OPTIONS if path.parent.name != "experiment"]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "deeptrain" and len(parts) > 1 and parts[1] in FLOOR else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_down_only(path):
+    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    floor = FLOOR[room]
+    for other in {room_of(module) for module in imports(path)} - {None, room}:
+        below = FLOOR[other] < floor or (floor >= 1 and FLOOR[other] == floor)
+        assert below, f"{room} (floor {floor}) imports {other} (floor {FLOOR[other]})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_the_door_knows_hydra(path):
+    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if FLOOR.get(room, 0) < FLOOR["config"]:
+        assert not {module for module in imports(path) if module.split(".")[0] in ("hydra", "omegaconf")}
+
+
+def nodes(path: Path) -> list[dict]:
+    content = yaml.safe_load(path.read_text()) or {}
+    content = list(content.values()) if path.parent.name == "aug" else [content]
+    return [node for node in content if node]
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_yaml_binds_to_its_signature(path):
+    for node in nodes(path):
+        target = node.pop("_target_")
+        module, _, name = target.rpartition(".")
+        real = inspect.signature(getattr(import_module(module), name)).parameters
+        read = read_signature(target)
+        assert read is not None, f"{target} cannot be read from its source"
+        assert set(read) == set(real), "what is read without importing is what there is"
+        assert set(node) | RUNTIME >= set(real), "every setting has a key, so that the command line knows it"
+        assert set(node) <= set(real) - RUNTIME, "every key is a setting"
+        for key, value in node.items():
+            if not str(value).startswith("${"):
+                assert problem(value, read[key].annotation) is None, f"{key}={value}"
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_every_option_says_what_it_is_for(path):
+    first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
+    assert first.startswith("# ") and 10 < len(first) <= 100
+
+
+def test_the_spine_and_train_yaml_agree():
+    from dataclasses import asdict
+
+    from deeptrain.config import Spine
+
+    written = yaml.safe_load((ROOT / "configs" / "train.yaml").read_text())
+    settings = {key: value for key, value in written.items() if key not in ("defaults", "hydra", "aug")}
+    assert settings == asdict(Spine())
+
+
+def test_the_command_line_answers_without_torch():
+    """Help, checks and mistakes load neither torch nor anything else that takes long."""
+    script = (
+        "import sys; from deeptrain.cli import train; "
+        "codes = [train(['--help']), train(['modle=vgg']), train(['optimizer.lr=-1'])]; "
+        "heavy = {'torch', 'torchvision', 'sklearn', 'matplotlib', 'tensorboard', 'pandas'} & set(sys.modules); "
+        "assert codes == [0, 2, 2], codes; assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+
+
+def test_no_dangerous_calls():
+    """Nothing that runs code from a file: no pickle, eval, exec, unsafe yaml or torch loading, no shell."""
+    for path in [*FILES, *(ROOT / "scripts").glob("*.py"), ROOT / "train.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert name not in ("eval", "exec", "yaml.load", "hydra.utils.instantiate", "instantiate"), path
+            assert not name.startswith(("pickle.", "marshal.")), path
+            assert keywords.get("shell") != "True", path
+            if name == "torch.load":
+                assert keywords.get("weights_only") == "True", path

@@ -1,0 +1,121 @@
+"""Metrics against scikit-learn and by hand: weights by batch size, soft targets, ties, few classes, many batches."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
+from torch.nn import functional
+
+from deeptrain import metrics
+
+
+def batches(device, sizes, classes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for size in sizes:
+        logits = torch.randn(size, classes, generator=generator)
+        labels = torch.randint(classes, (size,), generator=generator)
+        yield functional.cross_entropy(logits, labels).to(device), logits.to(device), labels.to(device)
+
+
+@pytest.mark.parametrize("held", [1, 500, metrics.HELD])
+@pytest.mark.parametrize("classes", [7, 100])
+def test_means_are_over_images_whatever_the_batches(device, monkeypatch, held, classes):
+    """`held` decides only when batches are reduced on the device: after each, in between, or all at the end."""
+    monkeypatch.setattr(metrics, "HELD", held)
+    running, sizes = metrics.Batches(), [32, 32, 5, 1]
+    for batch in batches(device, sizes, classes):
+        running.add(*batch)
+    _, logits, labels = (list(column) for column in zip(*batches("cpu", sizes, classes), strict=True))
+    logits, labels = torch.cat(logits), torch.cat(labels)
+    assert running.images == 70
+    found = running.read()
+    assert found["loss"] == pytest.approx(functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert found["accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item(), rel=1e-6)
+    expected = top_k_accuracy_score(labels, logits, k=5, labels=range(classes))
+    assert found["top5"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_reading_starts_afresh_and_nothing_gives_nothing(device):
+    running = metrics.Batches()
+    assert running.read() == {} and running.images == 0
+    first, second = batches(device, [8, 8], 10)
+    running.add(*first)
+    running.read()
+    running.add(*second)
+    alone = metrics.Batches()
+    alone.add(*second)
+    assert running.read() == alone.read() and running.read() == {}
+
+
+def test_soft_targets_count_against_their_likeliest_class(device):
+    hard, soft = metrics.Batches(), metrics.Batches()
+    for number, (loss, logits, labels) in enumerate(batches(device, [16, 16, 16], 10)):
+        probabilities = 0.6 * functional.one_hot(labels, 10) + 0.4 * functional.one_hot((labels + 1) % 10, 10)
+        hard.add(loss, logits, labels)
+        soft.add(loss, logits, labels if number == 1 else probabilities)  # both kinds in one reading
+    assert hard.read() == soft.read()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_top5_of_five_classes_or_fewer_is_certain(device, classes):
+    running = metrics.Batches()
+    for batch in batches(device, [16], classes):
+        running.add(*batch)
+    assert running.read()["top5"] == 1
+
+
+def test_ties_rank_as_in_argmax_and_nan_is_never_right(device):
+    flat, labels = torch.zeros(10, 10, device=device), torch.arange(10, device=device)
+    assert metrics.ranks(flat, labels).tolist() == list(range(10))
+    logits = torch.randint(0, 3, (500, 10), generator=torch.Generator().manual_seed(0)).to(device, torch.bfloat16)
+    labels = torch.randint(10, (500,), generator=torch.Generator().manual_seed(1)).to(device)
+    stable = logits.float().argsort(dim=1, descending=True, stable=True)
+    assert torch.equal(metrics.ranks(logits, labels), (stable == labels[:, None]).int().argmax(1).int())
+    assert metrics.ranks(torch.full((3, 10), torch.nan, device=device), labels[:3]).tolist() == [10, 10, 10]
+
+
+def test_a_diverged_loss_shows(device):
+    running, (batch,) = metrics.Batches(), batches(device, [4], 10)
+    running.add(torch.tensor(torch.nan, device=device), *batch[1:])
+    assert np.isnan(running.read()["loss"])
+
+
+def test_half_precision_loses_no_counts(device):
+    running = metrics.Batches()
+    logits, labels = torch.zeros(4099, 6, device=device, dtype=torch.bfloat16), torch.zeros(4099, device=device).long()
+    running.add(torch.tensor(0.5, device=device, dtype=torch.bfloat16), logits, labels)
+    assert running.read() == {"loss": 0.5, "accuracy": 1.0, "top5": 1.0}
+
+
+def test_nothing_holds_the_graph(device):
+    running = metrics.Batches()
+    logits = torch.randn(4, 10, device=device, requires_grad=True) * 2
+    running.add(logits.mean(), logits, torch.arange(4, device=device))
+    assert not any(tensor.requires_grad for batch in running._held for tensor in batch)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_adding_and_reducing_never_wait_for_the_gpu(monkeypatch):
+    monkeypatch.setattr(metrics, "HELD", 300)
+    running, given = metrics.Batches(), list(batches("cuda", [16] * 8, 10))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in given:
+            running.add(*batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert running.images == 128 and running._reduced
+
+
+def test_confusion_matrix_and_scores_are_scikit_learns(device):
+    generator = np.random.default_rng(0)
+    true, said = generator.integers(0, 5, 400), generator.integers(0, 6, 400)  # class 5 never true, 6 never seen
+    pairs = [torch.from_numpy(ids).to(device) for ids in (said, true)]
+    confusion = metrics.confusion_matrix(*pairs, 7)
+    np.testing.assert_array_equal(confusion.cpu(), confusion_matrix(true, said, labels=range(7)))
+    halves = [metrics.confusion_matrix(pairs[0][part], pairs[1][part], 7) for part in (slice(150), slice(150, None))]
+    assert torch.equal(halves[0] + halves[1], confusion)
+    expected = precision_recall_fscore_support(true, said, labels=range(7), zero_division=0)
+    scores = metrics.per_class(confusion)
+    found = [[getattr(score, name) for score in scores] for name in ("precision", "recall", "f1", "images")]
+    np.testing.assert_allclose(found, expected)

@@ -1,0 +1,172 @@
+"""Optimizers against their formulas by hand, and against torch's own when fused; groups that decay and groups that do not."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from deeptrain import optimizer
+
+STEPS = 4
+GRADIENTS = torch.randn(STEPS, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+
+
+def run(factory, device, **settings):
+    """Take STEPS steps on one weight in float64 with the fixed gradients; return where it ends."""
+    weight = nn.Parameter(torch.ones(5, 3, dtype=torch.float64, device=device))
+    update = factory([{"params": [weight]}], **settings)
+    for gradient in GRADIENTS.to(device):
+        weight.grad = gradient.clone()
+        update.step()
+    return weight.detach().cpu()
+
+
+def by_hand(rule, **settings):
+    weight, state = torch.ones(5, 3, dtype=torch.float64), {}
+    for number, gradient in enumerate(GRADIENTS, start=1):
+        weight = rule(weight, gradient.clone(), number, state, **settings)
+    return weight
+
+
+def sgd(w, g, t, state, lr, momentum, nesterov, weight_decay):
+    g = g + weight_decay * w
+    state["v"] = momentum * state.get("v", 0) + g
+    return w - lr * (g + momentum * state["v"] if nesterov else state["v"])
+
+
+def adagrad(w, g, t, state, lr, lr_decay, weight_decay):
+    g = g + weight_decay * w
+    state["s"] = state.get("s", 0) + g**2
+    return w - lr / (1 + (t - 1) * lr_decay) * g / (state["s"].sqrt() + 1e-10)
+
+
+def rmsprop(w, g, t, state, lr, alpha, momentum, centered, weight_decay):
+    g = g + weight_decay * w
+    state["s"] = alpha * state.get("s", 0) + (1 - alpha) * g**2
+    state["m"] = alpha * state.get("m", 0) + (1 - alpha) * g
+    spread = state["s"] - state["m"] ** 2 if centered else state["s"]
+    state["v"] = momentum * state.get("v", 0) + g / (spread.sqrt() + 1e-8)
+    return w - lr * state["v"]
+
+
+def adam(w, g, t, state, lr, betas, weight_decay):
+    g = g + weight_decay * w
+    state["m"] = betas[0] * state.get("m", 0) + (1 - betas[0]) * g
+    state["v"] = betas[1] * state.get("v", 0) + (1 - betas[1]) * g**2
+    return w - lr * state["m"] / (1 - betas[0] ** t) / ((state["v"] / (1 - betas[1] ** t)).sqrt() + 1e-8)
+
+
+def adamw(w, g, t, state, lr, betas, weight_decay):
+    return adam(w, g, t, state, lr, betas, 0) - lr * weight_decay * w
+
+
+@pytest.mark.parametrize(
+    ("factory", "rule", "settings"),
+    [
+        (optimizer.sgd, sgd, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+        (optimizer.sgd, sgd, {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.01}),
+        (optimizer.sgd, sgd, {"lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}),
+        (optimizer.adagrad, adagrad, {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.01}),
+        (optimizer.rmsprop, rmsprop, dict(lr=0.01, alpha=0.9, momentum=0.0, centered=False, weight_decay=0.01)),
+        (optimizer.rmsprop, rmsprop, dict(lr=0.01, alpha=0.9, momentum=0.5, centered=True, weight_decay=0.0)),
+        (optimizer.adam, adam, {"lr": 0.1, "betas": [0.8, 0.95], "weight_decay": 0.1}),
+        (optimizer.adamw, adamw, {"lr": 0.1, "betas": [0.8, 0.95], "weight_decay": 0.1}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_steps_follow_the_formula(device, factory, rule, settings):
+    torch.testing.assert_close(run(factory, device, **settings), by_hand(rule, **settings))
+
+
+@pytest.mark.parametrize(
+    ("factory", "kind"),
+    [
+        (optimizer.sgd, torch.optim.SGD),
+        (optimizer.adagrad, torch.optim.Adagrad),
+        (optimizer.adam, torch.optim.Adam),
+        (optimizer.adamw, torch.optim.AdamW),
+    ],
+)
+def test_fused_equals_unfused_on_a_network(device, factory, kind):
+    ours = network().to(device)
+    reference = copy.deepcopy(ours)
+    update = factory(optimizer.parameter_groups(ours))
+    group = {key: value for key, value in update.param_groups[0].items() if key not in ("params", "fused")}
+    plain = kind(optimizer.parameter_groups(reference), **{key: group[key] for key in group if key in update.defaults})
+    images, labels = torch.randn(8, 3, 6, 6, device=device), torch.arange(8, device=device) % 5
+    for _ in range(3):
+        for model, step in ((ours, update), (reference, plain)):
+            step.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            step.step()
+    torch.testing.assert_close(ours.state_dict(), reference.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def test_fused_where_torch_says_it_can(device):
+    """On a CPU and on CUDA today's torch fuses these; where a kernel is missing, the factory still builds."""
+    groups = optimizer.parameter_groups(network().to(device))
+    for factory in (optimizer.sgd, optimizer.adam, optimizer.adamw):
+        assert factory(copy.deepcopy(groups)).defaults["fused"] is True
+    assert not optimizer.rmsprop(groups).defaults.get("fused")
+
+
+def test_a_missing_kernel_falls_back(device):
+    class Unfused(torch.optim.SGD):
+        def __init__(self, parameters, fused=False, **settings):
+            if fused:
+                raise RuntimeError("no kernel for this device")
+            super().__init__(parameters, **settings)
+
+    built = optimizer._build(Unfused, optimizer.parameter_groups(network().to(device)), lr=0.1)
+    assert not built.defaults["fused"]
+
+
+def test_norms_and_biases_do_not_decay():
+    model = network()
+    weights, others = optimizer.parameter_groups(model)
+    assert list(map(id, weights["params"])) == [id(model[0].weight), id(model[4].weight)]
+    expected = [model[0].bias, model[1].weight, model[1].bias, model[4].bias]
+    assert list(map(id, others["params"])) == list(map(id, expected))
+    assert "weight_decay" not in weights and others["weight_decay"] == 0
+
+
+def test_frozen_parameters_and_empty_groups_are_left_out():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2, bias=False))
+    model[0].requires_grad_(False)
+    (only,) = optimizer.parameter_groups(model)
+    assert [id(parameter) for parameter in only["params"]] == [id(model[1].weight)]
+
+
+def test_l2_and_decoupled_decay_agree_for_plain_sgd_only():
+    """w - lr (g + λ w) = (w - lr g) - lr λ w; Adam divides the L2 term by the gradient's size, AdamW does not."""
+    plain = {"momentum": 0.0, "nesterov": False}
+    weight = nn.Parameter(torch.full((2, 2), 3.0))
+    update = optimizer.sgd([{"params": [weight]}], lr=0.1, weight_decay=0.2, **plain)
+    weight.grad = torch.ones(2, 2)
+    update.step()
+    torch.testing.assert_close(weight.detach(), torch.full((2, 2), 3.0 - 0.1 - 0.1 * 0.2 * 3.0))
+    settings = {"lr": 0.1, "betas": [0.9, 0.999], "weight_decay": 0.1}
+    assert not torch.allclose(by_hand(adam, **settings), by_hand(adamw, **settings))
+
+
+@pytest.mark.parametrize(
+    ("factory", "settings", "message"),
+    [
+        (optimizer.sgd, {"momentum": 0.0}, "nesterov=true: needs momentum > 0, or choose nesterov=false"),
+        (optimizer.sgd, {"lr": -1}, "lr=-1: must be > 0"),
+        (optimizer.sgd, {"momentum": 1.0}, "momentum=1.0: must be >= 0 and < 1"),
+        (optimizer.adam, {"betas": [0.9]}, "betas=[0.9]: must be two numbers, as in [0.9,0.999]"),
+        (optimizer.adamw, {"betas": [0.9, 1.0]}, "betas=[0.9, 1.0]: every item must be >= 0 and < 1"),
+        (optimizer.rmsprop, {"weight_decay": -0.1}, "weight_decay=-0.1: must be >= 0"),
+    ],
+)
+def test_mistakes_are_named(factory, settings, message):
+    with pytest.raises(ValueError) as error:
+        factory(optimizer.parameter_groups(network()), **settings)
+    assert str(error.value) == message

@@ -1,0 +1,138 @@
+"""Settings are checked alike on a call and from the source text, and a misspelt one gets the right neighbour."""
+
+import textwrap
+from typing import Annotated, Literal
+
+import pytest
+
+from deeptrain.schema import (
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    Range,
+    Rate,
+    Span,
+    checked,
+    nearest,
+    problem,
+    read_signature,
+)
+
+Colour = Literal["red", "green", 3]
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    [
+        (1, Count),
+        (0.1, Positive),
+        (1, Positive),
+        (0, NonNegative),
+        (1, Fraction),
+        (0.999, Rate),
+        (5, Span),
+        (0.05, Span),
+        (0, Span),
+        ("red", Colour),
+        (3, Colour),
+        (None, Count | None),
+        ([], list[Count]),
+        ([3, 4], list[Count] | None),
+        (True, bool),
+        ("", str),
+        (8, Annotated[int, Range(minimum=8)]),
+        (object(), object),
+    ],
+)
+def test_allowed(value, annotation):
+    assert problem(value, annotation) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "said"),
+    [
+        (0, Count, "must be >= 1"),
+        (1.0, Count, "must be a whole number >= 1"),
+        (True, Count, "must be a whole number >= 1"),
+        ("ten", Count, "must be a whole number >= 1"),
+        (0, Positive, "must be > 0"),
+        (float("nan"), Positive, "must be a number > 0"),
+        (float("inf"), Positive, "must be a number > 0"),
+        (1, Rate, "must be >= 0 and < 1"),
+        (5.0, Span, "must be a whole number"),
+        (1.5, Fraction, "<= 1"),
+        ("rde", Colour, "did you mean red? choose from red, green, 3"),
+        (3.0, Colour, "choose from red, green, 3"),
+        (0, Count | None, "must be >= 1 or null"),
+        ([3, 0], list[Count], "every item must be >= 1"),
+        (3, list[Count], "must be a list"),
+        (1, bool, "must be true or false"),
+        ("atuo", Count | Literal["auto"], "did you mean auto?"),
+    ],
+)
+def test_refused(value, annotation, said):
+    assert said in (problem(value, annotation) or "")
+
+
+def test_checked_names_argument_and_value():
+    @checked
+    def part(alpha: Positive = 0.2, *, mode: Literal["a", "b"] = "a", other: object = None):
+        return alpha, mode, other
+
+    assert part(0.3, other=part) == (0.3, "a", part)
+    with pytest.raises(ValueError, match=r"alpha=-1: must be > 0"):
+        part(-1)
+    with pytest.raises(ValueError, match=r"mode=c: choose from a, b"):
+        part(mode="c")
+
+
+def test_signature_is_read_from_source_alone(tmp_path, monkeypatch):
+    """Aliases are followed through assignments and imports; nothing is executed on the way."""
+    package = tmp_path / "outside_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "words.py").write_text('raise RuntimeError("imported")\nTint = Literal["red", "blue"]\n')
+    (package / "net.py").write_text(
+        textwrap.dedent(
+            """
+            import torch
+            from outside_package.words import Tint
+            from deeptrain.schema import Count, Rate
+
+            Size = Annotated[int, Range(minimum=8)]
+
+            class Net(torch.nn.Module):
+                def __init__(self, input_shape: tuple, depth: Count = 3, *, drop: Rate | None = None,
+                             tint: Tint, sizes: list[Size] = [8], free=None): ...
+
+            @dataclass
+            class Data:
+                root: str
+                flip: bool = True
+            """
+        )
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    net = read_signature("outside_package.net.Net")
+    assert net is not None
+    assert list(net) == ["input_shape", "depth", "drop", "tint", "sizes", "free"]
+    assert [name for name, parameter in net.items() if parameter.required] == ["input_shape", "tint"]
+    assert problem(0, net["depth"].annotation) == "must be >= 1"
+    assert problem(None, net["drop"].annotation) is None
+    assert problem(1.5, net["drop"].annotation) is not None
+    assert "did you mean blue?" in (problem("bleu", net["tint"].annotation) or "")
+    assert problem([4], net["sizes"].annotation) == "every item must be >= 8"
+    assert problem(object(), net["free"].annotation) is None
+    data = read_signature("outside_package.net.Data")
+    assert data is not None and data["root"].required and not data["flip"].required
+    assert read_signature("outside_package.net.Absent") is None
+    assert read_signature("no_such_package.net.Net") is None
+
+
+def test_nearest():
+    options = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
+    assert nearest("sdg", options) == "sgd"
+    assert nearest("adamm", options) == "adam"
+    assert nearest("rmspop", options) == "rmsprop"
+    assert nearest("lion", options) is None
