@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+torch.set_num_threads(1)  # tests are small: threads would only wait for one another
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 

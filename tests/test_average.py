@@ -11,14 +11,12 @@ from deeptrain.average import EMA
 
 def network(device) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 5)).to(
-        device
-    )
+    return nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 5)).to(device)
 
 
 def train_step(model: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(8, 3, 6, 6, generator=generator).to(next(model.parameters()).device)
+    images = torch.randn(8, 6, generator=generator).to(next(model.parameters()).device)
     torch.manual_seed(seed)
     model(images).square().mean().backward()
     with torch.no_grad():
@@ -32,7 +30,7 @@ def test_it_follows_the_formula(device, decay):
     model = network(device)
     average = EMA(model, decay=decay)
     expected = {name: value.clone().double() for name, value in model.state_dict().items()}
-    for step in range(1, 21):
+    for step in range(1, 9):
         train_step(model, step)
         average.update(step)
         kept = min(decay, (1 + step) / (10 + step))
@@ -58,7 +56,7 @@ def test_the_module_is_apart_in_evaluation_mode_and_holds_no_graph(device):
     train_step(model, 1)
     live = copy.deepcopy(model.state_dict())
     average.update(1)
-    images = torch.randn(2, 3, 6, 6, device=device)
+    images = torch.randn(2, 6, device=device)
     output = average.module(images)
     assert torch.equal(output, average.module(images)), "no dropout, no moving statistics"
     assert not output.requires_grad
@@ -97,7 +95,7 @@ def test_its_state_loads_into_the_bare_model(device):
     train_step(model, 1)
     average.update(1)
     model.load_state_dict(average.state_dict())
-    images = torch.randn(2, 3, 6, 6, device=device)
+    images = torch.randn(2, 6, device=device)
     assert torch.equal(model.eval()(images), average.module(images))
 
 
@@ -112,5 +110,5 @@ def test_tied_weights_stay_tied(device):
 
 
 def test_a_decay_of_one_is_refused():
-    with pytest.raises(ValueError, match="decay=1.0: must be >= 0 and < 1"):
+    with pytest.raises(ValueError, match=r"decay=1\.0: must be >= 0 and < 1"):
         EMA(nn.Linear(2, 2), decay=1.0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deeptrain.config import Mistakes, Run, part_nodes
 from deeptrain.randomness import key as random_key
@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from deeptrain.data.dataset import Dataset
     from deeptrain.record.run import Record
     from deeptrain.runtime import Runtime
-    from deeptrain.trainer import Trainer
+    from deeptrain.trainer import Loader, Trainer
+
+EVAL_BATCH = 512
 
 
 def part(key: str, node: Mapping[str, Any], **runtime: Any) -> Any:
@@ -69,9 +71,10 @@ class Bench:
     notes: list[str]  # what was decided for the user, with the reason
 
     @property
-    def workers(self) -> int:
-        workers = self.run.spine.workers
-        return min(os.cpu_count() or 1, 8) if workers == "auto" else workers
+    def batch_size(self) -> int:
+        """Return the images of a step; auto is the power of two that gives about 100 steps an epoch, from 16 to 128."""
+        wanted, available = self.run.spine.batch_size, len(self.dataset.train)
+        return wanted if wanted != "auto" else min(128, max(16, 1 << (available // 100).bit_length() - 1))
 
 
 def rehearse(run: Run) -> None:
@@ -92,8 +95,9 @@ def rehearse(run: Run) -> None:
 def bench(run: Run) -> Bench:
     """Open the data (decoding it the first time) and set up the machine."""
     from deeptrain.aug.pipeline import Pipeline
-    from deeptrain.runtime import Runtime, pick_device
+    from deeptrain.runtime import Runtime, keep_freed_memory, pick_device
 
+    keep_freed_memory()
     spine = run.spine
     try:
         device, reason = pick_device(spine.device)
@@ -127,51 +131,60 @@ def model(bench: Bench) -> "nn.Module":
     return bench.runtime.place(built)
 
 
-def loader(bench: Bench, samples: Any, *, train: bool = False) -> Any:
-    """Make the loader of one split; `train` adds the random order and the data set's own crop and flip."""
+def train_loader(bench: Bench) -> "Loader":
+    """Make the loader of the training images, in random order and with the data set's own crop and flip."""
     from deeptrain.data.loader import make_loader
 
-    return make_loader(
-        bench.source,
-        samples,
-        batch_size=batch_size(bench) if train else 512,
-        device=bench.runtime.device,
-        seed=bench.run.spine.seed,
-        workers=bench.workers,
-        train=train,
-    )
+    spine, device = bench.run.spine, bench.runtime.device
+    size, workers = bench.batch_size, worker_count(spine.workers)
+    try:
+        return make_loader(
+            bench.source,
+            bench.dataset.train,
+            batch_size=size,
+            device=device,
+            seed=spine.seed,
+            workers=workers,
+            train=True,
+        )
+    except ValueError as error:
+        raise Mistakes([str(error)]) from error
 
 
-def batch_size(bench: Bench) -> int:
-    """Return the images of a step; auto is the power of two that gives about 100 steps an epoch, from 16 to 128."""
-    wanted, available = bench.run.spine.batch_size, len(bench.dataset.train)
-    if wanted == "auto":
-        return min(128, max(16, 1 << max(0, available // 100).bit_length() - 1))
-    if wanted > available:
-        raise Mistakes([f"batch_size={wanted}: the training set has only {available} images; at most {available}"])
-    return wanted
+def eval_loader(source: Any, samples: Any, run: Run, runtime: "Runtime") -> "Loader":
+    """Make the loader of images to be evaluated: in their order, as they are."""
+    from deeptrain.data.loader import make_loader
+
+    workers = worker_count(run.spine.workers)
+    return make_loader(source, samples, batch_size=EVAL_BATCH, device=runtime.device, workers=workers)
 
 
-def trainer(bench: Bench, record: "Record", about: dict[str, Any]) -> "Trainer":
-    """Build what a run still lacks and put all of it together."""
+def worker_count(workers: int | Literal["auto"]) -> int:
+    return min(os.cpu_count() or 1, 8) if workers == "auto" else workers
+
+
+def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record | None" = None) -> "Trainer":
+    """Build what a run still lacks and put all of it together; without a record it trains in silence."""
     from deeptrain.optimizer import parameter_groups
+    from deeptrain.record.run import Record
+    from deeptrain.record.screen import Screen
     from deeptrain.trainer import Trainer
 
     spine, parts = bench.run.spine, bench.run.parts
-    train_loader = loader(bench, bench.dataset.train, train=True)
+    batches = train_loader(bench)
     network = model(bench)
-    clean = bench.dataset.clean_slice(spine.validate.clean_images)
+    clean = bench.dataset.train.spread(spine.validate.clean_images)
     return Trainer(
         network,
         part("optimizer", parts["optimizer"], parameters=parameter_groups(network)),
         part("schedule", parts["schedule"], epochs=spine.epochs),
         part("loss", parts["loss"], **shape_facts(bench.dataset)),
         bench.pipeline,
-        train_loader,
-        loader(bench, bench.dataset.val),
+        batches,
+        eval_loader(bench.source, bench.dataset.val, bench.run, bench.runtime),
         bench.runtime,
-        record,
-        clean_loader=loader(bench, clean) if len(clean) else None,
+        record or Record(Screen(quiet=True)),
+        clean_loader=eval_loader(bench.source, clean, bench.run, bench.runtime) if len(clean) else None,
         average=part("average", parts["average"], model=network) if parts["average"] else None,
         seed=spine.seed,
         epochs=spine.epochs,
@@ -185,5 +198,5 @@ def trainer(bench: Bench, record: "Record", about: dict[str, Any]) -> "Trainer":
         validate_every_epochs=spine.validate.every_epochs,
         validate_every_steps=spine.validate.every_steps,
         log_every_steps=spine.log.every_steps,
-        about=about,
+        about=about or {},
     )

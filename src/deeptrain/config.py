@@ -151,6 +151,7 @@ def _compose_checked(overrides: list[Override], mistakes: list[str], searchpath:
     tree = _compose([str(o.input_line) for o in sound], searchpath, mistakes)
     if tree is None:
         raise Mistakes(mistakes)
+    OmegaConf.set_struct(tree, False)
     del tree["hydra"]
     known = _flatten(tree)
     for override in overrides:
@@ -312,6 +313,7 @@ def _nodes(tree: DictConfig) -> set[str]:
 
 def _checked_run(config: DictConfig, words: list[str], mistakes: list[str]) -> Run | None:
     """Check every value of a composed configuration against the schema of its place."""
+    OmegaConf.set_struct(config, False)
     hydra = config.pop("hydra")
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from deeptrain import build, folder
@@ -55,7 +57,7 @@ def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None
     status, reason = _fit(trainer, screen, at)
     trainer.record.close()
     result = _result(trainer, status, reason, perf_counter() - started)
-    _closing_pictures(trainer, bench, at, result)
+    _draw(trainer, bench, at, result)
     screen.end(_closing_lines(trainer, at, result))
     _write_json(at / "result.json", result)
     return trainer.progress.best, EXIT_CODES[status]
@@ -132,7 +134,7 @@ def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Pat
     if trainer.record.board is not None:
         trainer.record.board.image("samples", picture, step)
         if step == 0:
-            trainer.record.board.hparams(_hyperparameters(run), [run.spine.monitor, "loss/val"])
+            trainer.record.board.hparams(_hyperparameters(run))
 
 
 def sample_picture(trainer: "Trainer", classes: list[str], count: int = 32) -> Any:
@@ -165,7 +167,7 @@ def _head(trainer: "Trainer", bench: build.Bench, at: Path) -> list[str]:
     """Say before the first step what is about to happen; at most 12 lines."""
     run, choices = bench.run, bench.run.choices
     count = sum(parameter.numel() for parameter in trainer.model.parameters())
-    batch = f"{trainer.train_loader.batch_size} images a step, {len(trainer.train_loader)} steps an epoch"
+    batch = f"{bench.batch_size} images a step, {len(trainer.train_loader)} steps an epoch"
     auto = " (auto: about 100 steps an epoch)" if run.spine.batch_size == "auto" else ""
     recipe = ", ".join(f"{group} {choices[group]}" for group in ("aug", "optimizer", "schedule", "loss"))
     lines = [
@@ -203,29 +205,81 @@ def _result(trainer: "Trainer", status: str, reason: str, seconds: float) -> dic
     }
 
 
-def _closing_pictures(trainer: "Trainer", bench: build.Bench, at: Path, result: dict[str, Any]) -> None:
-    """Draw the curves, and the confusions of the best weights on val, and put all into card.html."""
+def _draw(trainer: "Trainer", bench: build.Bench, at: Path, result: dict[str, Any]) -> None:
+    """Draw the curves, and of the best weights' answers on val the confusions and worst mistakes; then the card."""
     from deeptrain import checkpoint
     from deeptrain.evaluation import predict
     from deeptrain.metrics import confusion_matrix
-    from deeptrain.report.card import CardFacts, write_card
+    from deeptrain.report.card import CardFacts, worst_classes, write_card
     from deeptrain.report.figures import draw_confusion, draw_curves
 
     rows = trainer.record.table.rows() if trainer.record.table is not None else []
-    if not rows:
-        return
-    draw_curves(rows, at / "curves.png", bench.run.title)
     best = at / "checkpoints" / "best.pt"
-    matrix = None
-    if best.is_file():
-        trainer.model.load_state_dict(checkpoint.load(best, trainer.runtime.device)["model"])
-        logits, labels = predict(trainer.model, trainer.val_loader.epoch(0), trainer.pipeline, trainer.runtime)
-        matrix = confusion_matrix(logits.argmax(1), labels, len(bench.dataset.classes)).numpy()
-        draw_confusion(matrix, bench.dataset.classes, at / "confusion.png")
-    write_card(at, CardFacts())
+    if not rows or not best.is_file():
+        return
+    classes, words = bench.dataset.classes, bench.run.overrides
+    draw_curves(rows, at / "curves.png", bench.run.title, best_epoch=trainer.progress.best_epoch)
+    trainer.model.load_state_dict(checkpoint.load(best, trainer.runtime.device)["model"])
+    logits, labels = predict(trainer.model, trainer.val_loader.epoch(0), trainer.pipeline, trainer.runtime)
+    matrix = confusion_matrix(logits.argmax(1), labels, len(classes)).numpy()
+    draw_confusion(matrix, classes, at / "confusion.png")
+    _draw_mistakes(trainer, classes, logits, labels, at / "mistakes.png")
+    repeat = " ".join(["python train.py", *map(shlex.quote, words)])
+    facts = CardFacts(
+        title=bench.run.title,
+        result=result,
+        rows=rows,
+        changed=words,
+        data=bench.dataset.summary,
+        model=f"{bench.run.choices['model']}, {result['parameters']:,} parameters",
+        worst=worst_classes(matrix, classes),
+        commands=[("repeat this run", repeat), *_next_commands(trainer, at)],
+    )
+    write_card(at, facts)
 
 
-def _closing_lines(trainer: "Trainer", at: Path, result: dict[str, Any]) -> list[str]: ...
+def _draw_mistakes(trainer: "Trainer", classes: list[str], logits: Any, labels: Any, path: Path) -> None:
+    """Draw the images of val that the network is most wrong about, what it says and what it should, worst first."""
+    from torch.nn.functional import cross_entropy
+
+    from deeptrain.record.picture import grid, save
+
+    losses = cross_entropy(logits, labels, reduction="none").masked_fill(logits.argmax(1) == labels, 0)
+    worst = [index for index in losses.argsort(descending=True)[:32].tolist() if losses[index] > 0]
+    pixels, start = {}, 0
+    for images, _ in trainer.val_loader.epoch(0):
+        here = [index for index in worst if start <= index < start + len(images)]
+        pixels |= {index: images[index - start].permute(1, 2, 0).cpu().numpy() for index in here}
+        start += len(images)
+    if worst:
+        said = [f"{classes[int(logits[index].argmax())]}, not {classes[int(labels[index])]}" for index in worst]
+        save(path, grid(np.stack([pixels[index] for index in worst]), said))
+
+
+def _next_commands(trainer: "Trainer", at: Path) -> list[tuple[str, str]]:
+    """Return what one may want to do next, as commands to paste."""
+    where = shlex.quote(str(at))
+    longer = f" epochs={2 * trainer.epochs}" if trainer.over() is not None else ""
+    return [
+        ("evaluate", f"python scripts/evaluate.py {where}"),
+        ("train longer" if longer else "go on", f"python train.py resume={where}{longer}"),
+        ("see curves", f"tensorboard --logdir {shlex.quote(str(at.parent))}"),
+    ]
+
+
+def _closing_lines(trainer: "Trainer", at: Path, result: dict[str, Any]) -> list[str]:
+    """Say how it ended, how good it is and what to type next, in 6 to 8 lines."""
+    metrics, best = result["metrics"], result["best"]
+    lines = [f"{result['status'].replace('_', ' ')}  {result['reason']}"]
+    if best is not None:
+        lines.append(f"best  {trainer.monitor} {best:.4g} in epoch {result['best_epoch']}")
+    if "accuracy/train_clean" in metrics:
+        train, val = metrics["accuracy/train_clean"], metrics["accuracy/val"]
+        lines.append(f"gap  {train - val:+.4f} at the end: train {train:.4f} (not augmented), val {val:.4f}")
+    speed = f"{result['images_per_second']:,.0f} images/s"
+    lines.append(f"time  {result['train_seconds']:.1f} s of training, {speed}; {result['seconds']:.1f} s in all")
+    lines.append(f"folder  {at} (card.html, curves.png)")
+    return [*lines, *(f"{what}  {command}" for what, command in _next_commands(trainer, at))]
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

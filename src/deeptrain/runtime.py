@@ -1,6 +1,8 @@
 """The machine a run is on: its device, its precision, its generators, and what to record of its versions."""
 
+import ctypes
 import platform
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -72,6 +74,14 @@ def pick_device(name: str) -> tuple[torch.device, str]:
             raise ValueError(f"device={name}: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
         reason = f"{name}, {torch.cuda.get_device_name(device)}"
     return device, reason
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what a step frees for the next one; giving it back costs a third of a CPU step in page faults."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def versions() -> dict[str, str]:

@@ -12,10 +12,9 @@ from deeptrain.aug.lines import box_bits, draw_boxes, lines, paste, repeated
 def test_lines_share_memory_and_order(device, shape):
     images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
     view = lines(images)
-    count, channels, height, width = shape
     assert view.data_ptr() == images.data_ptr()
     for n, c, y, x in np.ndindex(shape):
-        assert view[n, y, x * channels + c] == images[n, c, y, x]
+        assert view[n, y, x * shape[1] + c] == images[n, c, y, x]
 
 
 def test_constants_along_a_line(device):
@@ -39,9 +38,7 @@ def test_boxes_have_their_centre_on_any_pixel_and_are_clipped(side):
         assert found[~possible].sum() == 0
         if possible.sum() > 1:
             assert stats.chisquare(found[possible], expected[possible] * len(boxes)).pvalue > 1e-3
-    assert stats.chi2_contingency(np.histogram2d(boxes[:, 0], boxes[:, 2])[0] + 1).pvalue > 1e-3, (
-        "rows and columns apart"
-    )
+    assert stats.spearmanr(boxes[:, 0], boxes[:, 2]).pvalue > 1e-3, "rows and columns are drawn apart"
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

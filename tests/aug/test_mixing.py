@@ -89,7 +89,7 @@ def test_mixup_weights_follow_beta(alpha):
     _, targets = Mixup(2000, alpha=alpha, per_image=True)(images, ids, np.random.default_rng(0))
     weights = targets.diagonal().double().numpy()
     assert stats.kstest(weights, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
-    assert len(np.unique(weights[(weights > 1e-6) & (weights < 0.999)])) > 1000 * min(alpha, 1), "one an image"
+    assert len(np.unique(weights)) > 1000, "one an image"
 
 
 def test_mixup_of_a_batch_has_one_weight_drawn_anew_each_time():

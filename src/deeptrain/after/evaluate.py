@@ -41,18 +41,19 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
     source = build.part("data", run.parts["data"])
     cache = Path(run.spine.cache_dir).expanduser() if run.spine.cache_dir else None
     try:
-        samples = source.test(cache) if split == "test" else source.load(cache).val
+        dataset = source.load(cache)
+        samples = source.test(cache) if split == "test" else dataset.val
     except ValueError as error:
         raise Mistakes([f"data.{error}"]) from error
     classes = state["classes"]
-    if list(source.classes) != classes:
+    if dataset.classes != classes:
         raise Mistakes([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
     runtime = Runtime(device, run.spine.precision)
     pipeline = Pipeline([], state["mean"], state["std"], subtract_image_mean=source.subtract_image_mean)
     shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}
     model = runtime.place(build.part("model", run.parts["model"], **shape))
     model.load_state_dict(state["model"])
-    batches = build.make_loader(source, samples, run, runtime)
+    batches = build.eval_loader(source, samples, run, runtime)
     logits, labels = predict(model, batches.epoch(0), pipeline, runtime)
     matrix = confusion_matrix(logits.argmax(1), labels, len(classes))
     return Evaluation(split, score(logits, labels), classes, matrix, per_class(matrix), len(labels))

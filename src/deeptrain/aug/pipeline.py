@@ -10,6 +10,8 @@ from deeptrain.aug.lines import lines, repeated
 
 Augmentation = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 
+FLAT = 1e-3  # a channel that varies less than this, of 255, is constant: it is centred, not blown up
+
 
 class Pipeline:
     """Augment and normalise batches of images (N, C, H, W) with pixels from 0 to 255, uint8 or float32.
@@ -26,7 +28,7 @@ class Pipeline:
         subtract_image_mean: bool = False,
     ):
         self.augmentations = list(augmentations)
-        self.scale = tuple(1 / max(float(deviation), 1e-8) for deviation in std)
+        self.scale = tuple(1 / float(deviation) if deviation > FLAT else 1.0 for deviation in std)
         self.shift = tuple(-float(average) * scale for average, scale in zip(mean, self.scale, strict=True))
         self.subtract_image_mean = subtract_image_mean
 

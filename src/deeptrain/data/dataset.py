@@ -92,7 +92,9 @@ class Dataset:
 class Source(Protocol):
     """What every source has. Its constructor neither decodes nor imports torch, and checks that its folders exist."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
+
     val_fraction: float
     split_seed: int
     loader: Loading
@@ -153,6 +155,12 @@ def assemble(source: Source, classes: list[str], parts: Parts) -> Dataset:
         },
         notes=parts.notes,
     )
+
+
+def no_effect(root: str | None, download: bool, reason: str) -> list[str]:
+    """Say so if settings were made that this source has no use for."""
+    given = (f"root={root}" if root else "", "download=true" if download else "")
+    return [f"{setting} has no effect: {reason}" for setting in given if setting]
 
 
 def spread(total: int, count: int) -> np.ndarray:

@@ -58,14 +58,21 @@ class Decoder:
         wide, tall = image.size
         box = (left / scale, top / scale, (left + self.width) / scale, (top + self.height) / scale)
         box = (max(box[0], 0), max(box[1], 0), min(box[2], wide), min(box[3], tall))  # rounding may reach outside
+        if box == (0, 0, self.width, self.height) == (0, 0, *image.size):
+            return image
         return image.resize((self.width, self.height), Resampling.BILINEAR, box=box)
 
 
-def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 256) -> Iterator[np.ndarray]:
+def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 64) -> Iterator[np.ndarray]:
     """Decode in parallel threads, yielding uint8 (B, H, W, C) pieces in the order of the files."""
-    with ThreadPoolExecutor(_cores()) as pool:
-        for start in range(0, len(files), size):
-            yield np.stack(list(pool.map(decoder.fixed, files[start : start + size])))
+
+    def piece(start: int) -> np.ndarray:
+        return np.stack([decoder.fixed(path) for path in files[start : start + size]])
+
+    threads, starts = _cores(), range(0, len(files), size)
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(starts), 4 * threads):  # few at a time: what is decoded waits in memory
+            yield from pool.map(piece, starts[first : first + 4 * threads])
 
 
 def look(files: Sequence[Path]) -> tuple[list[tuple[int, int]], bool]:
@@ -81,7 +88,8 @@ def _decode(path: Path, channels: int, short_side: int, cut: Callable[[Any], Any
     try:
         with Image.open(path) as image:
             scale = short_side / min(image.size)
-            image.draft(None, (int(image.width * scale), int(image.height * scale)))  # large JPEGs: fewer pixels
+            if scale <= 0.5:  # a large JPEG can be decoded at a half, a quarter or an eighth
+                image.draft(None, (int(image.width * scale), int(image.height * scale)))
             array = np.asarray(cut(_convert(ImageOps.exif_transpose(image), channels)))
     except Exception as error:  # a broken file can fail in any way
         reason = (str(error) or type(error).__name__).splitlines()[0].replace(f" {str(path)!r}", " file")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, assemble
+from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, assemble, no_effect
 from deeptrain.data.split import stratified
 from deeptrain.data.store import Store, in_memory
 from deeptrain.schema import Fraction, Natural, Positive, checked
@@ -19,6 +19,8 @@ TEST_FRACTION, TEST_SEED = 0.2, 0  # the set has no official test split: ours is
 class Digits:
     """8 x 8 grey images of ten classes. A fifth is kept as test, a fifth of the rest held out as validation."""
 
+    root: str | None = None
+    download: bool = False
     val_fraction: Share = 0.2
     split_seed: Natural = 0
     loader: Loading = "auto"
@@ -33,8 +35,13 @@ class Digits:
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
         """Return all but the test split; the file is small enough to be read every time."""
         train, test = self._stores()
-        parts = Parts(Samples(train.images, None, train.labels), train.measure, train.fingerprint, "")
-        parts.test = f"test {len(test.labels):,} kept shut"
+        parts = Parts(
+            train=Samples(train.images, None, train.labels),
+            measure=train.measure,
+            fingerprint=train.fingerprint,
+            test=f"test {len(test.labels):,} kept shut",
+            notes=no_effect(self.root, self.download, "digits come with scikit-learn"),
+        )
         return assemble(self, [str(digit) for digit in range(10)], parts)
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:

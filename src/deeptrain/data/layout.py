@@ -1,8 +1,9 @@
-"""What a folder of pictures means: which sub-folder plays which part, which classes there are, which files are whose."""
+"""What a folder of pictures means: which sub-folder plays which part, which classes there are, whose each file is."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,20 +25,23 @@ class Split:
     names: list[str]
     labels: np.ndarray  # int64 (N,)
 
-    @property
+    @cached_property
     def files(self) -> list[Path]:
         return [self.folder / name for name in self.names]
 
-    def digest(self, times: bool) -> str:
-        """Hash names and sizes, and if asked the times of last change, of all files."""
-        words = sha256()
+    @cached_property
+    def digests(self) -> tuple[str, str]:
+        """Hashes of all names and sizes: alone, the same on any machine, and with the times of last change."""
+        plain, timed = sha256(), sha256()
         for name in self.names:
             try:
-                status = os.stat(f"{self.folder}/{name}")  # noqa: PTH116 - a million times
+                status = os.stat(f"{self.folder}/{name}")  # noqa: PTH116 - there may be a million
             except OSError as error:
                 raise ValueError(f"{self.folder / name}: cannot be read ({error.strerror})") from error
-            words.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns if times else ''}\n".encode(errors="surrogateescape"))
-        return words.hexdigest()[:16]
+            facts = f"{name}\0{status.st_size}\n".encode(errors="surrogateescape")
+            plain.update(facts)
+            timed.update(facts + b"%d" % status.st_mtime_ns)
+        return plain.hexdigest()[:16], timed.hexdigest()[:16]
 
 
 @dataclass
@@ -52,44 +56,41 @@ class Layout:
 def read_layout(root: Path) -> Layout:
     """List a folder of pictures; ValueError, with what lies there, if it cannot be told what they are meant for."""
     if not root.is_dir():
-        raise ValueError(f"{missing(root)}")
+        raise ValueError(missing(root))
     folders = _visible_folders(root)
-    roles, notes = _roles(root, folders)
-    if not roles:
-        splits = {"train": root}
-    elif "train" in roles:
-        splits = roles
-        aside = sorted(folder.name for folder in folders if folder not in roles.values())
-        notes += [f"{root}/{name} plays no part and is left alone" for name in aside]
-    else:
-        found = " and ".join(f"{folder.name}/" for folder in roles.values())
-        raise ValueError(f"has {found} but no train/; {EXPECTED}")
-    classes = _classes(root, splits["train"])
-    table = {name: index for index, name in enumerate(classes)}
-    layout = Layout(classes, notes=notes)
-    for part, folder in splits.items():
-        layout.splits[part] = _read_split(root, folder, table)
+    splits = _split_folders(folders) or {"train": root}
+    if "train" not in splits:
+        raise ValueError(f"has {_listed(splits.values())} but no train/; {EXPECTED}")
+    layout = Layout(_classes(splits["train"]))
+    table = {name: index for index, name in enumerate(layout.classes)}
+    layout.splits = {part: _read_split(root, folder, table) for part, folder in splits.items()}
+    if splits["train"] != root:
+        aside = [folder for folder in folders if folder not in splits.values()]
+        layout.notes = [f"{folder} is no split with class folders, and is left alone" for folder in aside]
     return layout
 
 
-def _roles(root: Path, folders: list[Path]) -> tuple[dict[str, Path], list[str]]:
-    """Find the folders that are splits by name and by holding folders in their turn; train first."""
-    roles, flat = {}, []
-    for part, names in NAMES.items():
-        named = [folder for folder in folders if folder.name.lower() in names]
-        splits = [folder for folder in named if _visible_folders(folder)]
-        flat += [folder for folder in named if folder not in splits]
-        if len(splits) > 1:
-            found = " and ".join(f"{folder.name}/" for folder in splits)
-            raise ValueError(f"has {found}, which mean the same; keep one of them")
-        if splits:
-            roles[part] = splits[0]
-    if flat and len(flat) + len(roles) == len(folders) and "train" not in roles:
-        raise ValueError(f"{flat[0].name}/ has no class folders (it holds {contents(flat[0], 3)}); {EXPECTED}")
-    return roles, []
+def _split_folders(folders: list[Path]) -> dict[str, Path]:
+    """Find the folders that are splits: by name, and by holding class folders in their turn."""
+    splits: dict[str, Path] = {}
+    flat = []
+    for part, spellings in NAMES.items():
+        named = [folder for folder in folders if folder.name.lower() in spellings]
+        found = [folder for folder in named if _visible_folders(folder)]
+        flat += [folder for folder in named if folder not in found]
+        if len(found) > 1:
+            raise ValueError(f"has {_listed(found)}, which mean the same; keep one of them")
+        if found:
+            splits[part] = found[0]
+    # a class may be called train; but pictures for testing must not become a class called test
+    alone = len(flat) == len(folders)
+    stray = [folder for folder in flat if alone or folder.name.lower() not in NAMES["train"]]
+    if stray and "train" not in splits:
+        raise ValueError(f"{stray[0].name}/ has no class folders (it holds {contents(stray[0], 3)}); {EXPECTED}")
+    return splits
 
 
-def _classes(root: Path, train: Path) -> list[str]:
+def _classes(train: Path) -> list[str]:
     """Return the table of classes: the sorted names of the class folders in train."""
     classes = sorted(folder.name for folder in _visible_folders(train))
     if not classes:
@@ -133,6 +134,10 @@ def _pictures(folder: Path | str, prefix: str, above: tuple[str, ...]) -> Iterat
                 yield f"{prefix}/{item.name}"
             elif item.is_dir():
                 yield from _pictures(item.path, f"{prefix}/{item.name}", (*above, real))
+
+
+def _listed(folders: Iterable[Path]) -> str:
+    return " and ".join(f"{folder.name}/" for folder in folders)
 
 
 def _visible_folders(folder: Path) -> list[Path]:

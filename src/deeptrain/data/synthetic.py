@@ -6,7 +6,7 @@ from typing import Annotated
 
 import numpy as np
 
-from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, assemble
+from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, assemble, no_effect
 from deeptrain.data.store import Store, in_memory
 from deeptrain.randomness import generator
 from deeptrain.schema import Count, Fraction, Natural, NonNegative, Positive, Range, checked
@@ -20,6 +20,8 @@ CONTRAST = 32  # standard deviation of the patterns, of 255
 class Synthetic:
     """`size` images for training and validation and a fifth as many for test; the classes take turns."""
 
+    root: str | None = None
+    download: bool = False
     shape: list[Count] | None = None  # (C, H, W); None: 3 x 32 x 32
     num_classes: Annotated[int, Range(minimum=2)] = 10
     size: Count = 2000
@@ -45,8 +47,13 @@ class Synthetic:
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
         """Make the training and validation images; nothing is written."""
         store = self._make("train", self.size)
-        test = f"test {self._test_size():,} kept shut"
-        parts = Parts(Samples(store.images, None, store.labels), store.measure, store.fingerprint, test)
+        parts = Parts(
+            train=Samples(store.images, None, store.labels),
+            measure=store.measure,
+            fingerprint=store.fingerprint,
+            test=f"test {self._test_size():,} kept shut",
+            notes=no_effect(self.root, self.download, "synthetic images are made on the spot"),
+        )
         return assemble(self, [f"class {label}" for label in range(self.num_classes)], parts)
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,7 @@ class Known:
     reader: str
     train: list[str]
     test: list[str]
-    classes: list[str]
+    classes: Sequence[str]
     test_size: int = 10_000
 
     def files(self, split: str) -> list[str]:
@@ -95,7 +95,7 @@ class TorchvisionSet:
         store = self._store("train", cache_dir)
         test = f"test {self.known.test_size:,} kept shut"
         parts = Parts(Samples(store.images, None, store.labels), store.measure, store.fingerprint, test)
-        return assemble(self, self.known.classes, parts)
+        return assemble(self, list(self.known.classes), parts)
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Open the official test split."""
@@ -119,8 +119,10 @@ class TorchvisionSet:
         """Raise ValueError, saying what to type, if a file of the split is not there."""
         files = [self.folder / name for name in self.known.files(split)]
         if absent := next((file for file in files if not file.is_file()), None):
-            where = f"{absent} {missing(absent)}"
-            raise ValueError(f"root={self.root}: no {self.known.reader} here ({where}); data.download=true fetches it")
+            where = f"no {self.known.reader} here: {absent} {missing(absent)}"
+            above = (self.folder.parent / self.known.files(split)[0]).is_file()
+            remedy = f"did you mean data.root={self.folder.parent}?" if above else "data.download=true fetches it"
+            raise ValueError(f"root={self.root}: {where}; {remedy}")
 
 
 def _read(known: Known, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +156,7 @@ def _torchvision(name: str) -> Any:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Read an IDX file: two zero bytes, type 8 (bytes), the number of dimensions, each as big-endian int32, the data."""
+    """Read an IDX file: two zero bytes, type 8 (bytes), number of dimensions, each as big-endian int32, the data."""
     data = np.fromfile(path, np.uint8)
     if len(data) > 4 and data[2] == 8 and len(data) >= 4 + 4 * data[3]:
         shape = data[4 : 4 + 4 * data[3]].view(">u4").astype(np.int64)

@@ -12,8 +12,7 @@ from deeptrain.report.figures import draw_schedule
 def draw_batch(run: Run, path: Path, count: int = 32) -> None:
     """Write a picture of the first training batch as the network would see it, the label under each image."""
     bench = build.bench(run)
-    loader = build.loader(bench, bench.dataset.train, train=True)
-    images, labels = next(iter(loader.epoch(0)))
+    images, labels = next(iter(build.train_loader(bench).epoch(0)))
     images, targets = bench.pipeline.augment(images, labels, generator(run.spine.seed, "augment", 0, 0))
     pixels = images[:count].float().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     captions = [mixed_caption(target, bench.dataset.classes) for target in targets[:count].cpu().numpy()]

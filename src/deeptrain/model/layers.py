@@ -93,7 +93,7 @@ def fully_connected(
     dropout: float = 0.0,
     batch_norm: bool = False,
 ) -> nn.Sequential:
-    """Stack hidden layers, dropout after each, and the output layer; if none is hidden, dropout acts on the features."""
+    """Stack hidden layers, dropout after each, and the output layer; with none hidden, dropout is on the features."""
     dropouts = [nn.Dropout(dropout)] if dropout else []
     layers: list[nn.Module] = [] if hidden else [*dropouts]
     for width in hidden:
@@ -158,7 +158,7 @@ class StochasticDepth(nn.Module):
         self.mode = mode
 
     def forward(self, branch: nn.Module, x: Tensor, shortcut: Tensor) -> Tensor:
-        """Return shortcut + branch(x) or what is left of it, always a new tensor; overwrites what the branch returns."""
+        """Return shortcut + branch(x) or what is left of it, a new tensor; overwrites what the branch returns."""
         if not self.training or self.rate == 0:
             return branch(x).add_(shortcut)
         survival = 1 - self.rate

@@ -37,7 +37,7 @@ class VGG(nn.Module):
         input_shape: tuple[int, int, int],
         num_classes: int,
         *,
-        depth: Literal[11, 13, 16, 19] = 16,
+        depth: Literal[11, 13, 16, 19] = 11,
         layout: Layout = "auto",
         width: Positive = 1.0,
         classifier: list[Count] | None = None,

@@ -34,10 +34,10 @@ class GrowingFile:
                 self._whole = file.seek(0, os.SEEK_END)
                 file.write(self._waiting)
         except OSError as error:
-            if not self._failing:
+            first, self._failing = not self._failing, True
+            if first:
                 self._warn(
                     f"{self.path} cannot be written ({error.strerror or error}); the run goes on, will try again"
                 )
-            self._failing = True
         else:
             self._waiting, self._whole, self._failing = b"", None, False

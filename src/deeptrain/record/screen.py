@@ -1,5 +1,6 @@
 """What a person sees while a run runs: a head, one live line, one table row an epoch, an end."""
 
+import io
 import re
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from deeptrain.record import wording
+from deeptrain.record.growing import GrowingFile
 
 HEAD_LINES = 12  # with more than this before the first step nobody reads any
 WIDTH = 120  # of a pipe, and the most that the head takes of a terminal
@@ -60,7 +62,7 @@ class Screen:
         self._stream = None if quiet else stream or sys.stdout
         terminal = self._stream is not None and self._stream.isatty()
         self._console = Console(
-            file=self._stream,
+            file=io.StringIO(),  # it only renders: on a closed pipe it would end the process
             force_terminal=terminal,
             force_jupyter=False,
             width=None if terminal else WIDTH,
@@ -71,19 +73,21 @@ class Screen:
         self._drawn = -REDRAW_SECONDS  # when it was drawn last
         self._columns: list[Column] | None = None
         self._epochs = self._steps = 1
-        self._log = log
+        self._log: GrowingFile | None = None
         self._unlogged: list[str] = []
+        if log is not None:
+            self.open_log(log)
 
     def open_log(self, path: Path) -> None:
         """Keep every line in this file from now on, those shown before included."""
-        self._log = Path(path)
-        self._record()
+        self._log = GrowingFile(path, self.warn)
+        self._record(*self._unlogged)
 
     def lines(self, lines: Sequence[str]) -> None:
         """Show the head: lines of "label  value" (two spaces between) in two aligned columns, at most 12 in all."""
         rows, width = _aligned(lines), min(self._console.width, WIDTH)
         self._record(*(label + value for label, value in rows))
-        shown = [line for row in rows for line in _wrapped(*row, width)]
+        shown = [line for row in rows for line in _wrapped(*row, width, "bold")]
         if len(shown) > HEAD_LINES:  # then each gets one line, and what is over stands in the log
             shown = [_cut(*row, width) for row in rows]
         if len(shown) > HEAD_LINES:
@@ -94,11 +98,11 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Tell something on a line of its own."""
-        self._print(Text.assemble(("note: ", "cyan"), text))
+        self._say("", text)
 
     def warn(self, text: str) -> None:
         """Tell of something that may be wrong, on a line of its own."""
-        self._print(Text.assemble(("warning: ", "yellow"), text))
+        self._say("warning: ", text)
 
     def begin(self, epochs: int, steps_per_epoch: int, first_epoch: int = 0) -> None:
         """Start the table of a run of which `first_epoch` passes are already done."""
@@ -167,20 +171,21 @@ class Screen:
         bar = [] if length < 4 else [" ", ("━" * filled, "cyan"), ("─" * (length - filled), "dim")]
         return Text.assemble(position[: self._console.width - 1], *bar, *(f"  {fact}" for fact in facts))
 
+    def _say(self, label: str, text: str) -> None:
+        self._record(label + text)
+        width = self._console.width if self._live else len(label + text)  # a pipe is searched by lines
+        for line in _wrapped(label, text, width, "yellow"):
+            self._show(line)
+
     def _print(self, line: Text) -> None:
         self._record(line.plain)
         self._show(line)
 
     def _record(self, *lines: str) -> None:
-        self._unlogged += lines
         if self._log is None:
-            return
-        try:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write("".join(f"{line.rstrip()}\n" for line in self._unlogged))
-            self._unlogged.clear()
-        except OSError:
-            pass  # a full disk: the lines wait for the next one
+            self._unlogged += lines
+        else:
+            self._log.add("".join(f"{line.rstrip()}\n" for line in lines).encode())
 
     def _draw(self, line: Text) -> None:
         """Show the live line in place of the one that is there."""
@@ -231,11 +236,11 @@ def _aligned(lines: Sequence[str]) -> list[tuple[str, str]]:
     return [(f"{pair[0]:<{width}}  ", pair[1]) if len(pair) == 2 else ("", pair[0]) for pair in pairs]
 
 
-def _wrapped(label: str, value: str, width: int) -> list[Text]:
+def _wrapped(label: str, value: str, width: int, style: str) -> list[Text]:
     """Break a row between words; a word longer than the line (a path) is left whole."""
     parts = textwrap.wrap(value, max(20, width - len(label)), break_long_words=False, break_on_hyphens=False)
     first, *rest = parts or [""]
-    return [Text.assemble((label, "bold"), first), *(Text(" " * len(label) + part) for part in rest)]
+    return [Text.assemble((label, style), first), *(Text(" " * len(label) + part) for part in rest)]
 
 
 def _cut(label: str, value: str, width: int) -> Text:

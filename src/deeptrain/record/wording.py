@@ -8,7 +8,8 @@ def digits(value: float) -> str:
     size = abs(value)
     if not math.isfinite(value) or size >= 9999.5 or 0 < size < 0.00095:
         return f"{value:.1e}" if math.isfinite(value) else f"{value:g}"
-    return f"{value:.{4 if size < 1 else 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0}f}"
+    decimals = sum(size < limit for limit in (0.99995, 9.9995, 99.995, 999.95))
+    return f"{value:.{decimals}f}"
 
 
 def rate(value: float) -> str:

@@ -34,6 +34,8 @@ def draw_curves(rows: Rows, path: Path, title: str, best_epoch: float | None = N
 
     The best epoch is marked; without `best_epoch` it is that of the highest accuracy on val.
     """
+    from matplotlib.ticker import PercentFormatter
+
     x = "epoch" if len({row["epoch"] for row in rows}) == len(rows) else "step"
     figure = _figure(10, 5.6, title)
     grid = figure.add_gridspec(2, 2, height_ratios=[3, 1])
@@ -42,18 +44,18 @@ def draw_curves(rows: Rows, path: Path, title: str, best_epoch: float | None = N
     clean = any("accuracy/train_clean" in row for row in rows)
     _draw_metric(accuracy, rows, x, "accuracy", ("train_clean" if clean else "train", "val", "val_average"))
     _scale_loss(loss)
-    accuracy.yaxis.set_major_formatter("{x:.0%}" if np.diff(accuracy.get_ylim())[0] > 0.06 else "{x:.1%}")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     gaps = [{**row, "gap": 100 * (row["accuracy/train_clean"] - row["accuracy/val"])} for row in rows if _has_gap(row)]
     rate = figure.add_subplot(grid[1, 0] if gaps else grid[1, :], sharex=loss)
     _line(rate, rows, x, "rate/lr", color=INK)
     rate.set_ylim(bottom=0)
-    _dress(rate, "learning rate", x)
+    _dress(rate, "learning\nrate", x)
     below = [loss, rate]
     if gaps:
         gap = figure.add_subplot(grid[1, 1], sharex=accuracy)
         _line(gap, gaps, x, "gap", color=INK)
         gap.axhline(0, color=PALE, linewidth=0.8)
-        _dress(gap, "train - val, points", x)
+        _dress(gap, "train - val\n(points)", x)
         _shade_gap(accuracy, gaps, x)
         below = [loss, rate, gap]
     _mark_best(accuracy, below, rows, x, best_epoch)
@@ -217,6 +219,7 @@ def _dress(axes: "Axes", label: str, x: str | None = None) -> None:
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
     if x is None:
         axes.tick_params(labelbottom=False)
     else:

@@ -1,0 +1,136 @@
+"""card.html: a run on one page that needs nothing but itself, to mail, to print, to open in ten years."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeptrain.record import wording
+
+Row = Mapping[str, float]
+
+PICTURES = {  # by file in the run folder
+    "curves.png": "Curves",
+    "samples.png": "What the network was trained on",
+    "mistakes.png": "Worst mistakes",
+    "confusion.png": "What was taken for what",
+}
+PARTS = {
+    "train": "train, as trained on",
+    "train_clean": "train, not augmented",
+    "val": "val",
+    "val_average": "val, averaged weights",
+}
+METRICS = {"accuracy": wording.percent, "top5": wording.percent, "loss": wording.digits}
+
+
+@dataclass(frozen=True)
+class WorstClass:
+    """A class that the network finds hard: its accuracy, and the share of it taken for one other class, in [0, 1]."""
+
+    name: str
+    images: int
+    accuracy: float
+    confused_with: str
+    confused_share: float
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the page says; whatever is left empty is left out.
+
+    title: what ran, as it was typed.
+    result: the content of result.json (status, reason, monitor, best, best_epoch, epochs, steps, train_seconds,
+        images_per_second, parameters, versions).
+    rows: those of metrics.csv; the gap is read from the row of the best epoch.
+    changed: the settings that differ from the defaults, a `key=value` each; None where that is not known.
+    data, model: a line on each.
+    worst: from `worst_classes`; split: what they and the confusions were measured on.
+    commands: pairs of what a command does and the command, to paste from here on; the first repeats the run.
+    """
+
+    title: str
+    result: Mapping[str, Any]
+    rows: Sequence[Row] = ()
+    changed: Sequence[str] | None = None
+    data: str = ""
+    model: str = ""
+    worst: Sequence[WorstClass] = ()
+    split: str = "val"
+    commands: Sequence[tuple[str, str]] = ()
+
+
+def worst_classes(matrix: np.ndarray, classes: Sequence[str], limit: int = 10) -> list[WorstClass]:
+    """List the classes of lowest accuracy from counts (K, K), a row a true class; none without an error."""
+    counts = np.asarray(matrix)
+    images, wrong = counts.sum(1), counts - np.diag(counts.diagonal())
+    accuracy = 1 - wrong.sum(1) / np.maximum(images, 1)
+    found = []
+    for index in map(int, np.argsort(accuracy, kind="stable")[:limit]):
+        other, total = int(wrong[index].argmax()), int(images[index])
+        share = int(wrong[index, other]) / max(total, 1)
+        found.append(WorstClass(classes[index], total, float(accuracy[index]), classes[other], share))
+    return [entry for entry in found if entry.confused_share > 0]
+
+
+def write_card(folder: Path, facts: CardFacts) -> Path:
+    """Write card.html into the run folder, with the pictures found there inside it; return its path."""
+    import jinja2
+
+    folder, row, status = Path(folder), _best_row(facts), facts.result.get("status", "")
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    setting = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page = setting.get_template("card.html.jinja").render(
+        facts=facts,
+        tiles=_tiles(facts.result, row),
+        heads=[name for name in METRICS if any(f"{name}/{part}" in row for part in PARTS)],
+        table=[(label, cells) for part, label in PARTS.items() if any(cells := _cells(row, part))],
+        epoch=row.get("epoch"),
+        stopped=": ".join(filter(None, (status.replace("_", " ").capitalize(), facts.result.get("reason")))),
+        versions=facts.result.get("versions", {}),
+        titles=PICTURES,
+        pictures={name: _embed(folder / name) for name in PICTURES if (folder / name).is_file()},
+        percent=wording.percent,
+    )
+    path = folder / "card.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _best_row(facts: CardFacts) -> Row:
+    """Return the row of the best epoch, else the last, else an empty one."""
+    best = [row for row in facts.rows if row.get("epoch") == facts.result.get("best_epoch")]
+    return (best or list(facts.rows) or [{}])[-1]
+
+
+def _tiles(result: Mapping[str, Any], row: Row) -> list[tuple[str, str]]:
+    """Return the numbers at the head of the page, the result first, each with what it is."""
+    tiles = []
+    if result.get("best") is not None:
+        metric, _, split = result["monitor"].partition("/")
+        value = METRICS.get(metric, wording.digits)(result["best"])
+        tiles.append((value, f"best {metric} on {PARTS.get(split, split)}, epoch {result['best_epoch']}"))
+    if "accuracy/train_clean" in row and "accuracy/val" in row:
+        gap = wording.points(row["accuracy/train_clean"] - row["accuracy/val"])
+        tiles.append((gap, "gap: points of accuracy that train (not augmented) is ahead of val"))
+    numbers = {
+        "epochs": (lambda value: f"{value:g}", f"epochs, {result.get('steps', 0):,} steps"),
+        "train_seconds": (wording.duration, "of training"),
+        "images_per_second": (wording.speed, "images a second"),
+        "parameters": (lambda value: f"{value:,}", "parameters"),
+    }
+    return tiles + [(write(result[key]), label) for key, (write, label) in numbers.items() if key in result]
+
+
+def _cells(row: Row, part: str) -> list[str]:
+    """Write the metrics of one part of the data, as many as the row has of any."""
+    heads = [name for name in METRICS if any(f"{name}/{other}" in row for other in PARTS)]
+    keys = [(name, f"{name}/{part}") for name in heads]
+    return [METRICS[name](row[key]) if key in row else "" for name, key in keys]
+
+
+def _embed(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

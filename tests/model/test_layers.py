@@ -1,0 +1,183 @@
+"""The parts of the models against their formulas: activations, gains, weights, convolution, stochastic depth."""
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+
+from deeptrain.model.layers import (
+    ACTIVATIONS,
+    GAINS,
+    Activation,
+    Initialization,
+    StochasticDepth,
+    convolution,
+    drop_rates,
+    fully_connected,
+    initialize,
+    pieces,
+    shrink,
+)
+
+FORMULAS = {
+    "relu": lambda x: x.clamp(min=0),
+    "leaky_relu": lambda x: torch.maximum(0.1 * x, x),
+    "elu": lambda x: torch.where(x > 0, x, x.exp() - 1),
+    "gelu": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
+    "quick_gelu": lambda x: x / (1 + torch.exp(-1.702 * x)),
+    "tanh": lambda x: (x.exp() - (-x).exp()) / (x.exp() + (-x).exp()),
+    "sigmoid": lambda x: 1 / (1 + (-x).exp()),
+    "softplus": lambda x: (1 + x.exp()).log(),
+}
+
+
+class Ones(nn.Module):
+    """A residual branch that counts how often it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return torch.ones_like(x) * self.weight
+
+
+def test_every_activation_has_a_formula_a_gain_and_a_name():
+    assert set(get_args(Activation)) == set(ACTIVATIONS) == set(GAINS) == {*FORMULAS, "maxout"}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_activation_is_its_formula(name, device):
+    x = torch.linspace(-6, 6, 101, device=device)
+    torch.testing.assert_close(ACTIVATIONS[name]()(x.clone()), FORMULAS[name](x), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 4, 3)])
+def test_maxout_is_the_larger_of_two_affine_maps(shape, device):
+    x = torch.randn(shape, device=device)
+    result = ACTIVATIONS["maxout"]()(x)
+    assert result.shape[1] == 3 and pieces("maxout") == 2
+    torch.testing.assert_close(result, torch.where(x[:, :3] > x[:, 3:], x[:, :3], x[:, 3:]))
+
+
+@pytest.mark.parametrize("name", GAINS)
+def test_gain_keeps_the_second_moment_of_a_normal_variable(name):
+    z = torch.linspace(-10, 10, 1001, dtype=torch.float64)
+    density = torch.exp(-(z**2) / 2)
+    density /= density.sum()
+    if name == "maxout":
+        moment = (torch.maximum(z[:, None], z) ** 2 * density[:, None] * density).sum()
+    else:
+        moment = (ACTIVATIONS[name]()(z.clone()) ** 2 * density).sum()
+    assert GAINS[name] ** 2 * float(moment) == pytest.approx(1, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", get_args(Initialization))
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_initial_weights_have_the_named_deviation(name, activation, device):
+    model = nn.Sequential(nn.Conv2d(64, 32, 3), nn.BatchNorm2d(32), nn.Linear(400, 300), nn.Linear(300, 100)).to(device)
+    convolved, norm, hidden, output = model
+    with torch.no_grad():
+        norm.weight.fill_(3)
+    initialize(model, name, activation, 0.07 if name == "normal" else None, output=output)
+
+    def expected(fan_in: int, fan_out: int) -> float:
+        gain = {"relu": math.sqrt(2), "tanh": 1.5925}[activation]
+        named = {"kaiming": gain / math.sqrt(fan_in), "xavier": math.sqrt(2 / (fan_in + fan_out)), "normal": 0.07}
+        return named.get(name, 1 / math.sqrt(fan_in))
+
+    assert float(convolved.weight.detach().std()) == pytest.approx(expected(64 * 9, 32 * 9), rel=0.03)
+    assert float(hidden.weight.detach().std()) == pytest.approx(expected(400, 300), rel=0.03)
+    tenth = 1 if name == "normal" else 0.1
+    assert float(output.weight.detach().std()) == pytest.approx(tenth * expected(300, 100), rel=0.03)
+    assert not convolved.bias.any() and not hidden.bias.any() and not norm.bias.any()
+    assert bool((norm.weight == 1).all())
+
+
+def test_a_deviation_that_nothing_reads_is_refused():
+    layer = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"^init_std=0.1: only initialization=normal reads it"):
+        initialize(layer, "kaiming", "relu", 0.1, output=layer)
+
+
+@pytest.mark.parametrize(("stride", "size"), [(1, 5), (2, 3)])
+def test_convolution_output_size(stride, size, device):
+    (layer,) = convolution(1, 1, 3, stride=stride, padding=0, batch_norm=False)
+    assert layer.to(device)(torch.zeros(1, 1, 7, 7, device=device)).shape == (1, 1, size, size)
+
+
+def test_convolution_is_cross_correlation(device):
+    (layer,) = convolution(1, 1, 3, padding=0, batch_norm=False)
+    x, kernel = torch.randn(1, 1, 5, 5, device=device), layer.to(device).weight[0, 0]
+    expected = torch.stack(
+        [torch.stack([(x[0, 0, i : i + 3, j : j + 3] * kernel).sum() for j in range(3)]) for i in range(3)]
+    )
+    torch.testing.assert_close(layer(x)[0, 0], expected, atol=1e-3, rtol=1e-3)
+
+
+def test_convolution_feeds_maxout_twice_the_channels():
+    layers = convolution(3, 8, 3, activation="maxout")
+    assert layers[0].out_channels == layers[1].num_features == 16
+    assert nn.Sequential(*layers)(torch.randn(2, 3, 5, 5)).shape == (2, 8, 5, 5)
+
+
+def test_shrink_pools_only_what_is_too_large():
+    pool, size = shrink((9, 4), 6)
+    assert size == (6, 4) == tuple(pool(torch.zeros(1, 1, 9, 4)).shape[2:])
+    assert isinstance(shrink((6, 6), 6)[0], nn.Identity)
+
+
+def test_dropout_keeps_the_expectation_and_does_nothing_in_evaluation(device):
+    torch.manual_seed(0)
+    layers = fully_connected(20, [], 1, dropout=0.5).to(device)
+    x = torch.randn(1, 20, device=device)
+    draws = layers(x.expand(20000, 20))
+    plain = layers.eval()(x)
+    torch.testing.assert_close(layers[-1](x), plain)
+    assert float((draws.mean() - plain).detach().abs()) < 4 * float(draws.detach().std()) / math.sqrt(len(draws))
+
+
+def test_drop_rates_grow_linearly_to_the_last_block():
+    assert drop_rates(0.5, 5) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+def test_batch_mode_truly_skips_and_keeps_the_expectation(device):
+    torch.manual_seed(0)
+    branch, drop = Ones().to(device), StochasticDepth(0.3)
+    x, shortcut = torch.zeros(2, 1, 1, 1, device=device), torch.full((2, 1, 1, 1), 5.0, device=device)
+    outputs = torch.stack([drop(branch, x, shortcut) for _ in range(4000)]).detach() - 5
+    kept = outputs[:, 0].count_nonzero().item()
+    assert branch.calls == kept  # a dropped branch is not computed
+    assert kept / 4000 == pytest.approx(0.7, abs=4 * math.sqrt(0.3 * 0.7 / 4000))
+    assert bool((outputs[:, 0] == outputs[:, 1]).all())  # one draw for the batch
+    assert sorted(outputs.unique().tolist()) == pytest.approx([0, 1 / 0.7], abs=1e-5)
+
+
+def test_sample_mode_draws_for_each_image(device):
+    torch.manual_seed(0)
+    drop = StochasticDepth(0.3, "sample")
+    zeros = torch.zeros(20000, 1, 1, 1, device=device)
+    output = drop(Ones().to(device), zeros, zeros).detach()
+    assert sorted(output.unique().tolist()) == pytest.approx([0, 1 / 0.7], abs=1e-5)
+    assert float(output.mean()) == pytest.approx(1, abs=4 * math.sqrt(0.3 / 0.7 / 20000))
+
+
+@pytest.mark.parametrize("mode", ["batch", "sample"])
+def test_stochastic_depth_is_the_plain_sum_in_evaluation(mode, device):
+    drop, branch = StochasticDepth(0.9, mode).eval(), Ones().to(device)
+    x = torch.randn(3, 2, 4, 4, device=device)
+    for _ in range(5):
+        torch.testing.assert_close(drop(branch, x, x), x + 1)
+
+
+def test_a_skipped_branch_gets_zero_gradients_and_leaves_its_input_alone(device):
+    drop, branch = StochasticDepth(0.999999), Ones().to(device)
+    x = torch.randn(3, 2, 4, 4, device=device, requires_grad=True)
+    output = drop(branch, x, x)
+    output.mul_(2).sum().backward()
+    assert branch.calls == 0 and output.data_ptr() != x.data_ptr()
+    assert branch.weight.grad.tolist() == [0] and bool((x.grad == 2).all())

@@ -1,0 +1,73 @@
+"""Sheets of pictures: every image is there, large enough, with its caption."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeptrain.record.picture import grid, mixed_caption, save
+
+CLASSES = ["cat", "ship", "dog"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("side", "enlarged"), [(8, 96), (28, 84), (32, 96), (100, 100), (256, 192)])
+def test_grid_shape_and_pixels(channels, side, enlarged):
+    images = np.full((5, side, side, channels), 77, np.uint8)
+    sheet = grid(images, ["a"] * 5, columns=3)
+    assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
+    assert sheet.shape[1] == 3 * (enlarged + 8) + 8
+    assert sheet.shape[0] >= 2 * enlarged
+    assert (sheet == 77).all(-1).sum() >= 5 * enlarged**2  # every pixel of every image, nothing drawn over them
+
+
+def test_small_pixels_stay_square():
+    image = np.random.default_rng(0).integers(0, 200, (1, 4, 4, 3), np.uint8)
+    sheet = grid(image, [""], scale=10)
+    assert np.array_equal(sheet[8:48, 8:48], np.kron(image[0], np.ones((10, 10, 1), np.uint8)))
+
+
+def test_fewer_images_than_columns_leave_no_empty_columns():
+    assert grid(np.zeros((2, 32, 32, 3), np.uint8), ["a", "b"], columns=8).shape[1] == 2 * 104 + 8
+
+
+def test_each_caption_is_drawn_and_stays_under_its_image():
+    images = np.zeros((2, 32, 32, 1), np.uint8)
+    plain = grid(images, ["", ""])
+    for caption in ("cat", "ä ö ü é", "a very long name of a class that nobody could show", "two\nlines"):
+        sheet = grid(images, [caption, ""])
+        cell = 8 + 96 + 4  # up to the middle of the margin between the two images
+        assert (sheet[104:, :cell] < 128).any()
+        assert (sheet[104:, cell:] >= 128).all()
+        assert sheet.shape[1] == plain.shape[1]
+
+
+def test_mixed_captions_are_broken_where_they_do_not_fit():
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    one, two = grid(images, ["cat"]), grid(images, ["automobile 0.6 · airplane 0.4"])
+    assert two.shape[0] > one.shape[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "caption"),
+    [
+        (1, "ship"),
+        (np.int64(2), "dog"),
+        (np.array([0.0, 1.0, 0.0]), "ship"),
+        (np.array([0.6, 0.4, 0.0]), "cat 0.6 · ship 0.4"),
+        (np.array([0.25, 0.0, 0.75], np.float32), "dog 0.75 · cat 0.25"),
+        (np.array([0.5, 0.5, 0.0]), "cat 0.5 · ship 0.5"),
+        (np.array([0.998, 0.002, 0.0]), "cat"),
+    ],
+)
+def test_mixed_caption_names_the_two_largest(target, caption):
+    assert mixed_caption(target, CLASSES) == caption
+
+
+def test_mixed_caption_of_a_single_class():
+    assert mixed_caption(np.array([1.0]), ["only"]) == "only"
+
+
+def test_saved_picture_is_a_png_of_the_same_pixels(tmp_path):
+    sheet = grid(np.zeros((1, 8, 8, 1), np.uint8), ["0"])
+    save(tmp_path / "samples.png", sheet)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "samples.png")), sheet)

@@ -1,0 +1,123 @@
+"""TensorBoard's own readers see one run, one point for each tag and step, and settings that can be compared."""
+
+import numpy as np
+import pytest
+
+from deeptrain.record.tensorboard import TensorBoard
+
+
+def read(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+
+def curve(folder, tag="loss/val"):
+    return [(event.step, event.value) for event in read(folder).Scalars(tag)]
+
+
+def session(folder, first_step, steps, scale=1.0):
+    board = TensorBoard(folder, first_step)
+    for step in steps:
+        board.scalars({"loss/val": scale * step, "rate/lr": 0.5}, step)
+    return board
+
+
+def test_scalars_are_on_disk_without_being_closed(tmp_path):
+    session(tmp_path, 0, range(5))
+    assert curve(tmp_path) == [(step, float(step)) for step in range(5)]
+    assert read(tmp_path).Tags()["scalars"] == ["loss/val", "rate/lr"]
+
+
+@pytest.mark.parametrize("kills", [[6], [6, 4], [8, 8, 1]])
+def test_one_point_per_tag_and_step_after_resumes(tmp_path, kills):
+    session(tmp_path, 0, range(10), scale=-1)
+    for first in kills[:-1]:
+        session(tmp_path, first, range(first, first + 3), scale=-2)
+    session(tmp_path, kills[-1], range(kills[-1], 12))
+    points = dict(curve(tmp_path))
+    assert [step for step, _ in curve(tmp_path)] == list(range(12))
+    assert all(points[step] == step for step in range(kills[-1], 12))
+
+
+def test_a_torn_record_is_no_obstacle_to_resuming(tmp_path):
+    session(tmp_path, 0, range(10))
+    events = next(tmp_path.iterdir())
+    events.write_bytes(events.read_bytes()[:-7])
+    session(tmp_path, 7, range(7, 12))
+    assert [step for step, _ in curve(tmp_path)] == list(range(12))
+
+
+def test_sessions_are_read_in_order_when_the_clock_goes_back(tmp_path, monkeypatch):
+    session(tmp_path, 0, range(6), scale=-1)
+    monkeypatch.setattr("time.time_ns", lambda: 10**18)
+    session(tmp_path, 3, range(3, 6))
+    assert curve(tmp_path) == [(0, 0), (1, -1), (2, -2), (3, 3), (4, 4), (5, 5)]
+
+
+def test_a_run_is_one_run(tmp_path):
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+    for name in ("aug=none,seed=0", "aug=mixup,seed=0"):
+        board = session(tmp_path / name, 0, range(3))
+        board.hparams({"aug": name})
+        board.image("samples", np.zeros((4, 4, 3), np.uint8), 0)
+        session(tmp_path / name, 2, range(2, 5)).hparams({"aug": name})
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload().Runs()
+    assert sorted(runs) == ["aug=mixup,seed=0", "aug=none,seed=0"]
+
+
+def test_hyper_parameters_are_written_once_and_readable(tmp_path):
+    from tensorboard.plugins.hparams import metadata
+
+    settings = {"aug": ["cutout", "mixup"], "optimizer": {"lr": 0.1, "nesterov": True}, "resume": None, "depth": 20}
+    board = TensorBoard(tmp_path)
+    board.hparams(settings)
+    board.hparams(settings)
+    TensorBoard(tmp_path, first_step=5).hparams(settings)
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert content.count(metadata.SESSION_START_INFO_TAG.encode()) == 1
+    plugin = read(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    found = metadata.parse_session_start_info_plugin_data(plugin).hparams
+    values = {name: getattr(value, value.WhichOneof("kind")) for name, value in found.items()}
+    assert values == {
+        "aug": "[cutout,mixup]",
+        "optimizer.lr": 0.1,
+        "optimizer.nesterov": "true",
+        "resume": "null",
+        "depth": 20,
+    }
+
+
+def test_a_run_killed_before_its_first_checkpoint_describes_itself_again(tmp_path):
+    from tensorboard.plugins.hparams import metadata
+
+    TensorBoard(tmp_path).hparams({"seed": 0})
+    TensorBoard(tmp_path).hparams({"seed": 0})  # the mark of the second session voids what the first wrote
+    assert read(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG)
+
+
+def test_an_image_comes_back_as_it_was(tmp_path):
+    import io
+
+    from PIL import Image
+
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    TensorBoard(tmp_path).image("samples", picture, 3)
+    (event,) = read(tmp_path).Images("samples")
+    assert (event.step, event.height, event.width) == (3, 5, 7)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string))), picture)
+
+
+def test_a_full_disk_stops_nothing_and_loses_no_point(tmp_path, full_disk):
+    warnings = []
+    board = TensorBoard(tmp_path, warn=warnings.append)
+    board.scalars({"loss/val": 1.0}, 1)
+    with full_disk():
+        board.scalars({"loss/val": 2.0}, 2)
+        board.image("samples", np.zeros((4, 4, 3), np.uint8), 2)
+        board.hparams({"seed": 0})
+        board.close()
+    board.scalars({"loss/val": 3.0}, 3)
+    assert curve(tmp_path) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert len(warnings) == 1 and len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,81 @@
+"""The pictures of a run can be drawn from whatever a run leaves: short, long, diverged, with many classes."""
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeptrain.report.figures import draw_confusion, draw_curves, draw_schedule
+
+
+def rows(count, **extra):
+    return [
+        {"epoch": e, "step": 10 * e, "loss/train": 2 / e, "loss/val": 2.2 / e, "accuracy/val": 1 - 1 / (e + 1)}
+        | {"rate/lr": 0.1, **extra}
+        for e in range(1, count + 1)
+    ]
+
+
+def picture(path):
+    image = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    assert (image < 250).any(), "an empty picture"
+    return image
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+@pytest.mark.parametrize(
+    "extra", [{}, {"accuracy/train_clean": 0.9, "loss/train_clean": 0.1, "accuracy/val_average": 0.8}]
+)
+def test_curves_of_short_and_long_runs(tmp_path, count, extra):
+    draw_curves(rows(count, **extra), tmp_path / "curves.png", "model=resnet aug=mixup " * 12)
+    assert picture(tmp_path / "curves.png").shape[1] >= 1000
+
+
+def test_curves_show_each_metric_in_its_colour(tmp_path):
+    few, many = tmp_path / "few.png", tmp_path / "many.png"
+    draw_curves(rows(5), few, "")
+    draw_curves(rows(5, **{"loss/train_clean": 0.5, "accuracy/train_clean": 0.9}), many, "")
+    blue = [(abs(picture(path) - [0, 0x72, 0xB2]).max(-1) < 8).sum() for path in (few, many)]
+    assert blue[0] == 0 < blue[1]
+
+
+def test_curves_of_a_diverged_run_and_of_validations_within_an_epoch(tmp_path):
+    broken = [*rows(3), {"epoch": 3, "step": 35, "loss/train": math.nan, "loss/val": math.inf, "rate/lr": 0.1}]
+    draw_curves(broken, tmp_path / "curves.png", "diverged")
+    picture(tmp_path / "curves.png")
+    draw_curves([{"epoch": 1, "step": 1, "rate/lr": 0.1}], tmp_path / "empty.png", "nothing measured")
+    picture(tmp_path / "empty.png")
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 100, 300])
+def test_confusion_of_few_and_many_classes(tmp_path, classes):
+    counts = np.random.default_rng(0).poisson(0.5, (classes, classes)) + np.diag([20] * classes)
+    counts[0] = 0  # a class without images
+    draw_confusion(counts, [f"class {i}" for i in range(classes)], tmp_path / "confusion.png")
+    picture(tmp_path / "confusion.png")
+
+
+def test_confusion_rows_are_shares_of_their_class(tmp_path):
+    names = ["a", "b"]
+    draw_confusion(np.array([[8, 2], [1, 1]]), names, tmp_path / "small.png")
+    draw_confusion(np.array([[80, 20], [500, 500]]), names, tmp_path / "large.png")
+    small, large = picture(tmp_path / "small.png"), picture(tmp_path / "large.png")
+    assert np.array_equal(small[100:], large[100:])  # below the title, which counts the images
+
+
+def test_schedule_draws_the_rate_over_the_run(tmp_path):
+    curve = [(30 * i / 100, 0.5 * (1 + math.cos(math.pi * i / 100))) for i in range(101)]
+    draw_schedule(curve, tmp_path / "schedule.png", "schedule=cosine", 0.1)
+    image = picture(tmp_path / "schedule.png")
+    line = (abs(image - [0, 0x72, 0xB2]).max(-1) < 8).nonzero()
+    first, last = line[0][line[1] == line[1].min()].mean(), line[0][line[1] == line[1].max()].mean()
+    assert first < last  # rows count downwards: the curve falls
+    draw_schedule([(0, 1.0), (1, 1.0)], tmp_path / "constant.png", "constant")
+    picture(tmp_path / "constant.png")
+
+
+def test_the_same_run_draws_the_same_bytes(tmp_path):
+    for name in ("a.png", "b.png"):
+        draw_curves(rows(3), tmp_path / name, "run")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
