@@ -18,14 +18,12 @@ def evaluate(words: list[str], searchpath: tuple[str, ...]) -> int:
     from deeptrain.config import Mistakes, compose_run
     from deeptrain.schema import choose
 
-    runs = [word for word in words if "=" not in word]
-    if len(runs) != 1:
-        raise Mistakes([f"evaluate takes one run's folder, and was given {len(runs)}: {USAGE.splitlines()[0]}"])
+    where, *words = words
     split = next((word.removeprefix("split=") for word in words if word.startswith("split=")), "test")
     if split not in ("test", "val"):
         raise Mistakes([f"split={split}: {choose(split, ('test', 'val'))}"])
-    at, state = folder.find(runs[0], "run", best=True)
-    changed = [word for word in words if "=" in word and not word.startswith("split=")]
+    at, state = folder.find(where, "run", best=True)
+    changed = [word for word in words if not word.startswith("split=")]
     run = compose_run([*folder.saved_words(at), *changed], searchpath)
 
     from deeptrain.report.figures import draw_confusion

@@ -1,9 +1,12 @@
 """Fixtures for every test: the devices there are, and a cache and an output folder that leave no trace."""
 
-import pytest
-import torch
+import os
 
-torch.set_num_threads(1)  # tests are small: threads would only wait for one another
+os.environ["OMP_NUM_THREADS"] = "1"  # tests are small: threads would only wait for one another
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 

@@ -22,6 +22,7 @@ from deeptrain.schema import Count, Natural, NonNegative, Positive, choose, near
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 ALLOWED_TARGETS = ("deeptrain", "torch.optim", "torch.nn", "torchvision.models", "timm")
+PATHS = ("dir", "resume", "cache_dir", "data.root")  # their values are taken as they are, commas and all
 PARTS = ("data", "model", "loss", "optimizer", "schedule", "average")  # and aug, of which there may be several
 
 Device = Literal["auto", "cpu", "cuda", "mps", *[f"cuda:{index}" for index in range(16)]]  # pyright: ignore
@@ -215,10 +216,19 @@ def _parse(words: list[str], mistakes: list[str]) -> list[Override]:
     parsed = []
     for word in words:
         try:
-            parsed.append(OverridesParser.create().parse_override(word))
+            parsed.append(OverridesParser.create().parse_override(_quoted(word)))
         except HydraException:
             mistakes.append(f"{word}: {_how_to_write(word)}")
     return parsed
+
+
+def _quoted(word: str) -> str:
+    """Quote a path, which Hydra's grammar would take apart at `=` and `,` (the names of a sweep's folders hold both)."""
+    key, _, value = word.partition("=")
+    plain = key in PATHS and value not in ("", "null") and not value.startswith(("'", '"', "$", "["))
+    if not plain or (key == "data.root" and not Path(value).expanduser().exists()):
+        return word
+    return "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def _how_to_write(word: str) -> str:

@@ -1,7 +1,9 @@
 """What a person sees: short, on one line while it lasts, plain on a pipe, and never a reason to stop."""
 
 import io
+import os
 import re
+import struct
 import subprocess
 import sys
 
@@ -61,22 +63,18 @@ def show(stream, epochs=2, log=None):
 
 
 @pytest.fixture
-def on_terminal(monkeypatch):
+def on_terminal():
     """Return a function that runs SHOW on a pseudo-terminal of so many columns and gives back its output."""
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
     import fcntl
-    import os
-    import struct
 
     def run(columns, epochs=100, **environment):
-        for name, value in {"TERM": "xterm-256color", **environment}.items():
-            monkeypatch.setenv(name, value)
-        for name in ("COLUMNS", "LINES", *({"NO_COLOR"} - environment.keys())):
-            monkeypatch.delenv(name, raising=False)
+        others = {name: os.environ[name] for name in os.environ.keys() - {"COLUMNS", "LINES", "NO_COLOR"}}
+        environment = {**others, "TERM": "xterm-256color", **environment}
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         command = [sys.executable, "-c", SHOW, str(epochs)]
-        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
             os.close(theirs)
             output = b""
             try:
@@ -99,7 +97,7 @@ def test_the_live_line_stays_one_line(on_terminal, columns):
     lines = [ESCAPE.sub("", frame.rpartition("\n")[2]) for frame in frames]
     assert all("loss 2.303" in line and len(line) < columns for line in lines)  # taken away, not left behind
     if columns >= 80:
-        assert all(fact in frames[-1] for fact in ("/100", "acc 98.8%", "lr 0.0123", "123k img/s", "1h24m left"))
+        assert all(fact in frames[-1] for fact in ("/100", "acc 98.8%", "lr 0.0123", "123k img/s", "1h23m left"))
     assert "━" in frames[-1] or columns == 40
 
 
@@ -210,6 +208,14 @@ def test_an_old_encoding_gets_plain_letters():
     stream = io.TextIOWrapper(raw, encoding="ascii")
     Screen(stream).lines(["classes  café · 3 × 32 × 32"])
     assert raw.getvalue() == b"classes  caf? - 3 x 32 x 32\n"
+
+
+def test_a_second_log_has_only_its_own_lines(tmp_path):
+    screen = Screen(io.StringIO(), tmp_path / "one.log")
+    screen.note("one")
+    screen.open_log(tmp_path / "two.log")
+    screen.note("two")
+    assert (tmp_path / "one.log").read_text() == "one\n" and (tmp_path / "two.log").read_text() == "two\n"
 
 
 def test_quiet_shows_nothing(capsys):

@@ -9,6 +9,11 @@ from PIL import Image
 from deeptrain.report.figures import draw_confusion, draw_curves, draw_schedule
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr("deeptrain.report.figures.DPI", 50)
+
+
 def rows(count, **extra):
     return [
         {"epoch": e, "step": 10 * e, "loss/train": 2 / e, "loss/val": 2.2 / e, "accuracy/val": 1 - 1 / (e + 1)}
@@ -29,7 +34,13 @@ def picture(path):
 )
 def test_curves_of_short_and_long_runs(tmp_path, count, extra):
     draw_curves(rows(count, **extra), tmp_path / "curves.png", "model=resnet aug=mixup " * 12)
-    assert picture(tmp_path / "curves.png").shape[1] >= 1000
+    picture(tmp_path / "curves.png")
+
+
+def test_curves_are_drawn_for_a_screen(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    draw_curves(rows(3), tmp_path / "curves.png", "")
+    assert 1000 <= picture(tmp_path / "curves.png").shape[1] <= 2000
 
 
 def test_curves_show_each_metric_in_its_colour(tmp_path):
@@ -48,7 +59,7 @@ def test_curves_of_a_diverged_run_and_of_validations_within_an_epoch(tmp_path):
     picture(tmp_path / "empty.png")
 
 
-@pytest.mark.parametrize("classes", [1, 2, 10, 100, 300])
+@pytest.mark.parametrize("classes", [1, 10, 130])
 def test_confusion_of_few_and_many_classes(tmp_path, classes):
     counts = np.random.default_rng(0).poisson(0.5, (classes, classes)) + np.diag([20] * classes)
     counts[0] = 0  # a class without images

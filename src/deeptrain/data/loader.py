@@ -69,11 +69,11 @@ class ResidentLoader:
         assert samples.images is not None
         self.batches = _batches(len(samples), batch_size, train)
         self.num_images = self.batches[-1].stop
-        self.seed, self.train, self.padding, self.flip = seed, train, crop_padding, flip
+        self.seed, self.train, self.padding, self.flip = seed, train, crop_padding * train, flip
         self.device = torch.device(device)
         self.host_labels = samples.labels
         self.labels = torch.from_numpy(samples.labels).to(self.device)
-        self.store = _padded(samples.images, crop_padding, self.device)  # (N, H + 2p, W + 2p, C)
+        self.store = _padded(samples.images, self.padding, self.device)  # (N, H + 2p, W + 2p, C)
         self.place = f"resident on {self.device}, {self.store.nbytes / 1e6:,.0f} MB"
 
     def __len__(self) -> int:

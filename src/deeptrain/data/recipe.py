@@ -52,7 +52,7 @@ def cut_out(padded: np.ndarray, draws: Draws, height: int, width: int) -> np.nda
 
 
 class DeviceDraws:
-    """The draws of one epoch as pixel positions in a padded store, uploaded in one go without waiting for the device."""
+    """The draws of one epoch as pixel positions in a padded store, uploaded at once, without a wait."""
 
     def __init__(self, draws: Draws, labels: np.ndarray, padded: torch.Tensor, height: int, width: int):
         tall, wide = padded.shape[1:3]

@@ -1,6 +1,6 @@
 """Made-up images, fast and learnable, of any shape and any number of classes: a blurry pattern each, plus noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +22,7 @@ class Synthetic:
 
     root: str | None = None
     download: bool = False
-    shape: list[Count] | None = None  # (C, H, W); None: 3 x 32 x 32
+    shape: list[Count] = field(default_factory=lambda: [3, 32, 32])  # (C, H, W)
     num_classes: Annotated[int, Range(minimum=2)] = 10
     size: Count = 2000
     noise: NonNegative = 1.0  # standard deviation, relative to that of the patterns
@@ -38,7 +38,6 @@ class Synthetic:
     name = "synthetic"
 
     def __post_init__(self):
-        self.shape = self.shape or [3, 32, 32]
         if len(self.shape) != 3 or self.shape[0] not in (1, 3):
             raise ValueError(f"shape={self.shape}: must be [channels,height,width] with 1 or 3 channels")
         if self.size < 2 * self.num_classes:
@@ -65,7 +64,6 @@ class Synthetic:
         return max(self.size // 5, self.num_classes)
 
     def _make(self, split: str, count: int) -> Store:
-        assert self.shape is not None
         channels, height, width = self.shape
         patches = generator(0, "synthetic patterns").standard_normal((self.num_classes, GRID, GRID, channels))
         rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width

@@ -81,7 +81,8 @@ class Screen:
     def open_log(self, path: Path) -> None:
         """Keep every line in this file from now on, those shown before included."""
         self._log = GrowingFile(path, self.warn)
-        self._record(*self._unlogged)
+        waiting, self._unlogged = self._unlogged, []
+        self._record(*waiting)
 
     def lines(self, lines: Sequence[str]) -> None:
         """Show the head: lines of "label  value" (two spaces between) in two aligned columns, at most 12 in all."""

@@ -29,7 +29,7 @@ class MetricsTable:
         if self.columns != found:
             self._rewrite(rows)
 
-    def append(self, row: Mapping[str, float]) -> None:
+    def append(self, row: Mapping[str, Any]) -> None:
         """Add one row; a column left out stays empty. ValueError on a column that the table does not have."""
         self._file.add(self._line(row))
 
@@ -63,7 +63,7 @@ class MetricsTable:
             os.fsync(file.fileno())
         new.replace(self.path)
 
-    def _line(self, row: Mapping[str, float]) -> bytes:
+    def _line(self, row: Mapping[str, Any]) -> bytes:
         if unknown := row.keys() - set(self.columns):
             raise ValueError(
                 f"{self.path.name}: no column {', '.join(sorted(unknown))} among {', '.join(self.columns)}"
