@@ -26,9 +26,8 @@ def evaluate(words: list[str], searchpath: tuple[str, ...]) -> int:
     changed = [word for word in words if not word.startswith("split=")]
     run = compose_run([*folder.saved_words(at), *changed], searchpath)
 
-    from deeptrain.report.figures import draw_confusion
-
     from deeptrain.after import evaluate as room
+    from deeptrain.report.figures import draw_confusion
 
     evaluation = room.evaluate_run(run, state, split)
     opened = room.append(at, evaluation, state.name)

@@ -4,8 +4,8 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tests are small: threads would only wait for one another
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -83,7 +83,7 @@ def test_every_choice_trains_two_steps(word, device):
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
 
 
-@pytest.mark.parametrize("name", [n for n in options("experiment")])
+@pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_composes_and_trains_two_steps(name):
     """On synthetic images in place of the experiment's own data."""
     data = ["data=synthetic", "data.shape=[3,32,32]", "data.size=300", "limit_steps=2", "validate.clean_images=16"]
@@ -268,7 +268,7 @@ def test_a_sweep_makes_a_folder_a_run_and_a_table(capsys):
     names = {folder.name for folder in base.iterdir() if folder.is_dir()}
     assert names == {f"aug={aug},seed={seed}" for aug in ("none", "cutout+mixup") for seed in (0, 1)}
     said = capsys.readouterr().out
-    assert said.count("±") == 2 and f"best       {base}" in said
+    assert said.count("±") == 2 and f"best    {base}" in said
     alone = trained("model=fcn", "model.hidden=[8]", "epochs=1", "aug=[cutout,mixup]", seed=1)
     swept = checkpoint.load(base / "aug=cutout+mixup,seed=1" / "checkpoints" / "last.pt")
     assert same(alone.model.state_dict(), swept["model"]), "the same as a job of a sweep as alone"

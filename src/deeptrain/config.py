@@ -223,7 +223,7 @@ def _parse(words: list[str], mistakes: list[str]) -> list[Override]:
 
 
 def _quoted(word: str) -> str:
-    """Quote a path, which Hydra's grammar would take apart at `=` and `,` (the names of a sweep's folders hold both)."""
+    """Quote a path, which Hydra would take apart at `=` and `,` (the names of a sweep's folders hold both)."""
     key, _, value = word.partition("=")
     plain = key in PATHS and value not in ("", "null") and not value.startswith(("'", '"', "$", "["))
     if not plain or (key == "data.root" and not Path(value).expanduser().exists()):

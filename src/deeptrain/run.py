@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -52,7 +53,12 @@ def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None
     if resumed is not None:
         _load(trainer, resumed)
     at = at or folder.new_folder(run.spine.dir)
-    _open_record(trainer, bench, screen, at)
+    try:
+        _open_record(trainer, bench, screen, at)
+    except BaseException:
+        if resumed is None:  # what has not taken its first step leaves nothing behind
+            shutil.rmtree(at)
+        raise
     screen.lines(_head(trainer, bench, at))
     status, reason = _fit(trainer, screen, at)
     trainer.record.close()

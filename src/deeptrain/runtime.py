@@ -77,7 +77,7 @@ def pick_device(name: str) -> tuple[torch.device, str]:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what a step frees for the next one; giving it back costs a third of a CPU step in page faults."""
+    """Tell glibc to keep what a step frees for the next one: page faults are up to a third of a step on a CPU."""
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD

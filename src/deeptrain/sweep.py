@@ -14,7 +14,6 @@ from typing import Any
 
 from deeptrain import build, folder
 from deeptrain.config import ROOT, compose_run, compose_sweep, sweeps_by_itself
-from deeptrain.record.screen import Screen
 
 REPEATS = "seed"  # runs that differ in nothing else are repeats of one setting
 
@@ -51,15 +50,14 @@ def sweep(words: list[str], searchpath: tuple[str, ...] = ()) -> int:
         build.rehearse(compose_run(job_words, searchpath))
     base = folder.new_sweep_folder()
     jobs = [_job(job_words, keys, base) for job_words in all_words]
-    screen = Screen(sys.stdout)
-    screen.lines([f"sweep      {len(jobs)} runs over {', '.join(keys) or 'nothing'}", f"folder     {base}"])
+    width = max(len(job.name) for job in jobs)
+    print(f"sweep   {len(jobs)} runs over {', '.join(keys) or 'nothing'}, a process each\nfolder  {base}", flush=True)
     try:
         for index, job in enumerate(jobs):
             _run(job, searchpath)
-            screen.note(f"{index + 1:>3}/{len(jobs)}  {job.name:<50} {_outcome(job)}")
+            print(f"{index + 1:>3}/{len(jobs)}  {job.name:<{width}}  {_outcome(job)}", flush=True)
     finally:
-        for line in summary(jobs, base):
-            screen.note(line)
+        print("\n".join(summary(jobs, base)))
     return 1 if any(job.error for job in jobs) else 0
 
 
@@ -109,26 +107,28 @@ def summary(jobs: list[Job], base: Path) -> list[str]:
             by_setting[job.setting].append(job)
     if not by_setting:
         return ["", "no run finished", *_failures(jobs)]
-    monitor = next(iter(by_setting.values()))[0].result["monitor"]  # pyright: ignore
+    rows, finished = [], [job for repeats in by_setting.values() for job in repeats]
+    monitor = finished[0].result["monitor"]  # pyright: ignore
     sign = 1 if monitor.startswith("loss") else -1
-    width = max(len(setting) for setting in by_setting)
-    lines = ["", f"{'setting':<{width}}  runs  {monitor}  gap  seconds"]
-    rows = []
     for setting, repeats in by_setting.items():
         results: list[Any] = [job.result for job in repeats]
         mean, spread = mean_spread([result["best"] for result in results])
         gap, _ = mean_spread([train_val_gap(result["metrics"]) for result in results])
         seconds, _ = mean_spread([result["seconds"] for result in results])
-        row = f"{setting:<{width}}  {len(repeats):>4}  {mean:.4f} ± {spread:.4f}  {gap:+.4f}  {seconds:.0f}"
-        rows.append((sign * mean, row))
-    finished = [job for repeats in by_setting.values() for job in repeats]
+        measured = f"{mean:.4f} ± {spread:.4f}" if len(repeats) > 1 else f"{mean:.4f}"
+        rows.append((sign * mean, [setting, f"{len(repeats)}", measured, f"{gap:+.4f}", f"{seconds:.0f}"]))
     best = min(finished, key=lambda job: sign * job.result["best"])  # pyright: ignore
-    lines += [row for _, row in sorted(rows)]
-    return [*lines, f"best       {best.folder}", *_failures(jobs), f"curves     tensorboard --logdir {base}"]
+    table = [["setting", "runs", monitor, "gap", "seconds"], *(row for _, row in sorted(rows))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
+        for row in table
+    ]
+    return ["", *lines, f"best    {best.folder}", *_failures(jobs), f"curves  tensorboard --logdir {base}"]
 
 
 def _failures(jobs: list[Job]) -> list[str]:
-    return [f"failed     {job.name}: {job.error}" for job in jobs if job.error]
+    return [f"failed  {job.name}: {job.error}" for job in jobs if job.error]
 
 
 def mean_spread(values: list[float]) -> tuple[float, float]:

@@ -101,6 +101,7 @@ class Trainer:
             self.train_step(images, labels)
             if progress.step_in_epoch == len(loader):
                 progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+            self.record.tick(progress.step_in_epoch)
             if progress.step % self.log_every_steps == 0:
                 self.log_step()
             if self.validation_is_due():

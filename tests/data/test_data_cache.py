@@ -1,5 +1,6 @@
 """The cache: made once, whole or not at all, by any number of processes, and made again when damaged."""
 
+import errno
 import multiprocessing
 import time
 
@@ -84,6 +85,16 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"^cache_dir=.*file: cannot keep .* cache_dir=FOLDER$"):
         entry(tmp_path / "file", "x", {}, build_two)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    def fill(folder):
+        (folder / "a").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(ValueError, match=r"^cache_dir=.*: No space left on device; choose another folder"):
+        entry(tmp_path, "x", {}, fill)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
 def slow_start(cache, log):

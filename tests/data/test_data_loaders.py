@@ -13,7 +13,7 @@ from deeptrain.data.dataset import Picked, Samples
 from deeptrain.data.decode import Decoder
 from deeptrain.data.image_folder import ImageFolder
 from deeptrain.data.loader import ResidentLoader, StreamLoader, make_loader
-from deeptrain.data.recipe import draw_epoch
+from deeptrain.data.recipe import DeviceDraws, cut_out, draw_epoch
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
@@ -50,6 +50,16 @@ def test_crops_and_flips_equal_slow_slicing(device, channels, padding, flip):
         window = window[:, ::-1] if draws.flips[at] else window
         assert np.array_equal(images[at].permute(1, 2, 0), window)
         assert labels[at] == samples.labels[index]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_gather_for_other_devices_makes_the_same_windows(device, channels):
+    padded = np.random.default_rng(0).integers(0, 256, (20, 14, 15, channels), np.uint8)
+    draws, labels = draw_epoch(0, 1, 20, 2, True), np.arange(20)
+    uploaded = DeviceDraws(draws, labels, torch.from_numpy(padded).to(device), 10, 11)
+    for part in (slice(0, 8), slice(8, 20)):
+        assert np.array_equal(uploaded.cut_out(part).cpu(), cut_out(padded, draws[part], 10, 11))
+        assert np.array_equal(uploaded.labels[part].cpu(), draws.order[part])
 
 
 def test_batches_are_bytes_stored_channels_last_on_the_device(device):

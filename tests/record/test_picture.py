@@ -12,7 +12,7 @@ CLASSES = ["cat", "ship", "dog"]
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("side", "enlarged"), [(8, 96), (28, 84), (32, 96), (100, 100), (256, 192)])
 def test_grid_shape_and_pixels(channels, side, enlarged):
-    images = np.full((5, side, side, channels), 77, np.uint8)
+    images = np.full((5, channels, side, side), 77, np.uint8).transpose(0, 2, 3, 1)  # as it comes from a tensor
     sheet = grid(images, ["a"] * 5, columns=3)
     assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
     assert sheet.shape[1] == 3 * (enlarged + 8) + 8

@@ -67,6 +67,15 @@ def test_confusion_of_few_and_many_classes(tmp_path, classes):
     picture(tmp_path / "confusion.png")
 
 
+def test_names_are_drawn_as_they_are_written(tmp_path):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_confusion(np.eye(3), ["$a_{", "${b}$ \\frac", "日本"], tmp_path / "confusion.png")
+        draw_curves(rows(2), tmp_path / "curves.png", "data.root=${oc.env:HOME} dir=$x\\frac$")
+
+
 def test_confusion_rows_are_shares_of_their_class(tmp_path):
     names = ["a", "b"]
     draw_confusion(np.array([[8, 2], [1, 1]]), names, tmp_path / "small.png")

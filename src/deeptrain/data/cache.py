@@ -39,8 +39,7 @@ def entry(cache_dir: Path | str | None, name: str, key: dict[str, Any], build: C
             if not is_sound(folder):  # another process may have built it meanwhile
                 _make(folder, build)
     except OSError as error:
-        reason = f"{error.strerror or error}; choose another folder with cache_dir=FOLDER"
-        raise ValueError(f"cache_dir={folder.parent}: cannot keep decoded images there: {reason}") from error
+        raise _unusable(folder.parent, error) from error
     return folder
 
 
@@ -69,12 +68,21 @@ def checksum(path: Path) -> int:
 def locked(cache_dir: Path | str | None, name: str) -> Iterator[None]:
     """Hold the lock of that name in the cache; the system frees it should the process die."""
     path = cache_root(cache_dir) / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise _unusable(path.parent, error) from error
+    with file:
         with suppress(OSError):  # a network disk without locks: as on Windows
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _unusable(folder: Path, error: OSError) -> ValueError:
+    reason = f"{error.strerror or error}; choose another folder with cache_dir=FOLDER"
+    return ValueError(f"cache_dir={folder}: cannot keep decoded images there: {reason}")
 
 
 def _make(folder: Path, build: Callable[[Path], None]) -> None:

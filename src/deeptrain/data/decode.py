@@ -92,7 +92,7 @@ def _decode(path: Path, channels: int, short_side: int, cut: Callable[[Any], Any
                 image.draft(None, (int(image.width * scale), int(image.height * scale)))
             array = np.asarray(cut(_convert(ImageOps.exif_transpose(image), channels)))
     except Exception as error:  # a broken file can fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0].replace(f" {str(path)!r}", " file")
+        reason = (str(error) or type(error).__name__).splitlines()[0].replace(f" {str(path)!r}", "")
         raise ValueError(f"{path}: not a readable picture ({reason}); repair or remove it") from error
     return array.reshape(*array.shape[:2], channels)
 

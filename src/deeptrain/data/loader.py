@@ -69,7 +69,8 @@ class ResidentLoader:
         assert samples.images is not None
         self.batches = _batches(len(samples), batch_size, train)
         self.num_images = self.batches[-1].stop
-        self.seed, self.train, self.padding, self.flip = seed, train, crop_padding * train, flip
+        self.seed, self.train, self.flip = seed, train, flip
+        self.padding = crop_padding if train else 0
         self.device = torch.device(device)
         self.host_labels = samples.labels
         self.labels = torch.from_numpy(samples.labels).to(self.device)
@@ -85,6 +86,10 @@ class ResidentLoader:
             return self._slices(first_step)
         draws = draw_epoch(self.seed, epoch, len(self.host_labels), self.padding, self.flip)
         return self._on_host(draws, first_step) if self.device.type == "cpu" else self._on_device(draws, first_step)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        del self.store
 
     def _slices(self, first_step: int) -> Iterator[Batch]:
         for part in self.batches[first_step:]:
@@ -146,9 +151,17 @@ class StreamLoader:
         self.steps.epoch, self.steps.first = epoch, first_step
         for images, labels, trouble in self.loader:
             if trouble:
-                raise ValueError(trouble)
+                break
             images = images.to(self.device, non_blocking=True)
             yield images.permute(0, 3, 1, 2), labels.to(self.device, non_blocking=True)
+        else:
+            return
+        self.close()
+        raise ValueError(trouble)
+
+    def close(self) -> None:
+        """End the workers now; left to the garbage collector they can take seconds each to notice."""
+        del self.loader
 
 
 class _Steps:

@@ -157,7 +157,10 @@ def _torchvision(name: str) -> Any:
 
 def read_idx(path: Path) -> np.ndarray:
     """Read an IDX file: two zero bytes, type 8 (bytes), number of dimensions, each as big-endian int32, the data."""
-    data = np.fromfile(path, np.uint8)
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     if len(data) > 4 and data[2] == 8 and len(data) >= 4 + 4 * data[3]:
         shape = data[4 : 4 + 4 * data[3]].view(">u4").astype(np.int64)
         values = data[4 + 4 * int(data[3]) :]

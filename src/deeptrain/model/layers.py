@@ -121,7 +121,7 @@ def initialize(
     """Draw every weight from a normal law of the named deviation; biases become 0, norms 1 and 0.
 
     kaiming: gain/√fan_in (He et al., 2015), xavier: √(2/(fan_in + fan_out)) (Glorot & Bengio, 2010), lecun: 1/√fan_in,
-    normal: init_std, 0.01 if not given. The `output` layer gets a tenth of a named deviation: its logits then start
+    normal: init_std, 0.01 if not given. The first three give the `output` layer a tenth of that: its logits then start
     near 0 and the loss near log(num_classes), the first thing to check in a training run.
     """
     if init_std is not None and initialization != "normal":

@@ -58,19 +58,14 @@ class ResNet(nn.Module):
         zero_init_last: bool = True,
     ):
         super().__init__()
-        blocks, widths = _stages(depth, blocks, widths)
+        blocks, widths = _plan(depth, blocks, widths)
         self.stem = nn.Sequential(*_stem(input_shape, widths[0], stem, patch_size, activation))
-        drops = iter(
-            [StochasticDepth(rate, stochastic_depth_mode) for rate in drop_rates(stochastic_depth, sum(blocks))]
-        )
+        rates = iter(drop_rates(stochastic_depth, sum(blocks)))
         channels, stages = widths[0], []
         for index, (count, width) in enumerate(zip(blocks, widths, strict=True)):
-            stage = []
-            for position in range(count):
-                stride = 2 if index and not position else 1
-                stage.append(Block(channels, width, stride, depth in BOTTLENECK, activation, next(drops)))
-                channels = stage[-1].channels
-            stages.append(nn.Sequential(*stage))
+            drops = [StochasticDepth(next(rates), stochastic_depth_mode) for _ in range(count)]
+            stages.append(_stage(channels, width, 2 if index else 1, depth in BOTTLENECK, activation, drops))
+            channels = stages[-1][-1].channels
         self.stages = nn.Sequential(*stages)
         self.classifier = nn.Linear(channels, num_classes)
         initialize(self, initialization, activation, init_std, output=self.classifier)
@@ -110,9 +105,8 @@ class Block(nn.Module):
             ]
         self.branch = nn.Sequential(*layers)
         same = stride == 1 and channels == self.channels
-        self.shortcut = (
-            nn.Identity() if same else nn.Sequential(*convolution(channels, self.channels, 1, stride=stride))
-        )
+        projection = [] if same else convolution(channels, self.channels, 1, stride=stride)
+        self.shortcut = nn.Sequential(*projection)
         self.drop = drop
         self.activation = nn.Identity() if last else ACTIVATIONS[activation]()
 
@@ -124,7 +118,19 @@ class Block(nn.Module):
         return self.activation(self.drop(self.branch, x, self.shortcut(x)))
 
 
-def _stages(depth: int, blocks: list[int] | None, widths: list[int] | None) -> tuple[list[int], list[int]]:
+def _stage(
+    channels: int, width: int, stride: int, bottleneck: bool, activation: Activation, drops: list[StochasticDepth]
+) -> nn.Sequential:
+    """Make one block for each of `drops`; the first takes the stride."""
+    stage = nn.Sequential()
+    for drop in drops:
+        block = Block(channels, width, stride, bottleneck, activation, drop)
+        stage.append(block)
+        channels, stride = block.channels, 1
+    return stage
+
+
+def _plan(depth: int, blocks: list[int] | None, widths: list[int] | None) -> tuple[list[int], list[int]]:
     """Look up the blocks and widths of a depth, except those that are given."""
     own_blocks = {**CIFAR, **IMAGENET}[depth]
     own_widths = [16, 32, 64] if depth in CIFAR else [64, 128, 256, 512]
@@ -138,7 +144,7 @@ def _stages(depth: int, blocks: list[int] | None, widths: list[int] | None) -> t
 def _stem(
     input_shape: tuple[int, int, int], width: int, stem: str, patch_size: int | None, activation: Activation
 ) -> list[nn.Module]:
-    """List the layers in front of the first stage; the activation's name may be any of the models'."""
+    """List the layers in front of the first stage."""
     channels, height, breadth = input_shape
     if patch_size is not None and stem != "patch":
         raise ValueError(f"patch_size={patch_size}: only stem=patch reads it, here it is {stem}")

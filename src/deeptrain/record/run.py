@@ -33,13 +33,17 @@ class Record:
         self.screen, self.folder = screen, folder
         self.table = self.board = None
         if folder is not None:
-            self.table = MetricsTable(folder / "metrics.csv", [*ALWAYS[:2], *(metrics or []), *ALWAYS[2:]])
+            self.table = MetricsTable(folder / "metrics.csv", [*ALWAYS[:2], *(metrics or []), *ALWAYS[2:]], screen.warn)
             self.table.truncate(first_step)
         if folder is not None and tensorboard:
             self.board = TensorBoard(folder, first_step=first_step and first_step + 1, warn=screen.warn)
 
     def begin(self, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
         self.screen.begin(epochs, steps_per_epoch, first_epoch)
+
+    def tick(self, step_in_epoch: int) -> None:
+        """Move the live line; what it says is of the last log point, so that nothing waits for the device."""
+        self.screen.tick(step_in_epoch)
 
     def step(
         self,

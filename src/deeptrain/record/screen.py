@@ -71,6 +71,8 @@ class Screen:
         self._live = terminal and not self._console.is_dumb_terminal
         self._bar = False  # whether the live line is on the screen now
         self._drawn = -REDRAW_SECONDS  # when it was drawn last
+        self._pass: float = 1  # the epoch being made, and what is known of it
+        self._facts: list[str] = []
         self._columns: list[Column] | None = None
         self._epochs = self._steps = 1
         self._log: GrowingFile | None = None
@@ -121,17 +123,25 @@ class Screen:
         images_per_second: float,
         seconds_left: float | None = None,
     ) -> None:
-        """Redraw the live line, at most ten times a second; `epoch` is the pass being made, from 1 on."""
-        now = time.monotonic()
-        if not self._live or now - self._drawn < REDRAW_SECONDS:
+        """Tell the live line what has been measured; `epoch` is the pass being made, from 1 on."""
+        if not self._live:
             return
-        self._drawn = now
         facts = [f"loss {wording.digits(loss)}", f"acc {100 * accuracy:.1f}%", f"lr {wording.rate(rate)}"]
         facts += [f"{wording.speed(images_per_second)} img/s"]
         facts += [] if seconds_left is None else [f"{wording.duration(seconds_left)} left"]
         if epoch > self._epochs:  # the last pass has just ended
             epoch, step_in_epoch = self._epochs, self._steps
-        self._draw(self._live_line(epoch, step_in_epoch / self._steps, facts))
+        self._pass, self._facts = epoch, facts
+        self.tick(step_in_epoch)
+
+    def tick(self, step_in_epoch: int) -> None:
+        """Move the live line on, at most ten times a second; it says what `progress` told last."""
+        if not self._live:
+            return
+        now = time.monotonic()
+        if now - self._drawn >= REDRAW_SECONDS:
+            self._drawn = now
+            self._draw(self._live_line(self._pass, step_in_epoch / self._steps, list(self._facts)))
 
     def epoch(self, row: Mapping[str, float], best: bool) -> None:
         """Add a table row: metrics by tag, `epoch`, `images_per_second`, `data_wait` (fraction), `seconds_left`.

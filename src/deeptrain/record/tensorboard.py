@@ -84,7 +84,7 @@ class TensorBoard:
 def _stamp(earlier: Iterable[str]) -> int:
     """Return the time in microseconds, or later where clocks differ: readers take files in the order of their names."""
     stamps = [int(stamp) for name in earlier if (stamp := name.removeprefix(EVENTS).split(".")[0]).isdecimal()]
-    return max(time.time_ns() // 1000, *(stamp + 1 for stamp in stamps), 0)
+    return max([time.time_ns() // 1000, *(stamp + 1 for stamp in stamps)])
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deeptrain.record import wording
+from deeptrain.report.figures import CURVES
 
 Row = Mapping[str, float]
 
@@ -18,12 +19,7 @@ PICTURES = {  # by file in the run folder
     "mistakes.png": "Worst mistakes",
     "confusion.png": "What was taken for what",
 }
-PARTS = {
-    "train": "train, as trained on",
-    "train_clean": "train, not augmented",
-    "val": "val",
-    "val_average": "val, averaged weights",
-}
+PARTS = {part: label for part, (label, _) in CURVES.items()}
 METRICS = {"accuracy": wording.percent, "top5": wording.percent, "loss": wording.digits}
 
 
@@ -82,12 +78,13 @@ def write_card(folder: Path, facts: CardFacts) -> Path:
 
     folder, row, status = Path(folder), _best_row(facts), facts.result.get("status", "")
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    heads = [name for name in METRICS if any(f"{name}/{part}" in row for part in PARTS)]
     setting = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = setting.get_template("card.html.jinja").render(
         facts=facts,
         tiles=_tiles(facts.result, row),
-        heads=[name for name in METRICS if any(f"{name}/{part}" in row for part in PARTS)],
-        table=[(label, cells) for part, label in PARTS.items() if any(cells := _cells(row, part))],
+        heads=heads,
+        table=[(label, cells) for part, label in PARTS.items() if any(cells := _cells(row, part, heads))],
         epoch=row.get("epoch"),
         stopped=": ".join(filter(None, (status.replace("_", " ").capitalize(), facts.result.get("reason")))),
         versions=facts.result.get("versions", {}),
@@ -125,11 +122,8 @@ def _tiles(result: Mapping[str, Any], row: Row) -> list[tuple[str, str]]:
     return tiles + [(write(result[key]), label) for key, (write, label) in numbers.items() if key in result]
 
 
-def _cells(row: Row, part: str) -> list[str]:
-    """Write the metrics of one part of the data, as many as the row has of any."""
-    heads = [name for name in METRICS if any(f"{name}/{other}" in row for other in PARTS)]
-    keys = [(name, f"{name}/{part}") for name in heads]
-    return [METRICS[name](row[key]) if key in row else "" for name, key in keys]
+def _cells(row: Row, part: str, heads: Sequence[str]) -> list[str]:
+    return [METRICS[name](row[f"{name}/{part}"]) if f"{name}/{part}" in row else "" for name in heads]
 
 
 def _embed(path: Path) -> str:
