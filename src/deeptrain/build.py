@@ -1,13 +1,14 @@
 """From configuration to objects: a node to its part, all parts to a Trainer. A failure names the key to change."""
 
 import inspect
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from deeptrain.config import Mistakes, Run, part_nodes
 from deeptrain.randomness import key as random_key
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from deeptrain.trainer import Loader, Trainer
 
 EVAL_BATCH = 512
+T = TypeVar("T")
 
 
 def part(key: str, node: Mapping[str, Any], **runtime: Any) -> Any:
@@ -56,7 +58,7 @@ def _locate(key: str, path: str) -> Any:
 def _named(key: str, message: str, settings: Mapping[str, Any]) -> str:
     """Put a constructor's complaint behind its key: `alpha=-1: ...` of aug.mixup becomes `aug.mixup.alpha=-1: ...`."""
     about = re.match(r"(\w+)=", message)
-    return f"{key}.{message}" if about and about[1] in settings else f"{key}: {message}"
+    return f"{key}.{message}" if about and about[1] in settings else message if about else f"{key}: {message}"
 
 
 @dataclass
@@ -95,7 +97,7 @@ def rehearse(run: Run) -> None:
 def bench(run: Run) -> Bench:
     """Open the data (decoding it the first time) and set up the machine."""
     from deeptrain.aug.pipeline import Pipeline
-    from deeptrain.runtime import Runtime, keep_freed_memory, pick_device
+    from deeptrain.runtime import Runtime, keep_freed_memory, pick_device, use_threads
 
     keep_freed_memory()
     spine = run.spine
@@ -104,15 +106,24 @@ def bench(run: Run) -> Bench:
     except ValueError as error:
         raise Mistakes([str(error)]) from error
     source = part("data", run.parts["data"])
-    try:
-        dataset = source.load(Path(spine.cache_dir).expanduser() if spine.cache_dir else None)
-    except ValueError as error:
-        raise Mistakes([f"data.{error}"]) from error
+    dataset = opened(run, source.load)
     facts = shape_facts(dataset)
     augmentations = [part(key, node, **facts) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
     pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
     runtime = Runtime(device, spine.precision, spine.compile)
-    return Bench(run, source, dataset, runtime, pipeline, [f"device: {reason}", *dataset.notes])
+    bench = Bench(run, source, dataset, runtime, pipeline, dataset.notes)
+    threads = use_threads(spine.threads, bench.batch_size * math.prod(dataset.image_shape[1:]))
+    bench.notes = [f"device: {reason}" + (f", {threads}" if device.type == "cpu" else ""), *dataset.notes]
+    return bench
+
+
+def opened(run: Run, load: Callable[[Path | None], T]) -> T:
+    """Open data through a source's method, with the user's cache; Mistakes that name the setting or the file."""
+    cache = run.spine.cache_dir
+    try:
+        return load(Path(cache).expanduser() if cache else None)
+    except ValueError as error:
+        raise Mistakes([_named("data", str(error), run.parts["data"])]) from error
 
 
 def shape_facts(dataset: "Dataset") -> dict[str, Any]:

@@ -22,6 +22,7 @@ from deeptrain.schema import Count, Natural, NonNegative, Positive, choose, near
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 ALLOWED_TARGETS = ("deeptrain", "torch.optim", "torch.nn", "torchvision.models", "timm")
+MISSING = object()
 PATHS = ("dir", "resume", "cache_dir", "data.root")  # their values are taken as they are, commas and all
 PARTS = ("data", "model", "loss", "optimizer", "schedule", "average")  # and aug, of which there may be several
 
@@ -57,6 +58,7 @@ class Spine:
     batch_size: Count | Literal["auto"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
+    threads: Count | Literal["auto"] = "auto"
     workers: Natural | Literal["auto"] = "auto"
     accumulate: Count = 1
     clip_norm: Positive | None = None
@@ -273,8 +275,22 @@ def _wrong_key(override: Override, tree: DictConfig, known: dict[str, Any]) -> s
     if key in _nodes(tree):
         inside = [name.removeprefix(f"{key}.") for name in known if name.startswith(f"{key}.")]
         return f"{word}: {key} has several settings; set one of them: {', '.join(f'{key}.{name}' for name in inside)}"
-    value = word.partition("=")[2]
-    return f"{word}: no such setting; {_suggest_key(key, value, tree, known)}"
+    if owners := _owners(key):
+        return f"{word}: a setting of {' or '.join(owners)}, which is not chosen here"
+    return f"{word}: no such setting; {_suggest_key(key, word.partition('=')[2], tree, known)}"
+
+
+def _owners(key: str) -> list[str]:
+    """Name the options of the key's group that have this setting."""
+    group, _, rest = key.partition(".")
+    wanted = rest.split(".")
+    found = []
+    for option in options(group) if group in _groups() and rest else []:
+        node = OmegaConf.load(CONFIGS / group / f"{option}.yaml")
+        for name in wanted:
+            node = node[name] if isinstance(node, DictConfig) and name in node else MISSING
+        found += [] if node is MISSING else [f"{group}={option}"]
+    return found
 
 
 def _suggest_key(key: str, value: str, tree: DictConfig, known: dict[str, Any]) -> str:

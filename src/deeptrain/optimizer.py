@@ -88,10 +88,10 @@ def adam(
 def adamw(
     parameters: list[dict],
     *,
-    lr: Positive = 0.001,
+    lr: Positive = 0.003,
     betas: list[Rate] = BETAS,
     eps: Positive = 1e-8,
-    weight_decay: NonNegative = 0.01,
+    weight_decay: NonNegative = 0.05,
 ) -> Optimizer:
     """Build Adam with decoupled decay: w -= lr weight_decay w beside Adam's own step (Loshchilov & Hutter, 2019)."""
     return _build(torch.optim.AdamW, parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay)

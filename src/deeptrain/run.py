@@ -1,6 +1,7 @@
 """One run from its words to result.json."""
 
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -48,6 +49,7 @@ def prepare(words: list[str], searchpath: tuple[str, ...] = ()) -> tuple[Run, Pa
 def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None = None) -> tuple[float | None, int]:
     """Build everything, make the folder, train, write what a person looks at; return the objective and exit code."""
     started = perf_counter()
+    logging.getLogger("deeptrain").addHandler(_Tell(screen))
     bench = build.bench(run)
     trainer = build.trainer(bench, _about(bench))
     if resumed is not None:
@@ -64,9 +66,22 @@ def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None
     trainer.record.close()
     result = _result(trainer, status, reason, perf_counter() - started)
     _draw(trainer, bench, at, result)
+    trainer.close()
     screen.end(_closing_lines(trainer, at, result))
     _write_json(at / "result.json", result)
     return trainer.progress.best, EXIT_CODES[status]
+
+
+class _Tell(logging.Handler):
+    """Shows what a room has to say while it works, such as that it decodes a data set for the first time."""
+
+    def __init__(self, screen: Screen):
+        super().__init__()
+        logging.getLogger("deeptrain").setLevel(logging.INFO)
+        self.screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.screen.note(record.getMessage())
 
 
 def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:

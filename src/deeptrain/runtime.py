@@ -10,6 +10,7 @@ from importlib.metadata import version
 import torch
 from torch import nn
 
+SMALL_BATCH = 32 * 1024  # pixels: 32 images of 32x32
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -59,8 +60,7 @@ def pick_device(name: str) -> tuple[torch.device, str]:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
-        cores = f"{torch.get_num_threads()} threads"
-        reason = f"cpu, {cores} (no GPU found)" if name == "cpu" else f"{name}, the GPU found"
+        reason = "cpu (no GPU found)" if name == "cpu" else f"{name}, the GPU found"
     else:
         reason = name
     if name.startswith("cuda") and not cuda:
@@ -74,6 +74,21 @@ def pick_device(name: str) -> tuple[torch.device, str]:
             raise ValueError(f"device={name}: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
         reason = f"{name}, {torch.cuda.get_device_name(device)}"
     return device, reason
+
+
+def use_threads(wanted: int | str, pixels: int) -> str:
+    """Set how many threads compute on the CPU; auto goes by the pixels of a batch. Return a line that says so.
+
+    With small batches threads mostly wait for one another, and when another process wants the cores, for minutes.
+    The number decides the order of sums, so it is a rule and no measurement: the same run gives the same bits.
+    """
+    small = pixels < SMALL_BATCH
+    if wanted == "auto" and small:
+        torch.set_num_threads(1)
+    elif wanted != "auto":
+        torch.set_num_threads(int(wanted))
+    count = torch.get_num_threads()
+    return f"{count} thread{'s' if count > 1 else ''}" + (" (auto: small images)" if wanted == "auto" and small else "")
 
 
 def keep_freed_memory() -> None:

@@ -149,6 +149,12 @@ class Trainer:
             return ((images, targets),)
         return zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True)
 
+    def close(self) -> None:
+        """End the processes that read images."""
+        for loader in (self.train_loader, self.val_loader, self.clean_loader):
+            if loader is not None:
+                loader.close()
+
     # --- when ---
 
     def fraction(self) -> float:

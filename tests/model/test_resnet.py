@@ -50,7 +50,7 @@ def test_stem_goes_by_the_short_side():
 
 
 def test_patch_stem_cuts_the_image():
-    model = ResNet((3, 12, 8), 2, stem="patch", patch_size=4)
+    model = ResNet((3, 12, 8), 2, depth=20, stem="patch", patch_size=4)
     assert model.stem(torch.randn(2, 3, 12, 8)).shape == (2, 16, 3, 2)
 
 
@@ -65,9 +65,9 @@ def test_blocks_and_widths_replace_those_of_the_depth():
     ("settings", "message"),
     [
         ({"depth": 21}, r"^depth=21: .*choose from .*20"),
-        ({"blocks": [1, 1]}, r"^blocks=\[1, 1\]: must have one number for each of widths=\[16, 32, 64\]"),
+        ({"depth": 20, "blocks": [1, 1]}, r"^blocks=\[1, 1\]: must have one number for each of widths=\[16, 32, 64\]"),
         ({"blocks": []}, r"^blocks=\[\]: must have"),
-        ({"widths": [8, 8]}, r"^widths=\[8, 8\]: must have one number for each of blocks=\[3, 3, 3\]"),
+        ({"depth": 20, "widths": [8, 8]}, r"^widths=\[8, 8\]: must have one number for each of blocks=\[3, 3, 3\]"),
         ({"stem": "patch", "patch_size": 3}, r"^patch_size=3: must divide the image, 28 x 28: choose from 1, 2, 4, 7"),
         ({"patch_size": 4}, r"^patch_size=4: only stem=patch reads it"),
         ({"activation": "rely"}, r"^activation=rely: did you mean relu"),
@@ -84,18 +84,18 @@ def test_settings_that_do_not_fit_are_refused_in_one_line(settings, message):
 @pytest.mark.parametrize("activation", ["relu", "maxout"])
 @pytest.mark.parametrize("depth", [20, 50])
 def test_zero_init_makes_every_block_its_shortcut(depth, activation, device):
-    model = ResNet((3, 8, 8), 10, depth=depth, activation=activation).to(device)
+    model = ResNet((3, 8, 8), 10, depth=depth, activation=activation, zero_init_last=True).to(device)
     for block in blocks(model):
         x = torch.rand(2, next(block.branch.children()).in_channels, 4, 4, device=device)
         expected = block.shortcut(x)
         torch.testing.assert_close(block(x), expected if activation == "maxout" else expected.relu())
-    plain = ResNet((3, 8, 8), 10, zero_init_last=False)
+    plain = ResNet((3, 8, 8), 10)
     assert all(bool(m.weight.all()) for m in plain.modules() if isinstance(m, nn.BatchNorm2d))
 
 
 def test_maxout_block_is_the_larger_of_two_sums(device):
     torch.manual_seed(0)
-    model = ResNet((3, 8, 8), 10, activation="maxout", zero_init_last=False).to(device)
+    model = ResNet((3, 8, 8), 10, depth=20, activation="maxout").to(device)
     block, x = blocks(model)[0], torch.randn(2, 16, 4, 4, device=device)
     first, second = block.branch[:-1](x).chunk(2, dim=1)
     torch.testing.assert_close(block(x), torch.maximum(first + x, second + x))
@@ -121,7 +121,7 @@ def test_blocks_survive_at_rates_that_fall_linearly(device):
 
 @pytest.mark.parametrize("mode", ["batch", "sample"])
 def test_evaluation_is_the_plain_network(mode, device):
-    plain = ResNet((1, 8, 8), 3, **TINY, zero_init_last=False).to(device).eval()
+    plain = ResNet((1, 8, 8), 3, **TINY).to(device).eval()
     model = ResNet((1, 8, 8), 3, **TINY, stochastic_depth=0.9, stochastic_depth_mode=mode).to(device).eval()
     model.load_state_dict(plain.state_dict())
     images = torch.randn(4, 1, 8, 8, device=device)
@@ -151,8 +151,28 @@ def test_compiled_stochastic_depth_is_one_graph_without_recompilation(device):
 
     torch._dynamo.reset()
     torch.manual_seed(0)
-    model = ResNet((1, 8, 8), 3, blocks=[1], widths=[4], stochastic_depth=0.5, zero_init_last=False).to(device)
+    model = ResNet((1, 8, 8), 3, blocks=[1], widths=[4], stochastic_depth=0.5).to(device)
     compiled = torch.compile(model, backend=backend, fullgraph=True)
     images = torch.randn(4, 1, 8, 8, device=device)
     outputs = {round(float(compiled(images).detach().sum()), 4) for _ in range(12)}
     assert len(graphs) == 1 and len(outputs) == 2  # with the branch and without
+
+
+def test_auto_depth_is_quick_on_small_images_and_18_on_large():
+    """The quick net halves small images in its stem and pools between stages; from 96 px on it is ResNet-18."""
+    quick = ResNet((3, 32, 32), 10)
+    assert sum(p.numel() for p in quick.parameters()) == 308_650
+    assert quick.stages(quick.stem(torch.randn(1, 3, 32, 32))).shape == (1, 128, 4, 4)
+    assert not [m for m in quick.modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)]
+    with torch.device("meta"):
+        large = ResNet((3, 224, 224), 1000)
+    assert sum(p.numel() for p in large.parameters()) == IMAGENET[18]
+
+
+def test_pooling_and_striding_halve_alike():
+    """Odd sizes round up in both, so that branch and shortcut agree; the parameters are the same."""
+    for depth in (20, 50):
+        strided, pooled = (ResNet((3, 29, 21), 10, depth=depth, downsample=way) for way in ("stride", "pool"))
+        assert [p.shape for p in strided.parameters()] == [p.shape for p in pooled.parameters()]
+        maps = torch.randn(2, 3, 29, 21)
+        assert strided.stages(strided.stem(maps)).shape == pooled.stages(pooled.stem(maps)).shape

@@ -39,12 +39,8 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
     except ValueError as error:
         raise Mistakes([str(error)]) from error
     source = build.part("data", run.parts["data"])
-    cache = Path(run.spine.cache_dir).expanduser() if run.spine.cache_dir else None
-    try:
-        dataset = source.load(cache)
-        samples = source.test(cache) if split == "test" else dataset.val
-    except ValueError as error:
-        raise Mistakes([f"data.{error}"]) from error
+    dataset = build.opened(run, source.load)
+    samples = build.opened(run, source.test) if split == "test" else dataset.val
     classes = state["classes"]
     if dataset.classes != classes:
         raise Mistakes([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])

@@ -1,0 +1,55 @@
+"""Our trainer as a newcomer gets it from the command line, made ready to be clocked again and again."""
+
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+from deeptrain import build
+from deeptrain.config import compose_run
+from deeptrain.record.run import Record, metric_names
+from deeptrain.record.screen import Screen
+from deeptrain.trainer import Trainer
+
+NEVER = 10**6
+
+
+class Terminal(io.StringIO):
+    """A terminal that nobody watches: the live line is drawn, and goes nowhere."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def build_trainer(words: list[str], folder: Path | None = None) -> Trainer:
+    """Build what `python train.py WORDS` would; in a folder it keeps TensorBoard's points, metrics.csv and checkpoints.
+
+    It validates at its end only, as `repeatable` needs it, and its live line is drawn as on a terminal.
+    """
+    bench = build.bench(compose_run([*words, f"epochs={NEVER}", f"validate.every_epochs={NEVER}"]))
+    trainer = build.trainer(bench)
+    if folder is not None:
+        (folder / "checkpoints").mkdir(parents=True)
+    names = metric_names(clean=trainer.clean_loader is not None, average=trainer.average is not None)
+    trainer.record = Record(Screen(Terminal()), folder, metrics=names, tensorboard=folder is not None)
+    return trainer
+
+
+def repeatable(trainer: Trainer) -> Callable[[int], Callable[[], object]]:
+    """Return a way to run a trainer for so many steps, from the same start each time."""
+    start = copy.deepcopy(trainer.state_dict())
+
+    def prepare(steps: int) -> Callable[[], object]:
+        trainer.load_state_dict(copy.deepcopy(start))
+        trainer.limit_steps = trainer.total_steps = steps
+
+        def fit() -> None:
+            trainer.fit()
+            trainer.runtime.synchronize()
+
+        return fit
+
+    return prepare

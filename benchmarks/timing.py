@@ -1,0 +1,107 @@
+"""Timing several ways of doing the same work side by side, so that a slow spell of the machine hits all of them alike."""
+
+import gc
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of doing the work: `prepare(units)` sets it up, off the clock, and returns what is put on the clock.
+
+    It is run at two lengths, in units (steps, images). The slope between them is what a unit costs once everything is
+    warm: starting workers, the first batch, a validation at the end cancel out.
+    """
+
+    prepare: Callable[[int], Work]
+    short: int
+    long: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a unit of one way, (rounds, 2): wall and CPU, of this process and of the children that it has reaped."""
+
+    steady: np.ndarray  # the slope between the two lengths
+    whole: np.ndarray  # the long run, its start and its end included
+
+
+def measure(ways: Mapping[str, Way], rounds: int = 5, warmup: int = 1) -> dict[str, Timing]:
+    """Run every way once a round, in rotating order, so that none always follows the same neighbour."""
+    names, taken = list(ways), {name: [] for name in ways}
+    for turn in range(-warmup, rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            way = ways[name]
+            short, long = (clock(way.prepare(units)) for units in (way.short, way.long))
+            if turn >= 0:
+                taken[name].append(((long - short) / (way.long - way.short), long / way.long))
+    return {name: Timing(*np.array(pairs).swapaxes(0, 1)) for name, pairs in taken.items()}
+
+
+def clock(work: Work) -> np.ndarray:
+    """Return the wall and CPU seconds that some work takes."""
+    gc.collect()  # nobody pays for another's garbage
+    before = _now()
+    work()
+    return _now() - before
+
+
+def _now() -> np.ndarray:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return np.array([time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime])
+
+
+def median(samples: np.ndarray) -> np.ndarray:
+    """Return the medians over rounds, (2,): wall and CPU."""
+    return np.median(samples, axis=0)
+
+
+def spread(samples: np.ndarray) -> np.ndarray:
+    """Return half the distance between the quartiles over rounds, (2,): how noisy the medians' rounds were."""
+    low, high = np.percentile(samples, [25, 75], axis=0)
+    return (high - low) / 2
+
+
+def times_faster(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return the median over rounds of the ratio within a round, (2,): above 1 is faster than the reference."""
+    return median(reference / np.where(samples == 0, np.nan, samples))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table that Markdown understands, the first column to the left and figures to the right."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    marks = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    for line in [head, marks, *lines[1:]]:
+        cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
+        print("| " + " | ".join([line[0].ljust(widths[0]), *cells[1:]]) + " |")
+    print()
+
+
+def goal(text: str, value: float, bar: float, *, at_most: bool = False) -> None:
+    """Print a figure beside what it should be."""
+    holds = value <= bar if at_most else value >= bar
+    print(
+        f"goal: {text}: {value:,.1f} ({'at most' if at_most else 'at least'} {bar:,g}), {'held' if holds else 'MISSED'}"
+    )
+
+
+def circumstances(*packages: str) -> str:
+    """Say what the figures depend on besides the code: cores, other work on them, versions."""
+    versions = []
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            versions.append(f"{package} {version(package)}")
+    load = os.getloadavg()[0]
+    return f"{os.cpu_count()} cores, load {load:.1f}; Python {platform.python_version()}, {', '.join(versions)}"
