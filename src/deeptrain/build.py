@@ -74,9 +74,12 @@ class Bench:
 
     @property
     def batch_size(self) -> int:
-        """Return the images of a step; auto is the power of two that gives about 100 steps an epoch, from 16 to 128."""
+        """Return the images of a step; auto is the power of two that makes 100 steps an epoch or more, from 16 to 128."""
         wanted, available = self.run.spine.batch_size, len(self.dataset.train)
-        return wanted if wanted != "auto" else min(128, max(16, 1 << (available // 100).bit_length() - 1))
+        if wanted != "auto":
+            return wanted
+        power = 1 << max(1, available // 100).bit_length() - 1
+        return min(available, 128, max(16, power))
 
 
 def rehearse(run: Run) -> None:

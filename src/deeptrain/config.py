@@ -26,7 +26,9 @@ MISSING = object()
 PATHS = ("dir", "resume", "cache_dir", "data.root")  # their values are taken as they are, commas and all
 PARTS = ("data", "model", "loss", "optimizer", "schedule", "average")  # and aug, of which there may be several
 
-Device = Literal["auto", "cpu", "cuda", "mps", *[f"cuda:{index}" for index in range(16)]]  # pyright: ignore
+Device = Literal[
+    "auto", "cpu", "cuda", "mps", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7"
+]
 
 
 @dataclass
@@ -233,6 +235,13 @@ def _quoted(word: str) -> str:
     return "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
 
 
+def _bare(word: str) -> str:
+    """Write a path again as it was typed."""
+    key, _, value = word.partition("=")
+    quoted = key in PATHS and len(value) > 1 and value[0] == value[-1] == "'"
+    return f"{key}={value[1:-1]}".replace("\\'", "'").replace("\\\\", "\\") if quoted else word
+
+
 def _how_to_write(word: str) -> str:
     if word.startswith("-"):
         name, _, value = word.lstrip("-").partition("=")
@@ -357,7 +366,8 @@ def _checked_run(config: DictConfig, words: list[str], mistakes: list[str]) -> R
     choices = {group: str(name) for group, name in hydra.runtime.choices.items() if group in parts}
     choices["aug"] = "+".join(parts["aug"]) or "none"
     settings = _flatten(config)
-    return Run(_to_dataclass(plain, Spine), parts, words, choices, OmegaConf.to_yaml(config), settings)
+    typed = [_bare(word) for word in words]
+    return Run(_to_dataclass(plain, Spine), parts, typed, choices, OmegaConf.to_yaml(config), settings)
 
 
 def part_nodes(parts: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Any]]:

@@ -199,6 +199,8 @@ def _head(trainer: "Trainer", bench: build.Bench, at: Path) -> list[str]:
         *(f"{note.replace(': ', ':', 1).partition(':')[0]:<10} {note.partition(': ')[2]}" for note in bench.notes[:4]),
         f"changed    {' '.join(run.overrides) or 'nothing: all settings are the defaults'}",
     ]
+    if run.spine.max_seconds is not None:
+        lines.append("clock      the rate follows the clock (max_seconds), so that repeats differ a little")
     if trainer.progress.step:
         lines.append(f"resumed    after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
     return [*lines, f"folder     {at}"]
@@ -215,7 +217,7 @@ def _result(trainer: "Trainer", status: str, reason: str, seconds: float) -> dic
         "monitor": trainer.monitor,
         "best": progress.best,
         "best_epoch": progress.best_epoch,
-        "epochs": progress.epoch,
+        "epochs": trainer.passes(),
         "steps": progress.step,
         "seconds": round(seconds, 3),
         "train_seconds": round(progress.train_seconds, 3),

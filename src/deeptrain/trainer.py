@@ -36,7 +36,7 @@ class Progress:
     images: int = 0
     train_seconds: float = 0.0  # spent in training steps, validation not counted
     best: float | None = None  # of the monitored metric
-    best_epoch: int = 0
+    best_epoch: float = 0  # passes completed by then
     since_best: int = 0  # validations
     metrics: dict[str, float] = field(default_factory=dict)  # last value of each
 
@@ -164,6 +164,13 @@ class Trainer:
             done = max(done, self.progress.train_seconds / self.max_seconds)
         return min(done, 1.0)
 
+    def passes(self) -> float:
+        """Return the passes over the training set that are done: a whole number between epochs."""
+        progress = self.progress
+        if progress.step_in_epoch == 0:
+            return progress.epoch
+        return round(progress.epoch + progress.step_in_epoch / len(self.train_loader), 2)
+
     def over(self) -> tuple[str, str] | None:
         """Return status and reason if the run is to end here."""
         progress = self.progress
@@ -227,7 +234,7 @@ class Trainer:
         seconds = progress.train_seconds - self.validated.train_seconds
         self.record.row(
             {
-                "epoch": progress.epoch,
+                "epoch": self.passes(),
                 "step": progress.step,
                 **metrics,
                 "rate/lr": self.optimizer.param_groups[0]["lr"],
@@ -260,7 +267,7 @@ class Trainer:
         progress.since_best = 0 if gain > self.min_delta else progress.since_best + 1
         if gain <= 0:
             return None
-        progress.best, progress.best_epoch = value, progress.epoch
+        progress.best, progress.best_epoch = value, self.passes()
         return "average" if name.endswith("_average") else "raw"
 
     # --- state ---

@@ -32,9 +32,13 @@ class Pipeline:
         self.shift = tuple(-float(average) * scale for average, scale in zip(mean, self.scale, strict=True))
         self.subtract_image_mean = subtract_image_mean
 
-    def train(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return augmented images as a network takes them, float32 channels_last, and their targets."""
-        images, targets = self.augment(images, targets, rng)
+    def train(self, images: Tensor, targets: Tensor, rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
+        """Return augmented images as a network takes them, float32 channels_last, and their targets.
+
+        Without augmentations nothing is drawn, and rng may be None.
+        """
+        if rng is not None:
+            images, targets = self.augment(images, targets, rng)
         return self.evaluate(images), targets
 
     def augment(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +131,7 @@ class StreamLoader:
         batches = _batches(len(samples), batch_size, train)
         self.num_images = batches[-1].stop
         self.steps = _Steps(len(batches))
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user's choice
         self.loader = DataLoader(
             _Assembler(samples, batches, seed, train, crop_padding, flip),
             batch_size=None,  # the assembler makes whole batches

@@ -115,7 +115,9 @@ class Block(nn.Module):
         self.channels = 4 * width if bottleneck else width
         last = "maxout" if activation == "maxout" else None
         same = stride == 1 and channels == self.channels
-        pool = [nn.MaxPool2d(stride, ceil_mode=True)] if pooled and stride > 1 else []  # rounds up, as a stride does
+        pool: list[nn.Module] = (
+            [nn.MaxPool2d(stride, ceil_mode=True)] if pooled and stride > 1 else []
+        )  # rounds up, as a stride does
         stride = 1 if pool else stride
         if bottleneck:
             layers = [
