@@ -179,7 +179,10 @@ def lightning_ways(folder: Path, plain: Any, batches: list[Batch]) -> dict[str, 
     def fit(network: nn.Module, home: Path | None, steps: int) -> None:
         lightning_fit(network, batches, steps, home)
 
-    return {"Lightning, everything off": plain(fit, None), "Lightning, default, two metrics": plain(fit, folder / "theirs")}
+    return {
+        "Lightning, everything off": plain(fit, None),
+        "Lightning, default, two metrics": plain(fit, folder / "theirs"),
+    }
 
 
 def ready_batches(trainer: Trainer) -> list[Batch]:

@@ -93,7 +93,14 @@ def test_every_experiment_composes_and_trains_two_steps(name):
     assert trainer.progress.step == 2
 
 
-EVERYTHING = ["aug=[cutout,mixup]", "average=ema", "model=resnet", "model.depth=20", "model.stochastic_depth=0.3"]
+EVERYTHING = [
+    "optimizer=sgd",
+    "aug=[cutout,mixup]",
+    "average=ema",
+    "model=resnet",
+    "model.depth=20",
+    "model.stochastic_depth=0.3",
+]
 
 
 def test_a_seed_fixes_every_bit():
@@ -269,7 +276,7 @@ def test_a_sweep_makes_a_folder_a_run_and_a_table(capsys):
     assert names == {f"aug={aug},seed={seed}" for aug in ("none", "cutout+mixup") for seed in (0, 1)}
     said = capsys.readouterr().out
     assert said.count("±") == 2 and f"best    {base}" in said
-    alone = trained("model=fcn", "model.hidden=[8]", "epochs=1", "aug=[cutout,mixup]", seed=1)
+    alone = trained("model=fcn", "model.hidden=[8]", "epochs=1", "optimizer.lr=0.1", "aug=[cutout,mixup]", seed=1)
     swept = checkpoint.load(base / "aug=cutout+mixup,seed=1" / "checkpoints" / "last.pt")
     assert same(alone.model.state_dict(), swept["model"]), "the same as a job of a sweep as alone"
 

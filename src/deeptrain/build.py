@@ -74,7 +74,7 @@ class Bench:
 
     @property
     def batch_size(self) -> int:
-        """Return the images of a step; auto is the power of two that makes 100 steps an epoch or more, from 16 to 128."""
+        """Return the images of a step; auto: the power of two that makes about 100 steps an epoch, from 16 to 128."""
         wanted, available = self.run.spine.batch_size, len(self.dataset.train)
         if wanted != "auto":
             return wanted

@@ -144,42 +144,44 @@ def compose_sweep(words: list[str], searchpath: tuple[str, ...] = ()) -> tuple[l
 
 def sweeps_by_itself(words: list[str], searchpath: tuple[str, ...] = ()) -> bool:
     """Tell whether a file among the words sets hydra.mode to MULTIRUN."""
-    experiment = [word for word in words if word.startswith("experiment=") and "," not in word]
-    config = _compose(experiment, searchpath, [])
-    return config is not None and str(OmegaConf.select(config, "hydra.mode")).endswith("MULTIRUN")
+    return str(_hydra_setting(words, "hydra.mode", searchpath)).endswith("MULTIRUN")
 
 
 def _compose_checked(overrides: list[Override], mistakes: list[str], searchpath: tuple[str, ...]) -> Run:
     """Check names before composing, and what names then hold after it; mistakes found before are reported along."""
     chosen = [o for o in overrides if o.key_or_group in _groups(searchpath)]
     sound = [o for o in chosen if not _report(mistakes, _wrong_choice(o, searchpath))]
-    tree = _compose([str(o.input_line) for o in sound], searchpath, mistakes)
-    if tree is None:
-        raise Mistakes(mistakes)
-    OmegaConf.set_struct(tree, False)
-    del tree["hydra"]
-    known = _flatten(tree)
+    try:
+        tree, known = _tree(tuple(str(o.input_line) for o in sound), searchpath)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise Mistakes([*mistakes, _in_a_line(sound, error)]) from error
     for override in overrides:
         if override not in chosen and not _report(mistakes, _wrong_key(override, tree, known)):
             sound.append(override)
     words = [str(o.input_line) for o in overrides if o in sound]
-    config = _compose(words, searchpath, mistakes)
-    if config is None:
-        raise Mistakes(mistakes)
+    try:
+        config = _hydra_compose(words, searchpath)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise Mistakes([*mistakes, _in_a_line(sound, error)]) from error
     run = _checked_run(config, words, mistakes)
     if mistakes or run is None:
         raise Mistakes(mistakes)
     return run
 
 
-def _compose(words: list[str], searchpath: tuple[str, ...], mistakes: list[str]) -> DictConfig | None:
-    """Let Hydra compose, its own settings under `hydra` included; its complaint, if any, becomes one line of ours."""
-    try:
-        return _hydra_compose(words, searchpath)
-    except (HydraException, OmegaConfBaseException) as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        mistakes.append(f"{' '.join(words)}: {first}")
-        return None
+@functools.lru_cache(maxsize=64)  # the runs of a sweep share their groups
+def _tree(words: tuple[str, ...], searchpath: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
+    """Compose the chosen groups alone: what settings there are, as a tree and by dotted key. Not to be changed."""
+    tree = _hydra_compose(list(words), searchpath)
+    OmegaConf.set_struct(tree, False)
+    del tree["hydra"]
+    return tree, _flatten(tree)
+
+
+def _in_a_line(overrides: list[Override], error: Exception) -> str:
+    """Make one line of a complaint that is Hydra's own."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"{' '.join(str(o.input_line) for o in overrides)}: {first}"
 
 
 def _hydra_compose(words: list[str], searchpath: tuple[str, ...]) -> DictConfig:
@@ -192,9 +194,16 @@ def _hydra_compose(words: list[str], searchpath: tuple[str, ...]) -> DictConfig:
 
 def _sweep_params(overrides: list[Override], searchpath: tuple[str, ...]) -> dict[str, Any]:
     """Return the axes that an experiment's file declares under hydra.sweeper.params."""
-    experiment = [str(o.input_line) for o in overrides if o.key_or_group == "experiment"]
-    config = _compose(experiment, searchpath, [])  # what is wrong is found, and said, when the runs are composed
-    return dict(OmegaConf.select(config, "hydra.sweeper.params") or {}) if config is not None else {}
+    return dict(_hydra_setting([str(o.input_line) for o in overrides], "hydra.sweeper.params", searchpath) or {})
+
+
+def _hydra_setting(words: list[str], key: str, searchpath: tuple[str, ...]) -> Any:
+    """Read one of Hydra's own settings as an experiment's file has it; None if there is none or it is wrong."""
+    experiment = [word for word in words if word.startswith("experiment=") and "," not in word]
+    try:
+        return OmegaConf.select(_hydra_compose(experiment, searchpath), key)
+    except (HydraException, OmegaConfBaseException):
+        return None  # what is wrong is found, and said, when the runs are composed
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
