@@ -1,4 +1,4 @@
-"""What an image costs on its way to the network: crop, flip and normalise CIFAR-sized pictures, ours beside torchvision."""
+"""What an image costs on its way to the network: crop, flip and normalise 32 px pictures, ours beside torchvision."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -126,7 +126,7 @@ def main(words: list[str] | None = None) -> None:
     options = parser.parse_args(words)
     size, per_sample, rounds = (BATCH, 4 * BATCH, 1) if options.quick else (100 * BATCH, 40 * BATCH, options.rounds)
     torch.set_num_threads(1)
-    print(circumstances("torch", "torchvision", "pillow", "numpy"))
+    print(circumstances("torch", "torchvision", "pillow", "numpy", quick=options.quick))
     report(measure(ways(size, per_sample), rounds, warmup=0 if options.quick else 1))
 
 

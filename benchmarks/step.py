@@ -1,4 +1,4 @@
-"""What a step costs in our trainer, over a bare PyTorch loop and beside Lightning: a tiny MLP, so that overhead shows."""
+"""What a step costs in our trainer, over a bare PyTorch loop and beside Lightning, on a tiny MLP: overhead shows."""
 
 import argparse
 import contextlib
@@ -114,7 +114,7 @@ def shuffled(images: Tensor, labels: Tensor) -> Iterator[Batch]:
 
 def lightning_fit(network: nn.Module, batches: list[Batch], steps: int, folder: Path | None) -> None:
     """Fit in Lightning: without a folder everything is off, with one its defaults and two metrics logged every step."""
-    import lightning
+    import lightning  # pyright: ignore
 
     class Module(lightning.LightningModule):
         def __init__(self):
@@ -170,7 +170,7 @@ def ways(folder: Path, short: int, long: int) -> dict[str, Way]:
 def lightning_ways(folder: Path, plain: Any, batches: list[Batch]) -> dict[str, Way]:
     import logging
 
-    import lightning  # noqa: F401  (it sets the level of its loggers)
+    import lightning  # noqa: F401  # pyright: ignore  (it sets the level of its loggers)
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -219,17 +219,18 @@ def report(timings: dict[str, Any]) -> None:
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few steps: does it run at all?")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
     options = parser.parse_args(words)
-    short, long, rounds = (5, 15, 1) if options.quick else (200, 1000, options.rounds)
+    short, long, rounds = (5, 15, 1) if options.quick else (100, 500, options.rounds)
     os.environ["TERM"] = "xterm"  # so that the live lines are drawn
     torch.set_num_threads(1)
-    print(circumstances("torch", "lightning"))
+    print(circumstances("torch", "lightning", quick=options.quick))
     if find_spec("lightning") is None:
         print("Lightning is not installed: its rows are left out (uv run --group benchmark ...)")
     check_same_work()
+    warmup = 0 if options.quick else 1
     with tempfile.TemporaryDirectory() as folder:
-        report(measure(ways(Path(folder), short, long), rounds))
+        report(measure(ways(Path(folder), short, long), rounds, warmup))
 
 
 if __name__ == "__main__":

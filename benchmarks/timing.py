@@ -1,4 +1,4 @@
-"""Timing several ways of doing the same work side by side, so that a slow spell of the machine hits all of them alike."""
+"""Timing several ways of doing the same work side by side, so that a slow spell of the machine hits them all alike."""
 
 import gc
 import os
@@ -39,6 +39,7 @@ class Timing:
 def measure(ways: Mapping[str, Way], rounds: int = 5, warmup: int = 1) -> dict[str, Timing]:
     """Run every way once a round, in rotating order, so that none always follows the same neighbour."""
     names, taken = list(ways), {name: [] for name in ways}
+    gc.freeze()  # so that collecting before every measurement takes microseconds
     for turn in range(-warmup, rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
@@ -46,6 +47,7 @@ def measure(ways: Mapping[str, Way], rounds: int = 5, warmup: int = 1) -> dict[s
             short, long = (clock(way.prepare(units)) for units in (way.short, way.long))
             if turn >= 0:
                 taken[name].append(((long - short) / (way.long - way.short), long / way.long))
+    gc.unfreeze()
     return {name: Timing(*np.array(pairs).swapaxes(0, 1)) for name, pairs in taken.items()}
 
 
@@ -97,11 +99,12 @@ def goal(text: str, value: float, bar: float, *, at_most: bool = False) -> None:
     )
 
 
-def circumstances(*packages: str) -> str:
+def circumstances(*packages: str, quick: bool) -> str:
     """Say what the figures depend on besides the code: cores, other work on them, versions."""
     versions = []
     for package in packages:
         with suppress(PackageNotFoundError):
             versions.append(f"{package} {version(package)}")
     load = os.getloadavg()[0]
-    return f"{os.cpu_count()} cores, load {load:.1f}; Python {platform.python_version()}, {', '.join(versions)}"
+    known = f"{os.cpu_count()} cores, load {load:.1f}; Python {platform.python_version()}, {', '.join(versions)}"
+    return known + ("; quick: the figures mean nothing" if quick else "")

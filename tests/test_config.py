@@ -55,7 +55,7 @@ def test_no_augmentation(word):
         (["aug=mixup", "aug.mixup.alpha=0"], ["aug.mixup.alpha=0: must be > 0"]),
         (["aug.mixup.alpha=0.3"], ["aug.mixup.alpha=0.3: a setting of aug=mixup, which is not chosen here"]),
         (["model.activation=rleu"], ["did you mean relu? choose from relu, leaky_relu"]),
-        (["precision=fp61"], ["precision=fp61: did you mean fp16? choose from fp32, bf16, fp16"]),
+        (["precision=fp61"], ["precision=fp61: did you mean fp16? choose from auto, fp32, bf16, fp16"]),
         (["device=cud"], ["device=cud: did you mean cuda?"]),
         (["compile=1"], ["compile=1: must be true or false"]),
         (["early_stop=3"], ["early_stop has several settings", "early_stop.patience"]),

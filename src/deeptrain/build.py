@@ -100,7 +100,7 @@ def rehearse(run: Run) -> None:
 def bench(run: Run) -> Bench:
     """Open the data (decoding it the first time) and set up the machine."""
     from deeptrain.aug.pipeline import Pipeline
-    from deeptrain.runtime import Runtime, keep_freed_memory, pick_device, use_threads
+    from deeptrain.runtime import Runtime, keep_freed_memory, pick_device, pick_precision, use_threads
 
     keep_freed_memory()
     spine = run.spine
@@ -113,10 +113,13 @@ def bench(run: Run) -> Bench:
     facts = shape_facts(dataset)
     augmentations = [part(key, node, **facts) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
     pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
-    runtime = Runtime(device, spine.precision, spine.compile)
+    precision = pick_precision(spine.precision, device)
+    runtime = Runtime(device, precision, spine.compile)
     bench = Bench(run, source, dataset, runtime, pipeline, dataset.notes)
     threads = use_threads(spine.threads, bench.batch_size * math.prod(dataset.image_shape[1:]))
-    bench.notes = [f"device: {reason}" + (f", {threads}" if device.type == "cpu" else ""), *dataset.notes]
+    reason += f", {threads}" if device.type == "cpu" else ""
+    reason += f", {precision} (auto)" if spine.precision == "auto" else ""
+    bench.notes = [f"device: {reason}", *dataset.notes]
     return bench
 
 

@@ -58,7 +58,7 @@ class Spine:
     device: Device = "auto"
     epochs: Count = 30
     batch_size: Count | Literal["auto"] = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     threads: Count | Literal["auto"] = "auto"
     workers: Natural | Literal["auto"] = "auto"

@@ -14,7 +14,7 @@ from deeptrain.aug.pipeline import Pipeline
 from deeptrain.config import Mistakes, Run
 from deeptrain.evaluation import predict, score
 from deeptrain.metrics import ClassScore, confusion_matrix, per_class
-from deeptrain.runtime import Runtime, pick_device
+from deeptrain.runtime import Runtime, pick_device, pick_precision
 
 Split = Literal["test", "val"]
 
@@ -44,7 +44,7 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
     classes = state["classes"]
     if dataset.classes != classes:
         raise Mistakes([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
-    runtime = Runtime(device, run.spine.precision)
+    runtime = Runtime(device, pick_precision(run.spine.precision, device))
     pipeline = Pipeline([], state["mean"], state["std"], subtract_image_mean=source.subtract_image_mean)
     shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}
     model = runtime.place(build.part("model", run.parts["model"], **shape))

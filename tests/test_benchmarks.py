@@ -1,0 +1,64 @@
+"""The benchmarks still run, in their shortest form, and say what they should; how fast is not a test's business."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+MODULES = ("timing", "ours", "step", "loader", "train")
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a benchmark as if it had been started; leave nothing of it behind."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    threads = torch.get_num_threads()
+    yield importlib.import_module
+    torch.set_num_threads(threads)
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    "name, ways",
+    [
+        ("step", ["bare loop", "bare loop, fused=True", "deeptrain"]),
+        ("loader", ["deeptrain", "torchvision v1 on PIL, 2 workers", "torchvision v2 on tensors, 2 workers"]),
+        ("train", ["deeptrain", "by hand: torchvision, 2 workers", "by hand: resident tensors"]),
+    ],
+)
+def test_every_benchmark_prints_its_table(name, ways, load, capsys):
+    load(name).main(["--quick"])
+    printed = capsys.readouterr().out
+    lines = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("|")]
+    assert set(ways) <= set(lines)
+    assert "goal: " in printed
+
+
+def test_timing_tells_what_starts_from_what_a_unit_costs(load, monkeypatch):
+    """With a clock of our own: 10 seconds to start and 2 a unit, against half of both."""
+    timing = load("timing")
+    now = np.zeros(2)
+    monkeypatch.setattr(timing, "_now", now.copy)
+
+    def way(start, each):
+        def prepare(units):
+            def work():
+                now[:] += start + each * units
+
+            return work
+
+        return timing.Way(prepare, 5, 25)
+
+    timings = timing.measure({"slow": way(10.0, 2.0), "fast": way(5.0, 1.0)}, rounds=3)
+    assert timings["slow"].steady.tolist() == [[2.0, 2.0]] * 3
+    assert timings["slow"].whole.tolist() == [[2.4, 2.4]] * 3
+    assert timing.median(timings["fast"].steady).tolist() == [1.0, 1.0]
+    assert timing.times_faster(timings["fast"].steady, timings["slow"].steady).tolist() == [2.0, 2.0]
+    assert timing.spread(timings["fast"].steady).tolist() == [0.0, 0.0]
