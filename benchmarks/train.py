@@ -185,7 +185,9 @@ def main(words: list[str] | None = None) -> None:
         rounds = 1
         resnet = Course([*RESNET[:-1], "model.depth=20"], device, 640, 16, 1, 3)
         mlp = Course(MLP, device, 640, 16, 5, 15)
-    print(circumstances("torch", "torchvision", quick=options.quick), torch.cuda.get_device_name(device) if on_gpu else "")
+    print(
+        circumstances("torch", "torchvision", quick=options.quick), torch.cuda.get_device_name(device) if on_gpu else ""
+    )
     if on_gpu:
         check_that_nothing_waits(resnet)
         check_that_nothing_waits(resnet, "aug=[cutout,mixup,cutmix]")

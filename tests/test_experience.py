@@ -1,0 +1,180 @@
+"""What a newcomer meets (the checks of a user-experience review that a script can make)."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeptrain.cli import train
+from deeptrain.config import compose_run
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["model=fcn", "model.hidden=[8]", "epochs=1", "log.tensorboard=false"]
+CLASSES = ("cat", "dog", "fish")
+
+
+@pytest.fixture(autouse=True)
+def in_own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def pictures(folder: Path, count: int = 8, size: int = 12) -> None:
+    """Write a folder of tiny pictures of three classes."""
+    rng = np.random.default_rng(0)
+    for shade, name in zip((40, 120, 200), CLASSES, strict=True):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = np.clip(rng.normal(shade, 20, (size, size, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+
+
+def said(words: list[str], capsys) -> str:
+    assert train(words) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ") and text.count("\n") == 1
+    return text
+
+
+def test_without_arguments_it_trains_something_real():
+    run = compose_run([])
+    assert run.choices["data"] == "digits" and run.spine.device == "auto"
+
+
+def test_no_socket_is_opened(monkeypatch):
+    """No network, no telemetry: not one connection in a whole run."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    assert train([*SMALL, "dir=run", "log.tensorboard=true"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("layout", "parts"),
+    [
+        ((), ("train 18", "val 6")),
+        (("train",), ("train 18 (train/)", "of train/")),
+        (("train", "test"), ("of train/", "test 24 (test/)")),
+        (("train", "validation"), ("val 24 (validation/)",)),
+        (("train", "val", "test"), ("val 24 (val/)", "test 24 (test/)")),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_folder_says_which_part_each_split_plays(layout, parts, capsys):
+    for split in layout or (".",):
+        pictures(Path("data") / split)
+    assert train([*SMALL, "data=image_folder", "data.val_fraction=0.25", "dir=run"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("data"))
+    assert "3 classes" in line and "3x12x12" in line
+    for part in parts:
+        assert part in line
+
+
+def test_training_never_opens_the_test_split():
+    """Its pictures may be rubbish: only evaluation finds out, and says so in a line."""
+    pictures(Path("data/train"))
+    pictures(Path("data/test"))
+    for path in Path("data/test").rglob("*.png"):
+        path.write_bytes(b"not a picture")
+    assert train([*SMALL, "data=image_folder", "dir=run"]) == 0
+    evaluate = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "run"]
+    done = subprocess.run(evaluate, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and ".png" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_missing_folder_names_what_is_there(capsys):
+    pictures(Path("pictures/train"))
+    text = said(["data=image_folder", "data.root=pictures/tran"], capsys)
+    assert "pictures" in text and "train" in text
+    text = said(["data=mnist", "data.root=nowhere"], capsys)
+    assert "data.download=true" in text
+    assert not Path("nowhere").exists() and not Path("outputs").exists()
+
+
+def test_an_empty_class_and_a_broken_picture_are_named(capsys):
+    pictures(Path("data"))
+    (Path("data") / "horse").mkdir()
+    assert "horse" in said([*SMALL, "data=image_folder"], capsys)
+    (Path("data") / "horse").rmdir()
+    (Path("data") / "cat" / "3.png").write_bytes(b"\x89PNG rubbish")
+    assert "3.png" in said([*SMALL, "data=image_folder"], capsys)
+    assert not Path("outputs").exists()
+
+
+def test_four_runs_at_once_on_a_read_only_folder():
+    pictures(Path("data"))
+    before = sorted(path.name for path in Path("data").rglob("*"))
+    for path in [*Path("data").rglob("*"), Path("data")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "data=image_folder"]
+    runs = [subprocess.Popen([*command, f"seed={seed}"], stdout=subprocess.DEVNULL) for seed in range(4)]
+    assert [run.wait() for run in runs] == [0, 0, 0, 0]
+    assert len(list(Path("outputs").glob("*/*/result.json"))) == 4
+    assert sorted(path.name for path in Path("data").rglob("*")) == before, "nothing is written into the data"
+
+
+def test_checkpoints_stay_small():
+    """Best and last take at most three times the weights under SGD with momentum, after any number of epochs."""
+    words = ["model=fcn", "model.hidden=[512]", "optimizer=sgd", "log.tensorboard=false", "dir=run"]
+    assert train([*words, "epochs=3"]) == 0
+    parameters = json.loads(Path("run/result.json").read_text())["parameters"]
+    files = list(Path("run/checkpoints").iterdir())
+    assert {file.name for file in files} == {"best.pt", "last.pt"}
+    assert sum(file.stat().st_size for file in files) <= 3 * 4 * parameters + 50_000
+
+
+def test_a_checkpoint_holds_no_code():
+    """Both load with weights_only, and hold plain types and tensors."""
+    import torch
+
+    assert train([*SMALL, "dir=run"]) == 0
+    for name in ("best", "last"):
+        state = torch.load(f"run/checkpoints/{name}.pt", weights_only=True)
+        assert state["overrides"] == [*SMALL, "dir=run"]
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found(capsys):
+    assert train([*SMALL, "dir=run"]) == 0
+    path = Path("run/checkpoints/last.pt")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert "damaged" in said(["resume=run", "epochs=2"], capsys)
+
+
+def test_debug_shows_the_traceback():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "epohcs=1", "--debug"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0 and "Traceback" in done.stderr
+
+
+def test_from_another_folder_it_works_as_well(tmp_path):
+    """configs/ is found beside train.py, outputs/ is made where one stands."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *SMALL],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert list((tmp_path / "outputs").glob("*/*/result.json"))
+
+
+def test_a_preview_draws_batch_and_schedule(tmp_path):
+    preview = [sys.executable, str(ROOT / "scripts" / "preview.py"), "aug=[cutout,mixup]", "schedule=one_cycle"]
+    done = subprocess.run(preview, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("batch", "schedule"):
+        with Image.open(f"outputs/preview/{name}.png") as picture:
+            assert min(picture.size) > 200
