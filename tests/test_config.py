@@ -74,6 +74,9 @@ def test_no_augmentation(word):
         (["optimizer.lr=${sed}"], ["sed"]),
         (["model._target_=os.system"], ["_target_=os.system"]),
         (["experiment=cifar"], ["no such experiment"]),
+        (["monitor=accuracy/vla"], ["did you mean accuracy/val?"]),
+        (["hydra/launcher=joblib"], ["Hydra's own settings are not taken"]),
+        (["hydra.run.dir=x"], ["Hydra's own settings are not taken"]),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_type(words, said):

@@ -70,7 +70,7 @@ class Bench:
     dataset: "Dataset"
     runtime: "Runtime"
     pipeline: "Pipeline"
-    notes: list[str]  # what was decided for the user, with the reason
+    machine: str = ""  # device, threads and precision, for the reader
 
     @property
     def batch_size(self) -> int:
@@ -115,11 +115,11 @@ def bench(run: Run) -> Bench:
     pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
     precision = pick_precision(spine.precision, device)
     runtime = Runtime(device, precision, spine.compile)
-    bench = Bench(run, source, dataset, runtime, pipeline, dataset.notes)
+    bench = Bench(run, source, dataset, runtime, pipeline)
     threads = use_threads(spine.threads, bench.batch_size * math.prod(dataset.image_shape[1:]))
     reason += f", {threads}" if device.type == "cpu" else ""
     reason += f", {precision} (auto)" if spine.precision == "auto" else ""
-    bench.notes = [f"device: {reason}", *dataset.notes]
+    bench.machine = reason
     return bench
 
 

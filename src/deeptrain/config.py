@@ -69,7 +69,7 @@ class Spine:
     dir: str | None = None
     resume: str | None = None
     cache_dir: str | None = None
-    monitor: str = "accuracy/val"
+    monitor: Literal["accuracy/val", "top5/val", "loss/val"] = "accuracy/val"
     validate: Validate = field(default_factory=Validate)
     early_stop: EarlyStop = field(default_factory=EarlyStop)
     log: Log = field(default_factory=Log)
@@ -285,7 +285,7 @@ def _wrong_key(override: Override, tree: DictConfig, known: dict[str, Any]) -> s
     """Say what is wrong with the key of `key=value`: it must be one that the composed configuration has."""
     key, word = override.key_or_group, str(override.input_line)
     if key.startswith("hydra"):
-        return None
+        return f"{word}: Hydra's own settings are not taken; a sweep runs one process after the other, see --help"
     if override.is_delete():
         return None if key.startswith("aug.") and key in _nodes(tree) else f"{word}: only an aug can be taken out again"
     if key in known or key == "aug":

@@ -196,7 +196,8 @@ def _head(trainer: "Trainer", bench: build.Bench, at: Path) -> list[str]:
         f"model      {choices['model']}, {count:,} parameters",
         f"recipe     {recipe}; {run.spine.epochs} epochs",
         f"batch      {batch}{auto}",
-        *(f"{note.replace(': ', ':', 1).partition(':')[0]:<10} {note.partition(': ')[2]}" for note in bench.notes[:4]),
+        f"device     {bench.machine}",
+        *(f"chosen     {note}" for note in bench.dataset.notes[:4]),
         f"changed    {' '.join(run.overrides) or 'nothing: all settings are the defaults'}",
     ]
     if run.spine.max_seconds is not None:

@@ -2,10 +2,12 @@
 
 import ctypes
 import platform
+import subprocess
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -113,4 +115,9 @@ def keep_freed_memory() -> None:
 def versions() -> dict[str, str]:
     """Return what a result depends on besides the settings."""
     packages = ("deeptrain", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    found = {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    command = ["git", "-C", str(Path(__file__).resolve().parents[2]), "describe", "--always", "--dirty"]
+    try:
+        return {**found, "commit": subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()}
+    except (OSError, subprocess.CalledProcessError):  # no git, or not a clone
+        return found
