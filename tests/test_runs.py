@@ -236,6 +236,9 @@ def test_an_existing_folder_is_not_trained_into():
 def test_training_longer():
     assert train([*TINY, *SMALL, "epochs=1", "dir=run"]) == 0
     assert train(["resume=run"]) == 2, "nothing is left to do"
+    assert train([*TINY, *SMALL, "epochs=2", "limit_steps=3", "dir=short"]) == 0
+    assert train(["resume=short", "limit_steps=6"]) == 0
+    assert [row["epoch"] for row in read_rows(Path("short"))] == ["0.6", "1", "1.2"]
     assert train(["resume=run", "epochs=3"]) == 0
     assert [row["epoch"] for row in read_rows(Path("run"))] == ["1", "2", "3"]
     assert train(["resume=run/checkpoints/best.pt", "epochs=5"]) == 0

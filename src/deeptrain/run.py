@@ -133,9 +133,7 @@ def _load(trainer: "Trainer", path: Path) -> None:
         raise Mistakes([f"resume={path}: its weights do not fit this model; resume with the model it had"]) from error
     end = trainer.over()
     if end is not None:
-        raise Mistakes(
-            [f"resume={path}: nothing left to do ({end[1]}); to train longer add epochs={2 * trainer.epochs}"]
-        )
+        raise Mistakes([f"resume={path}: nothing left to do ({end[1]}); to train longer add {_more(trainer)}"])
 
 
 def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Path) -> None:
@@ -283,12 +281,25 @@ def _draw_mistakes(trainer: "Trainer", classes: list[str], logits: Any, labels: 
 def _next_commands(trainer: "Trainer", at: Path) -> list[tuple[str, str]]:
     """Return what one may want to do next, as commands to paste."""
     where = shlex.quote(str(at))
-    longer = f" epochs={2 * trainer.epochs}" if trainer.over() is not None else ""
+    longer = f" {_more(trainer)}" if trainer.over() is not None else ""
     return [
         ("evaluate", f"python scripts/evaluate.py {where}"),
         ("train longer" if longer else "go on", f"python train.py resume={where}{longer}"),
         ("see curves", f"tensorboard --logdir {shlex.quote(str(at.parent))}"),
     ]
+
+
+def _more(trainer: "Trainer") -> str:
+    """Return the setting that lets a run that is over go on: twice the limit that it has reached."""
+    progress = trainer.progress
+    limits = (
+        ("limit_steps", trainer.limit_steps, progress.step),
+        ("max_seconds", trainer.max_seconds, progress.train_seconds),
+        ("early_stop.patience", trainer.patience, progress.since_best),
+    )
+    reached = ((name, limit) for name, limit, value in limits if limit is not None and value >= limit)
+    name, limit = next(reached, ("epochs", trainer.epochs))
+    return f"{name}={2 * limit:g}"
 
 
 def _closing_lines(trainer: "Trainer", at: Path, result: dict[str, Any]) -> list[str]:

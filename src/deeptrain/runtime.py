@@ -35,6 +35,7 @@ class Runtime:
             torch.backends.cudnn.allow_tf32 = True
         self.generators = [torch.default_generator]  # stochastic depth decides on the host, dropout on the device
         if self.device.type == "cuda":
+            torch.cuda.init()  # there are no generators before
             self.generators.append(torch.cuda.default_generators[self.device.index or 0])
 
     def seed(self, key: int) -> None:

@@ -37,7 +37,8 @@ class Pipeline:
 
         Without augmentations nothing is drawn, and rng may be None.
         """
-        if rng is not None:
+        if self.augmentations:
+            assert rng is not None
             images, targets = self.augment(images, targets, rng)
         return self.evaluate(images), targets
 
