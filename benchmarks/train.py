@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, RandomSampler
 
+from deeptrain.runtime import pick_precision
 from deeptrain.trainer import Trainer
 
 WORKERS = 2
@@ -26,6 +27,7 @@ WORDS = [
     "optimizer=sgd",
     *(f"optimizer.{name}={str(value).lower()}" for name, value in SGD.items()),
     "schedule=cosine",
+    "precision=fp32",
 ]
 RESNET = ["data.shape=[3,32,32]", "data.crop_padding=4", "data.flip=true", "model=resnet", "model.depth=18"]
 MLP = ["data.shape=[1,28,28]", "model=fcn", "model.hidden=[64,128,64]"]
@@ -92,7 +94,7 @@ def train_by_hand(
 
 
 def resnet_ways(course: Course) -> dict[str, Way]:
-    """Make the ways of training resnet18; on a GPU in bf16 too, beside a tuned loop that has no data to bring."""
+    """Make the ways of training resnet18; on a GPU compiled too, beside a tuned loop that has no data to bring."""
     rng, device = np.random.default_rng(0), course.device
     pictures = rng.integers(0, 256, (course.images, 32, 32, 3), np.uint8)
     dataset = torchvision_v1(pictures, rng.integers(0, 10, course.images))
@@ -105,13 +107,14 @@ def resnet_ways(course: Course) -> dict[str, Way]:
     network = copy.deepcopy(course.trainer().model)
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # pyright: ignore  (torch's default)
     ways = {OURS: course.ours(), BY_HAND: course.by_hand(plain, served)}
+    if pick_precision("auto", device) == "bf16":
+        ways[BF16] = course.ours("precision=bf16")
     if device.type != "cuda":
         return ways
     images = torch.randn(course.batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
     ready = images, torch.randint(10, (course.batch,), device=device)
     tuned = {"fused": True, "bf16": True}
     return ways | {
-        BF16: course.ours("precision=bf16"),
         COMPILED: course.ours("precision=bf16", "compile=true"),
         READY: course.by_hand(copy.deepcopy(network), lambda steps: repeat(ready), **tuned),
         READY_COMPILED: course.by_hand(torch.compile(copy.deepcopy(network)), lambda steps: repeat(ready), **tuned),  # pyright: ignore
@@ -175,20 +178,21 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few steps of a smaller network: does it run at all?")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of each loop on the CPU; 1 where other work shares the cores")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(words)
+    torch.set_num_threads(options.threads or torch.get_num_threads())
     device, rounds = torch.device(options.device), options.rounds
     on_gpu = device.type == "cuda"
-    resnet = Course(RESNET, device, 12_800, 128, *((100, 600) if on_gpu else (2, 8)))
+    resnet = Course(RESNET, device, 12_800, 128, *((100, 600) if on_gpu else (2, 6)))
     mlp = Course(MLP, device, 64_000, 128, *((200, 2000) if on_gpu else (100, 1100)))
     if options.quick:
         rounds = 1
         resnet = Course([*RESNET[:-1], "model.depth=20"], device, 640, 16, 1, 3)
         mlp = Course(MLP, device, 640, 16, 5, 15)
-    print(
-        circumstances("torch", "torchvision", quick=options.quick), torch.cuda.get_device_name(device) if on_gpu else ""
-    )
+    print(circumstances("torch", "torchvision", quick=options.quick))
     if on_gpu:
+        print(torch.cuda.get_device_name(device))
         check_that_nothing_waits(resnet)
         check_that_nothing_waits(resnet, "aug=[cutout,mixup,cutmix]")
     else:
