@@ -13,11 +13,14 @@ replace those that the run was trained with.
 """
 
 
-def evaluate(words: list[str], searchpath: tuple[str, ...]) -> int:
+def evaluate(arguments: list[str]) -> int:
     from deeptrain import folder
     from deeptrain.config import Mistakes, compose_run
     from deeptrain.schema import choose
 
+    _, words, searchpath = split_flags(arguments)
+    if not words or words[0].startswith("split="):
+        raise Mistakes([f"name the run first: {USAGE.splitlines()[0]}"])
     where, *words = words
     split = next((word.removeprefix("split=") for word in words if word.startswith("split=")), "test")
     if split not in ("test", "val"):
@@ -30,7 +33,7 @@ def evaluate(words: list[str], searchpath: tuple[str, ...]) -> int:
     from deeptrain.report.figures import draw_confusion
 
     evaluation = room.evaluate_run(run, state, split)
-    opened = room.append(at, evaluation, state.name)
+    opened = room.append(at, evaluation, state.name, changed)
     picture = at / f"confusion-{split}.png"
     draw_confusion(evaluation.confusion.numpy(), evaluation.classes, picture)
     print("\n".join([*room.lines(evaluation, opened), "", f"confusion  {picture}"]))
@@ -40,5 +43,4 @@ def evaluate(words: list[str], searchpath: tuple[str, ...]) -> int:
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv) or len(sys.argv) == 1:
         sys.exit(print(USAGE))
-    flags, words, searchpath = split_flags(sys.argv[1:])
-    sys.exit(guarded(lambda: evaluate(words, searchpath), debug="debug" in flags))
+    sys.exit(guarded(lambda: evaluate(sys.argv[1:]), debug="--debug" in sys.argv))

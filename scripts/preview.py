@@ -13,10 +13,11 @@ network would see it with the (mixed) label under each image, and outputs/previe
 """
 
 
-def preview(words: list[str], searchpath: tuple[str, ...]) -> int:
+def preview(arguments: list[str]) -> int:
     from deeptrain import build
     from deeptrain.config import compose_run
 
+    _, words, searchpath = split_flags(arguments)
     run = compose_run(words, searchpath)
     build.rehearse(run)
     from deeptrain.lab.preview import draw_batch, draw_rate
@@ -33,5 +34,4 @@ def preview(words: list[str], searchpath: tuple[str, ...]) -> int:
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv):
         sys.exit(print(USAGE))
-    flags, words, searchpath = split_flags(sys.argv[1:])
-    sys.exit(guarded(lambda: preview(words, searchpath), debug="debug" in flags))
+    sys.exit(guarded(lambda: preview(sys.argv[1:]), debug="--debug" in sys.argv))

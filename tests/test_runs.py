@@ -202,6 +202,13 @@ def test_a_run_folder_holds_what_was_promised():
         *([] if torch.cuda.is_available() else [["device=cuda"]]),
         ["resume=nowhere"],
         ["model.widths=[8,8]"],
+        ["-m", "seed=0"],
+        ["-m", "seed=0,0"],
+        ["-m", "seed=range(0)"],
+        ["-m", "seed=0,1", "dir=x"],
+        ["--config-dir", "nowhere"],
+        ["aug=[mixup,mixup]"],
+        ["accumulate=1000"],
     ],
     ids=" ".join,
 )
@@ -242,6 +249,46 @@ def test_training_longer():
     assert train(["resume=run", "epochs=3"]) == 0
     assert [row["epoch"] for row in read_rows(Path("run"))] == ["1", "2", "3"]
     assert train(["resume=run/checkpoints/best.pt", "epochs=5"]) == 0
+
+
+def test_what_is_changed_on_resume_holds():
+    """Also what the optimizer's state would bring back: its rate and decay; another optimizer is refused."""
+    assert train([*TINY, *SMALL, "epochs=1", "dir=run"]) == 0
+    assert train(["resume=run", "optimizer=sgd", "epochs=2"]) == 2
+    assert train(["resume=run", "model.hidden=[9]", "epochs=2"]) == 2
+    assert train(["resume=run", "dir=other", "epochs=2"]) == 2
+    assert train(["resume=run", "optimizer.lr=0.5", "optimizer.weight_decay=0", "epochs=2"]) == 0
+    group = checkpoint.load(Path("run/checkpoints/last.pt"))["optimizer"]["param_groups"][0]
+    assert group["initial_lr"] == 0.5 and group["weight_decay"] == 0
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped():
+    """Ctrl-C ends the step, saves and names the command; the run it becomes is the run never interrupted."""
+    words = [*TINY, *SMALL, "aug=mixup", "epochs=2", "validate.every_epochs=2"]
+    assert command(*words, "dir=whole").returncode == 0
+    script = (
+        "import os, signal, sys; from deeptrain import trainer, cli\n"
+        "def train_step(self, *batch, old=trainer.Trainer.train_step):\n"
+        "    old(self, *batch)\n"
+        "    if self.progress.step == 3: os.kill(os.getpid(), signal.SIGINT)\n"
+        "trainer.Trainer.train_step = train_step\n"
+        "sys.exit(cli.train(sys.argv[1:]))"
+    )
+    stopped = [sys.executable, "-c", script, *words, "dir=stopped"]
+    done = subprocess.run(stopped, capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and not done.stderr
+    assert "resume=stopped" in done.stdout and "evaluate.py" not in done.stdout, "there is no best yet"
+    assert json.loads(Path("stopped/result.json").read_text())["status"] == "interrupted"
+    assert command("resume=stopped").returncode == 0
+    whole, again = (checkpoint.load(Path(f"{name}/checkpoints/last.pt")) for name in ("whole", "stopped"))
+    assert same(whole["model"], again["model"])
+
+
+def test_a_metric_that_is_not_a_number_is_never_best():
+    trainer = trained(*SMALL, "epochs=1")
+    before = trainer.progress.best
+    assert trainer.note_best({"accuracy/val": float("nan")}) is None
+    assert trainer.progress.best == before and trainer.progress.since_best > 0
 
 
 def test_training_gone_wrong_is_said_in_a_line(capsys):

@@ -189,6 +189,8 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
 
     spine, parts = bench.run.spine, bench.run.parts
     batches = train_loader(bench)
+    if spine.accumulate > bench.batch_size:
+        raise Mistakes([f"accumulate={spine.accumulate}: must be at most batch_size={bench.batch_size}"])
     network = model(bench)
     clean = bench.dataset.train.spread(spine.validate.clean_images)
     return Trainer(

@@ -33,25 +33,27 @@ def train(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(help_page())
         return 0
-    flags, words, searchpath = split_flags(arguments)
     if any(flag.partition("=")[0] in HYDRA_FLAGS for flag in arguments):
         return _hand_to_hydra()
 
     def command() -> int:
         from deeptrain import run, sweep
 
+        flags, words, searchpath = split_flags(arguments)
         if "multirun" in flags or sweep.is_declared(words, searchpath):
             return sweep.sweep(words, searchpath)
         return run.start(words, searchpath)
 
-    return guarded(command, debug="debug" in flags)
+    return guarded(command, debug="--debug" in arguments)
 
 
 def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
     """Run a command; tell mistakes in a line each, and the unforeseen in one line with the way to its traceback."""
     from deeptrain.config import Mistakes
 
-    debug = debug or bool(os.environ.get("DEEPTRAIN_DEBUG"))
+    if debug:
+        os.environ["DEEPTRAIN_DEBUG"] = "1"  # for what runs deeper down too
+    debug = bool(os.environ.get("DEEPTRAIN_DEBUG"))
     try:
         return command()
     except Mistakes as mistakes:
@@ -85,10 +87,18 @@ def split_flags(arguments: list[str]) -> tuple[set[str], list[str], tuple[str, .
         elif word == "--debug":
             flags.add("debug")
         elif name in ("--config-dir", "-cd"):
-            searchpath.append(value or next(rest, ""))
+            searchpath.append(_existing(value or next(rest, "")))
         else:
             words.append(word)
     return flags, words, tuple(searchpath)
+
+
+def _existing(folder: str) -> str:
+    from deeptrain.config import Mistakes
+
+    if not folder or not Path(folder).is_dir():
+        raise Mistakes([f"--config-dir {folder}: is no folder; name the one that holds model/, aug/, ... of your own"])
+    return folder
 
 
 def help_page() -> str:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 ALLOWED_TARGETS = ("deeptrain", "torch.optim", "torch.nn", "torchvision.models", "timm")
 MISSING = object()
+ALIASES = {"learning_rate": "lr", "bs": "batch_size", "batchsize": "batch_size", "wd": "weight_decay", "gpu": "device"}
 PATHS = ("dir", "resume", "cache_dir", "data.root")  # their values are taken as they are, commas and all
 PARTS = ("data", "model", "loss", "optimizer", "schedule", "average")  # and aug, of which there may be several
 
@@ -127,9 +128,17 @@ def compose_sweep(words: list[str], searchpath: tuple[str, ...] = ()) -> tuple[l
         if key not in typed:
             overrides += _parse([f"{key}={values}"], mistakes)
     axes: list[list[str]] = [[]]
+    if not any(override.is_sweep_override() for override in overrides) and not mistakes:
+        raise Mistakes(["-m: gives several values to no setting; write for example seed=0,1,2, or leave out -m"])
+    mistakes += [f"{o.input_line}: does not go with -m" for o in overrides if o.key_or_group in ("dir", "resume")]
     for override in overrides:
         name = override.get_key_element()
-        values = override.sweep_string_iterator() if override.is_sweep_override() else [None]
+        try:
+            values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [None]
+        except (HydraException, ValueError):
+            values = []
+        if not values or len(set(values)) < len(values):
+            mistakes.append(f"{override.input_line}: must be a list of different values, such as {name}=a,b")
         choices = [override.input_line if value is None else f"{name}={value}" for value in values]
         axes = [[*job, choice] for job in axes for choice in choices if choice is not None]
     for job in axes:
@@ -277,6 +286,8 @@ def _wrong_choice(override: Override, searchpath: tuple[str, ...]) -> str | None
     if isinstance(value, list) and group != "aug":
         return f"{word}: takes one option; choose from {', '.join(options(group, searchpath))}"
     known = options(group, searchpath)
+    if len(names) > 1 and ("none" in names or len(set(map(str, names))) < len(names)):
+        return f"{word}: each may stand there once, and none only alone"
     wrong = [f"{group}={name}: no such {group}; {choose(name, known)}" for name in names if str(name) not in known]
     return "\n".join(wrong) or None
 
@@ -303,7 +314,7 @@ def _owners(key: str) -> list[str]:
     group, _, rest = key.partition(".")
     wanted = rest.split(".")
     found = []
-    for option in options(group) if group in _groups() and rest else []:
+    for option in options(group) if group in _groups() and rest and rest != "_target_" else []:
         node = OmegaConf.load(CONFIGS / group / f"{option}.yaml")
         for name in wanted:
             node = node[name] if isinstance(node, DictConfig) and name in node else MISSING
@@ -314,6 +325,7 @@ def _owners(key: str) -> list[str]:
 def _suggest_key(key: str, value: str, tree: DictConfig, known: dict[str, Any]) -> str:
     """Name the key that was meant: by spelling, or by its last word alone (lr means optimizer.lr)."""
     groups = _groups()
+    key = ALIASES.get(key, key)
     by_last_word = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     parent = key.rpartition(".")[0]
     match = nearest(key, [*known, *groups])
@@ -415,7 +427,8 @@ def _part_problems(key: str, node: Any, allowed: tuple[str, ...]) -> Iterator[st
         if name == "_target_" or signature is None:
             continue
         if name not in signature:
-            yield f"{key}.{name}={_written(value)}: {target} takes no {name}; {choose(name, signature)}"
+            settings = [word for word, parameter in signature.items() if not parameter.required]
+            yield f"{key}.{name}={_written(value)}: {target.rpartition('.')[2]} has no {name}; {choose(name, settings)}"
         elif wrong := problem(value, signature[name].annotation):
             yield f"{key}.{name}={_written(value)}: {wrong}"
 

@@ -5,8 +5,12 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -38,19 +42,22 @@ def prepare(words: list[str], searchpath: tuple[str, ...] = ()) -> tuple[Run, Pa
 
     Returns the run, the folder and the checkpoint to go on from (None for a new run).
     """
-    run = compose_run(words, searchpath)
-    if run.spine.resume is None:
-        return run, None, None
-    at, state = folder.find(run.spine.resume, "resume")
-    now = [word for word in words if not word.startswith(("resume=", "dir="))]
-    return compose_run([*folder.saved_words(at), *now], searchpath), at, state
+    given = [word.partition("=")[2] for word in words if word.startswith("resume=")]
+    if not given or given[-1] in ("", "null"):
+        return compose_run(words, searchpath), None, None
+    if any(word.startswith("dir=") for word in words):
+        raise Mistakes(["dir=: a resumed run goes on in its own folder; leave out dir"])
+    at, state = folder.find(given[-1].strip("'"), "resume")
+    saved = [word for word in folder.saved_words(at) if not word.startswith("dir=")]
+    now = [word for word in words if not word.startswith("resume=")]
+    return compose_run([*saved, *now], searchpath), at, state
 
 
 def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None = None) -> tuple[float | None, int]:
     """Build everything, make the folder, train, write what a person looks at; return the objective and exit code."""
     started = perf_counter()
-    logging.getLogger("deeptrain").addHandler(_Tell(screen))
-    bench = build.bench(run)
+    with _told(screen):
+        bench = build.bench(run)
     trainer = build.trainer(bench, _about(bench))
     if resumed is not None:
         _load(trainer, resumed)
@@ -65,23 +72,45 @@ def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None
     status, reason = _fit(trainer, screen, at)
     trainer.record.close()
     result = _result(trainer, status, reason, perf_counter() - started)
-    _draw(trainer, bench, at, result)
+    try:
+        _draw(trainer, bench, at, result)
+    except Exception as error:  # the training is done: a picture less does not undo it
+        screen.warn(f"the pictures could not all be drawn ({type(error).__name__}: {error})")
     trainer.close()
     screen.end(_closing_lines(trainer, at, result))
     _write_json(at / "result.json", result)
     return trainer.progress.best, EXIT_CODES[status]
 
 
-class _Tell(logging.Handler):
-    """Shows what a room has to say while it works, such as that it decodes a data set for the first time."""
+@contextmanager
+def _told(screen: Screen) -> Iterator[None]:
+    """Show what a room has to say while it works, such as that it decodes a data set for the first time."""
+    logger, handler = logging.getLogger("deeptrain"), logging.Handler(logging.INFO)
+    handler.emit = lambda record: screen.note(record.getMessage())
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
-    def __init__(self, screen: Screen):
-        super().__init__()
-        logging.getLogger("deeptrain").setLevel(logging.INFO)
-        self.screen = screen
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.screen.note(record.getMessage())
+@contextmanager
+def _interruptible(trainer: "Trainer") -> Iterator[None]:
+    """Let Ctrl-C end the run after its step, with everything saved; a second one ends it at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        trainer.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen
+        yield
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
@@ -89,7 +118,8 @@ def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
     from deeptrain.trainer import TrainingFailed
 
     try:
-        return trainer.fit()
+        with _interruptible(trainer):
+            return trainer.fit()
     except KeyboardInterrupt:
         return "interrupted", "stopped from the keyboard"
     except (TrainingFailed, ValueError) as error:  # a ValueError: an image that cannot be read, in one line
@@ -280,13 +310,15 @@ def _draw_mistakes(trainer: "Trainer", classes: list[str], logits: Any, labels: 
 
 def _next_commands(trainer: "Trainer", at: Path) -> list[tuple[str, str]]:
     """Return what one may want to do next, as commands to paste."""
-    where = shlex.quote(str(at))
-    longer = f" {_more(trainer)}" if trainer.over() is not None else ""
-    return [
-        ("evaluate", f"python scripts/evaluate.py {where}"),
-        ("train longer" if longer else "go on", f"python train.py resume={where}{longer}"),
-        ("see curves", f"tensorboard --logdir {shlex.quote(str(at.parent))}"),
-    ]
+    where, kept = shlex.quote(str(at)), at / "checkpoints"
+    over = trainer.over() is not None and not trainer.interrupted
+    commands = []
+    if (kept / "best.pt").is_file():
+        commands.append(("evaluate", f"python scripts/evaluate.py {where}"))
+    if (kept / "last.pt").is_file():
+        longer = f" {_more(trainer)}" if over else ""
+        commands.append(("train longer" if over else "go on", f"python train.py resume={where}{longer}"))
+    return [*commands, ("see curves", f"tensorboard --logdir {shlex.quote(str(at.parent))}")]
 
 
 def _more(trainer: "Trainer") -> str:
@@ -313,7 +345,7 @@ def _closing_lines(trainer: "Trainer", at: Path, result: dict[str, Any]) -> list
         lines.append(f"gap  {train - val:+.4f} at the end: train {train:.4f} (not augmented), val {val:.4f}")
     speed = f"{result['images_per_second']:,.0f} images/s"
     lines.append(f"time  {result['train_seconds']:.1f} s of training, {speed}; {result['seconds']:.1f} s in all")
-    lines.append(f"folder  {at} (card.html, curves.png)")
+    lines.append(f"folder  {at}" + (" (card.html, curves.png)" if (at / "card.html").is_file() else ""))
     return [*lines, *(f"{what}  {command}" for what, command in _next_commands(trainer, at))]
 
 

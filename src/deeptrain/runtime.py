@@ -52,11 +52,6 @@ class Runtime:
             return model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
         return model.to(self.device)
 
-    def synchronize(self) -> None:
-        """Wait for the device; called where time is read, never between log points."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
 
 def pick_device(name: str) -> tuple[torch.device, str]:
     """Return the device of a setting and a line that says why; ValueError if it is not there."""

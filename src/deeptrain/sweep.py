@@ -50,6 +50,9 @@ def sweep(words: list[str], searchpath: tuple[str, ...] = ()) -> int:
         build.rehearse(compose_run(job_words, searchpath))
     base = folder.new_sweep_folder()
     jobs = [_job(job_words, keys, base) for job_words in all_words]
+    for index, job in enumerate(jobs):  # values that differ only in signs that a folder's name cannot have
+        if job.folder in [earlier.folder for earlier in jobs[:index]]:
+            job.folder = job.folder.with_name(f"{job.folder.name}-{index}")
     width = max(len(job.name) for job in jobs)
     print(f"sweep   {len(jobs)} runs over {', '.join(keys) or 'nothing'}, a process each\nfolder  {base}", flush=True)
     try:
@@ -83,13 +86,17 @@ def _run(job: Job, searchpath: tuple[str, ...]) -> None:
     """Train in a process of its own, so that no run sees what another left behind in memory."""
     flags = [part for path in searchpath for part in ("--config-dir", path)]
     command = [sys.executable, str(ROOT / "train.py"), *flags, *job.words, f"dir={job.folder}"]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        _, said = process.communicate()
+    except KeyboardInterrupt:  # the run has been told as well: it ends its step and saves
+        _, said = process.communicate(timeout=60)
     result = job.folder / "result.json"
     job.result = json.loads(result.read_text()) if result.is_file() else None
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        job.error = (job.result or {}).get("reason") or (said[-1] if said else f"exit code {done.returncode}")
-    if done.returncode == 130:
+    if process.returncode:
+        last = said.strip().splitlines()[-1:]
+        job.error = (job.result or {}).get("reason") or (last[0] if last else f"exit code {process.returncode}")
+    if process.returncode == 130:
         raise KeyboardInterrupt
 
 
@@ -105,8 +112,10 @@ def summary(jobs: list[Job], base: Path) -> list[str]:
     for job in jobs:
         if job.result is not None and job.result["best"] is not None and not job.error:
             by_setting[job.setting].append(job)
+    waiting = [job for job in jobs if job.result is None and job.error is None]
+    left = [f"not run {len(waiting)} of {len(jobs)}"] if waiting else []
     if not by_setting:
-        return ["", "no run finished", *_failures(jobs)]
+        return ["", "no run finished", *_failures(jobs), *left]
     rows, finished = [], [job for repeats in by_setting.values() for job in repeats]
     monitor = finished[0].result["monitor"]  # pyright: ignore
     sign = 1 if monitor.startswith("loss") else -1
@@ -124,11 +133,11 @@ def summary(jobs: list[Job], base: Path) -> list[str]:
         f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
         for row in table
     ]
-    return ["", *lines, f"best    {best.folder}", *_failures(jobs), f"curves  tensorboard --logdir {base}"]
+    return ["", *lines, f"best    {best.folder}", *_failures(jobs), *left, f"curves  tensorboard --logdir {base}"]
 
 
 def _failures(jobs: list[Job]) -> list[str]:
-    return [f"failed  {job.name}: {job.error}" for job in jobs if job.error]
+    return [f"failed  {job.folder}: {job.error}" for job in jobs if job.error]
 
 
 def mean_spread(values: list[float]) -> tuple[float, float]:

@@ -79,6 +79,7 @@ class Trainer:
         self.recent = Batches()  # since the last log point
         self.passed: list[tuple[int, dict[str, float]]] = []  # images and means of the log points since a validation
         self.clock, self.waited = 0.0, 0.0
+        self.interrupted = False  # set by whoever wants the run to stop after its step, with everything saved
         self.validated = replace(self.progress)  # where the run stood at the last validation
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -104,7 +105,9 @@ class Trainer:
             self.record.tick(progress.step_in_epoch)
             if progress.step % self.log_every_steps == 0:
                 self.log_step()
-            if self.validation_is_due():
+            if self.interrupted:
+                self.record.save("last", self.state_dict())
+            elif self.validation_is_due():
                 self.validate()
             if progress.step_in_epoch == 0 or self.over():
                 break
@@ -174,8 +177,10 @@ class Trainer:
     def over(self) -> tuple[str, str] | None:
         """Return status and reason if the run is to end here."""
         progress = self.progress
+        if self.interrupted:
+            return "interrupted", "stopped from the keyboard"
         if progress.epoch >= self.epochs:
-            return "finished", f"{self.epochs} epochs done"
+            return "finished", f"{self.epochs} epoch{'s' if self.epochs > 1 else ''} done"
         if self.limit_steps is not None and progress.step >= self.limit_steps:
             return "finished", f"limit_steps={self.limit_steps} reached"
         if self.max_seconds is not None and progress.train_seconds >= self.max_seconds:
@@ -202,6 +207,7 @@ class Trainer:
             )
         self.passed.append((images, means))
         now = perf_counter()
+        self.progress.train_seconds += now - self.clock  # the device's part, which the host has just waited for
         self.record.step(
             self.progress.step,
             means,
@@ -259,8 +265,13 @@ class Trainer:
         """Compare the monitored metric, of the raw and the averaged weights; name the weights that are best so far."""
         names = [name for name in (self.monitor, f"{self.monitor}_average") if name in metrics]
         pick = min if self.lower_is_better else max
+        names = [name for name in names if math.isfinite(metrics[name])]
+        progress = self.progress
+        if not names:
+            progress.since_best += 1
+            return None
         name = pick(names, key=lambda name: metrics[name])
-        value, progress = metrics[name], self.progress
+        value = metrics[name]
         gain = math.inf if progress.best is None else value - progress.best
         if self.lower_is_better and progress.best is not None:
             gain = -gain
@@ -293,12 +304,21 @@ class Trainer:
         """Go on from a state. One without the optimizer's (best.pt) starts its momentum and averages anew."""
         self.model.load_state_dict(state["model"])
         if state["optimizer"] is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.load_optimizer(state["optimizer"])
             self.runtime.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         self.progress = Progress(**state["progress"])
         self.validated = replace(self.progress)
+
+    def load_optimizer(self, state: dict[str, Any]) -> None:
+        """Take over the momenta, but not the settings: what this run was told (rate, decay) holds from here on."""
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        if [set(group) for group in settings] != [set(group) - {"params"} for group in state["param_groups"]]:
+            raise ValueError("it was trained with another optimizer; go on with that one, or start a new run")
+        self.optimizer.load_state_dict(state)
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
 
 
 def _pooled(passed: list[tuple[int, dict[str, float]]]) -> dict[str, float]:

@@ -40,6 +40,9 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
         raise Mistakes([str(error)]) from error
     source = build.part("data", run.parts["data"])
     dataset = build.opened(run, source.load)
+    split_file = state_path.parent.parent / "split.json"
+    if split == "val" and split_file.is_file() and json.loads(split_file.read_text()) != dataset.split:
+        raise Mistakes(["split=val: these settings hold out other images than the run did; leave data as it was"])
     samples = build.opened(run, source.test) if split == "test" else dataset.val
     classes = state["classes"]
     if dataset.classes != classes:
@@ -48,14 +51,19 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
     pipeline = Pipeline([], state["mean"], state["std"], subtract_image_mean=source.subtract_image_mean)
     shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}
     model = runtime.place(build.part("model", run.parts["model"], **shape))
-    model.load_state_dict(state["model"])
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise Mistakes(
+            [f"{state_path}: its weights do not fit; leave the settings of the model as they were"]
+        ) from error
     batches = build.eval_loader(source, samples, run, runtime)
     logits, labels = predict(model, batches.epoch(0), pipeline, runtime)
     matrix = confusion_matrix(logits.argmax(1), labels, len(classes))
     return Evaluation(split, score(logits, labels), classes, matrix, per_class(matrix), len(labels))
 
 
-def append(folder: Path, evaluation: Evaluation, weights: str) -> int:
+def append(folder: Path, evaluation: Evaluation, weights: str, changed: list[str]) -> int:
     """Note in evaluation.json that a split was opened and what was found; return how often it has been."""
     path = folder / "evaluation.json"
     entries: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
@@ -64,6 +72,7 @@ def append(folder: Path, evaluation: Evaluation, weights: str) -> int:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "metrics": evaluation.metrics,
         "weights": weights,
+        "changed": changed,
         "images": evaluation.images,
     }
     checkpoint.write_atomically(path, json.dumps([*entries, entry], indent=1).encode())
