@@ -1,6 +1,7 @@
 """Timing several ways of doing the same work side by side, so that a slow spell of the machine hits them all alike."""
 
 import gc
+import multiprocessing
 import os
 import platform
 import resource
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection
 
 import numpy as np
 
@@ -27,6 +29,41 @@ class Way:
     short: int
     long: int
 
+    def seconds(self, units: int) -> np.ndarray:
+        """Return the wall and CPU seconds that so many units take."""
+        return clock(self.prepare(units))
+
+
+class Apart:
+    """A way in a process of its own, which sleeps while others run: what one sets process-wide, another does not get.
+
+    `make(*arguments)` returns the way; it is called in that process, so it must be importable from there.
+    """
+
+    def __init__(self, make: Callable[..., Way], *arguments: object):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, make, arguments))
+        self.process.start()
+        theirs.close()
+        self.short, self.long = self.pipe.recv()
+
+    def seconds(self, units: int) -> np.ndarray:
+        self.pipe.send(units)
+        return self.pipe.recv()
+
+    def close(self) -> None:
+        self.pipe.send(None)
+        self.process.join()
+
+
+def _serve(pipe: Connection, make: Callable[..., Way], arguments: tuple) -> None:
+    way = make(*arguments)
+    pipe.send((way.short, way.long))
+    gc.freeze()
+    while (units := pipe.recv()) is not None:
+        pipe.send(way.seconds(units))
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -36,7 +73,7 @@ class Timing:
     whole: np.ndarray  # the long run, its start and its end included
 
 
-def measure(ways: Mapping[str, Way], rounds: int = 5, warmup: int = 1) -> dict[str, Timing]:
+def measure(ways: Mapping[str, Way | Apart], rounds: int = 5, warmup: int = 1) -> dict[str, Timing]:
     """Run every way once a round, in rotating order, so that none always follows the same neighbour."""
     names, taken = list(ways), {name: [] for name in ways}
     gc.freeze()  # so that collecting before every measurement takes microseconds
@@ -44,15 +81,17 @@ def measure(ways: Mapping[str, Way], rounds: int = 5, warmup: int = 1) -> dict[s
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             way = ways[name]
-            short, long = (clock(way.prepare(units)) for units in (way.short, way.long))
+            short, long = way.seconds(way.short), way.seconds(way.long)
             if turn >= 0:
                 taken[name].append(((long - short) / (way.long - way.short), long / way.long))
     gc.unfreeze()
+    for way in ways.values():
+        if isinstance(way, Apart):
+            way.close()
     return {name: Timing(*np.array(pairs).swapaxes(0, 1)) for name, pairs in taken.items()}
 
 
 def clock(work: Work) -> np.ndarray:
-    """Return the wall and CPU seconds that some work takes."""
     gc.collect()  # nobody pays for another's garbage
     before = _now()
     work()

@@ -62,3 +62,15 @@ def test_timing_tells_what_starts_from_what_a_unit_costs(load, monkeypatch):
     assert timing.median(timings["fast"].steady).tolist() == [1.0, 1.0]
     assert timing.times_faster(timings["fast"].steady, timings["slow"].steady).tolist() == [2.0, 2.0]
     assert timing.spread(timings["fast"].steady).tolist() == [0.0, 0.0]
+
+
+def test_a_way_in_a_process_of_its_own_is_clocked_there(load, tmp_path, monkeypatch):
+    timing = load("timing")
+    made = "def make(short):\n    return Way(lambda units: lambda: sum(range(units)), short, 3 * short)\n"
+    (tmp_path / "summing.py").write_text(f"from timing import Way\n\n\n{made}")
+    monkeypatch.syspath_prepend(tmp_path)
+    way = timing.Apart(importlib.import_module("summing").make, 10**5)
+    sys.modules.pop("summing")
+    assert (way.short, way.long) == (10**5, 3 * 10**5)
+    assert timing.measure({"summing": way}, rounds=2)["summing"].whole.min() > 0
+    assert way.process.exitcode == 0
