@@ -192,11 +192,10 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
     if spine.accumulate > bench.batch_size:
         raise Mistakes([f"accumulate={spine.accumulate}: must be at most batch_size={bench.batch_size}"])
     network = model(bench)
-    decays = parts["optimizer"].get("weight_decay", 1) != 0
     clean = bench.dataset.train.spread(spine.validate.clean_images)
     return Trainer(
         network,
-        part("optimizer", parts["optimizer"], parameters=parameter_groups(network, decays=decays)),
+        part("optimizer", parts["optimizer"], parameters=parameter_groups(network)),
         part("schedule", parts["schedule"], epochs=spine.epochs),
         part("loss", parts["loss"], **shape_facts(bench.dataset)),
         bench.pipeline,

@@ -13,15 +13,12 @@ from deeptrain.schema import Fraction, NonNegative, Positive, Rate, checked
 BETAS: list[float] = [0.9, 0.999]
 
 
-def parameter_groups(model: nn.Module, *, decays: bool = True) -> list[dict]:
+def parameter_groups(model: nn.Module) -> list[dict]:
     """Split the trainable parameters into weights, which decay, and norms and biases (one dimension), which do not.
 
-    Both keep the order of `model.named_parameters()`; a group that would be empty is left out. Where nothing decays all
-    stay together, since every group costs a step of its own.
+    Both keep the order of `model.named_parameters()`; a group that would be empty is left out.
     """
     trainable = [parameter for _, parameter in model.named_parameters() if parameter.requires_grad]
-    if not decays:
-        return [{"params": trainable}]
     weights = {"params": [parameter for parameter in trainable if parameter.ndim > 1]}
     others = {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0}
     return [group for group in (weights, others) if group["params"]]

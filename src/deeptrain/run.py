@@ -158,7 +158,7 @@ def _load(trainer: "Trainer", path: Path) -> None:
     try:
         trainer.load_state_dict(checkpoint.load(path, trainer.runtime.device))
     except ValueError as error:
-        raise Mistakes([f"resume={error}"]) from error
+        raise Mistakes([f"resume={path}: {error}".replace(f"{path}: {path}", str(path))]) from error
     except RuntimeError as error:
         raise Mistakes([f"resume={path}: its weights do not fit this model; resume with the model it had"]) from error
     end = trainer.over()
