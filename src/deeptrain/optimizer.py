@@ -104,7 +104,12 @@ def _pair(betas: list[float]) -> tuple[float, float]:
 
 
 def _build(kind: Callable[..., Optimizer], parameters: list[dict], **settings: Any) -> Optimizer:
-    """Build the fused form (3 to 5 times faster on a CPU, one launch on a GPU) if every parameter allows it."""
+    """Build the fused form (3 to 5 times faster on a CPU, one launch on a GPU) if every parameter allows it.
+
+    Where nothing decays, one group holds all parameters, in the same order: every group costs a step of its own.
+    """
+    if settings.get("weight_decay") == 0:
+        parameters = [{"params": [parameter for group in parameters for parameter in group["params"]]}]
     places = {(parameter.device, parameter.dtype) for group in parameters for parameter in group["params"]}
     if all(_fuses(kind, *place) for place in places):
         settings["fused"] = True

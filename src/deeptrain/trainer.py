@@ -76,6 +76,7 @@ class Trainer:
         self.lower_is_better = self.monitor.startswith("loss")
         steps = self.epochs * len(self.train_loader)
         self.total_steps = min(steps, self.limit_steps or steps)
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.recent = Batches()  # since the last log point
         self.passed: list[tuple[int, dict[str, float]]] = []  # images and means of the log points since a validation
         self.clock, self.waited = 0.0, 0.0
@@ -105,11 +106,12 @@ class Trainer:
             self.record.tick(progress.step_in_epoch)
             if progress.step % self.log_every_steps == 0:
                 self.log_step()
+            due = self.validation_is_due()
             if self.interrupted:
                 self.record.save("last", self.state_dict())
-            elif self.validation_is_due():
+            elif due:
                 self.validate()
-            if progress.step_in_epoch == 0 or self.over():
+            if progress.step_in_epoch == 0 or (due and self.over()):
                 break
 
     def train_step(self, images: Tensor, labels: Tensor) -> None:
@@ -132,10 +134,11 @@ class Trainer:
             self.recent.add(loss, logits, wanted)
         if self.clip_norm is not None:
             runtime.scaler.unscale_(self.optimizer)
-            clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            clip_grad_norm_(self.parameters, self.clip_norm)
         runtime.scaler.step(self.optimizer)
         runtime.scaler.update()
-        self.optimizer.zero_grad()
+        for parameter in self.parameters:
+            parameter.grad = None  # 6 us a step less than zero_grad()
 
         progress.step += 1
         progress.step_in_epoch += 1
@@ -312,13 +315,14 @@ class Trainer:
         self.validated = replace(self.progress)
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
-        """Take over the momenta, but not the settings: what this run was told (rate, decay) holds from here on."""
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        if [set(group) for group in settings] != [set(group) - {"params"} for group in state["param_groups"]]:
+        """Take over the momenta, but not the settings: what this run was told (rate, decay) holds from here on.
+
+        Momenta belong to parameters, numbered through all groups, so that their grouping may change with the decay.
+        """
+        groups, theirs = self.optimizer.state_dict()["param_groups"], state["param_groups"]
+        if set(groups[0]) != set(theirs[0]):
             raise ValueError("it was trained with another optimizer; go on with that one, or start a new run")
-        self.optimizer.load_state_dict(state)
-        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(own)
+        self.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
 
 
 def _pooled(passed: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
