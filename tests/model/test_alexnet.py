@@ -8,14 +8,14 @@ from deeptrain.model.alexnet import AlexNet
 
 def test_large_layout_has_the_known_number_of_parameters():
     with torch.device("meta"):
-        model = AlexNet((3, 224, 224), 1000, batch_norm=False)
+        model = AlexNet((3, 224, 224), 1000, norm="none")
     assert sum(p.numel() for p in model.parameters()) == 61_100_840
 
 
 def test_large_layout_computes_what_torchvision_does(device):
     alexnet = pytest.importorskip("torchvision.models.alexnet")
     theirs = alexnet.AlexNet(10).eval()
-    ours = AlexNet((3, 224, 224), 10, batch_norm=False).eval()
+    ours = AlexNet((3, 224, 224), 10, norm="none").eval()
     ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
     images = torch.randn(1, 3, 224, 224, device=device)
     with torch.no_grad():

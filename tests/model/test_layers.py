@@ -1,4 +1,4 @@
-"""The parts of the models against their formulas: activations, gains, weights, convolution, stochastic depth."""
+"""The parts of the models against their formulas: activations, norms, weights, convolution, what is dropped."""
 
 import math
 from typing import get_args
@@ -10,13 +10,18 @@ from torch import nn
 from deeptrain.model.layers import (
     ACTIVATIONS,
     GAINS,
+    NO_NORM,
     Activation,
+    DropConnect,
     Initialization,
+    Norm,
+    Normalization,
     StochasticDepth,
     convolution,
     drop_rates,
     fully_connected,
     initialize,
+    limit_norms,
     pieces,
     shrink,
 )
@@ -106,12 +111,12 @@ def test_a_deviation_that_nothing_reads_is_refused():
 
 @pytest.mark.parametrize(("stride", "size"), [(1, 5), (2, 3)])
 def test_convolution_output_size(stride, size, device):
-    (layer,) = convolution(1, 1, 3, stride=stride, padding=0, batch_norm=False)
+    (layer,) = convolution(1, 1, 3, stride=stride, padding=0, norm=NO_NORM)
     assert layer.to(device)(torch.zeros(1, 1, 7, 7, device=device)).shape == (1, 1, size, size)
 
 
 def test_convolution_is_cross_correlation(device):
-    (layer,) = convolution(1, 1, 3, padding=0, batch_norm=False)
+    (layer,) = convolution(1, 1, 3, padding=0, norm=NO_NORM, bias=False)
     x, kernel = torch.randn(1, 1, 5, 5, device=device), layer.to(device).weight[0, 0]
     expected = torch.stack(
         [torch.stack([(x[0, 0, i : i + 3, j : j + 3] * kernel).sum() for j in range(3)]) for i in range(3)]
@@ -123,6 +128,59 @@ def test_convolution_feeds_maxout_twice_the_channels():
     layers = convolution(3, 8, 3, activation="maxout")
     assert layers[0].out_channels == layers[1].num_features == 16
     assert nn.Sequential(*layers)(torch.randn(2, 3, 5, 5)).shape == (2, 8, 5, 5)
+
+
+@pytest.mark.parametrize("kind", get_args(Norm))
+@pytest.mark.parametrize("shape", [(6, 8), (6, 8, 5, 3)])
+def test_norm_is_its_formula(kind, shape, device):
+    """Mean 0 and variance 1 over what each norm takes together; eps is added to the variance."""
+    torch.manual_seed(0)
+    x = torch.randn(shape, device=device) * 3 + 2
+    settings = {"eps": 0.5, **({"groups": 2} if kind == "group" else {})} if kind != "none" else {}
+    norm = Normalization(kind, **settings)
+    layers = nn.Sequential(*(norm.maps(8) if len(shape) == 4 else norm.features(8))).to(device)
+    together = {"batch": [0, *range(2, len(shape))], "group": list(range(2, len(shape) + 1))}
+    if kind == "none":
+        expected = x
+    elif kind == "group":
+        split = x.view(6, 2, 4, *shape[2:])
+        variance, mean = torch.var_mean(split, together[kind], correction=0, keepdim=True)
+        expected = ((split - mean) / (variance + 0.5).sqrt()).view(shape)
+    else:
+        axes = together.get(kind, list(range(1, len(shape))))
+        variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+        expected = (x - mean) / (variance + 0.5).sqrt()
+    torch.testing.assert_close(layers(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_momentum_is_the_weight_of_the_newest_batch(device):
+    (norm,) = Normalization("batch", momentum=0.25).maps(2)
+    x = torch.randn(8, 2, 3, 3, device=device)
+    norm.to(device)(x)
+    torch.testing.assert_close(norm.running_mean, 0.25 * x.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 24), (512, 32), (16, 8), (50, 25), (7, 1), (1, 1)])
+def test_groups_are_equal_and_of_two_channels_or_more(channels, groups):
+    assert Normalization("group").maps(channels)[0].num_groups == groups
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("group", 0.2), "norm_momentum=0.2: only norm=batch reads it, here it is group"),
+        (("none", None, 1e-3), "norm_eps=0.001: only norm=batch or group or layer reads it, here it is none"),
+        (("layer", None, None, 4), "norm_groups=4: only norm=group reads it, here it is layer"),
+    ],
+)
+def test_a_norm_setting_that_nothing_reads_is_refused(settings, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Normalization(*settings)
+
+
+def test_a_convolution_has_a_bias_where_no_norm_has_one():
+    assert convolution(1, 2, 3)[0].bias is None
+    assert convolution(1, 2, 3, norm=NO_NORM)[0].bias is not None
 
 
 def test_shrink_pools_only_what_is_too_large():
@@ -139,6 +197,83 @@ def test_dropout_keeps_the_expectation_and_does_nothing_in_evaluation(device):
     plain = layers.eval()(x)
     torch.testing.assert_close(layers[-1](x), plain)
     assert float((draws.mean() - plain).detach().abs()) < 4 * float(draws.detach().std()) / math.sqrt(len(draws))
+
+
+def test_drop_connect_drops_single_weights_of_the_batch(device):
+    """Every weight and bias is 0 or divided by the keep rate, at the rate that is set; one mask for all images."""
+    torch.manual_seed(0)
+    layer = DropConnect(300, 200, rate=0.3).to(device)
+    with torch.no_grad():
+        layer.weight.fill_(7)
+        layer.bias.fill_(7)
+    x = torch.cat([torch.eye(300, device=device), torch.zeros(1, 300, device=device)])
+    outputs = layer(x).detach()  # a row for each input's weights, with the bias; the last is the bias alone
+    bias, weights = outputs[-1], outputs[:-1] - outputs[-1]
+    assert sorted(bias.unique().tolist()) == pytest.approx([0, 10])
+    assert set(weights.round().unique().tolist()) == {0, 10}
+    assert float((weights > 5).float().mean()) == pytest.approx(0.7, abs=4 * math.sqrt(0.3 * 0.7 / 60000))
+    again = layer(torch.zeros(2, 300, device=device)).detach()
+    assert bool((again[0] == again[1]).all()) and bool((again[0] != bias).any())  # a new mask for the next batch
+
+
+def test_drop_connect_keeps_the_expectation_and_is_the_plain_layer_in_evaluation(device):
+    torch.manual_seed(0)
+    layer, x = DropConnect(20, 3, rate=0.4).to(device), torch.randn(1, 20, device=device)
+    with torch.no_grad():
+        draws = torch.cat([layer(x) for _ in range(8000)])
+        plain = layer.eval()(x)
+    torch.testing.assert_close(plain, nn.functional.linear(x, layer.weight, layer.bias).detach(), atol=0, rtol=0)
+    assert bool(((draws.mean(0) - plain).abs() < 4 * draws.std(0) / math.sqrt(8000)).all())
+
+
+def test_drop_connect_follows_the_generators(device):
+    layer, x = DropConnect(20, 30, rate=0.5).to(device), torch.randn(4, 20, device=device)
+    outputs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        outputs.append(layer(x))
+    assert bool((outputs[0] == outputs[1]).all()) and bool((outputs[0] != outputs[2]).any())
+
+
+def test_a_dropped_connection_gets_no_gradient(device):
+    torch.manual_seed(0)
+    layer = DropConnect(5, 4, rate=0.5).to(device)
+    layer(torch.ones(1, 5, device=device)).sum().backward()
+    assert sorted(layer.weight.grad.unique().tolist()) == [0, 2]
+
+
+def test_drop_connect_is_in_the_hidden_layers_or_else_in_the_output():
+    def dropped(hidden):
+        linear = [layer for layer in fully_connected(6, hidden, 3, drop_connect=0.5) if isinstance(layer, nn.Linear)]
+        return [isinstance(layer, DropConnect) for layer in linear]
+
+    assert dropped([5, 4]) == [True, True, False] and dropped([]) == [True]
+    assert not any(isinstance(layer, DropConnect) for layer in fully_connected(6, [5], 3))
+
+
+@pytest.mark.parametrize("shape", [(7, 20), (7, 5, 3, 3)])
+def test_norms_are_limited_for_each_unit(shape, device):
+    """w becomes w · min(1, c/‖w‖) for the weights w into each unit (Srivastava et al., 2014)."""
+    torch.manual_seed(0)
+    weight = torch.randn(shape, device=device) * torch.linspace(0.1, 1, 7, device=device).view(
+        -1, *[1] * len(shape[1:])
+    )
+    norms = weight.flatten(1).norm(dim=1)
+    assert float(norms.min()) < 3 < float(norms.max())
+    expected = weight * (3 / norms).clamp(max=1).view(-1, *[1] * len(shape[1:]))
+    parameter = nn.Parameter(weight.clone(memory_format=torch.preserve_format))
+    bias = nn.Parameter(torch.full((7,), 100.0, device=device))
+    place = parameter.data_ptr()
+    limit_norms([parameter, bias], 3.0)
+    torch.testing.assert_close(parameter.detach(), expected, atol=1e-5, rtol=1e-5)
+    assert parameter.data_ptr() == place and bool((bias == 100).all())
+
+
+def test_limited_norms_keep_the_memory_format(device):
+    model = nn.Conv2d(4, 8, 3).to(device, memory_format=torch.channels_last)
+    limit_norms(model.parameters(), 0.1)
+    assert model.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model.weight.detach().flatten(1).norm(dim=1), torch.full((8,), 0.1, device=device))
 
 
 def test_drop_rates_grow_linearly_to_the_last_block():

@@ -4,14 +4,23 @@ import math
 
 from torch import Tensor, nn
 
-from deeptrain.model.layers import Activation, Initialization, fully_connected, initialize
+from deeptrain.model.layers import (
+    Activation,
+    Initialization,
+    Momentum,
+    Norm,
+    Normalization,
+    fully_connected,
+    initialize,
+)
 from deeptrain.schema import Count, Positive, Rate, checked
 
 
 class FCN(nn.Module):
     """Fully connected layers on the pixels, in the order (C, H, W) whatever the images' memory format.
 
-    (N, C, H, W) -> logits (N, num_classes). `hidden` lists the layers' widths; dropout follows each of them.
+    (N, C, H, W) -> logits (N, num_classes). `hidden` lists the layers' widths; norm and dropout follow each of them,
+    DropConnect is in each; without hidden layers it is in the output layer.
     """
 
     @checked
@@ -22,8 +31,12 @@ class FCN(nn.Module):
         *,
         hidden: list[Count] = [512, 256],  # noqa: B006 (never changed)
         activation: Activation = "relu",
-        batch_norm: bool = False,
+        norm: Norm = "none",
+        norm_momentum: Momentum | None = None,
+        norm_eps: Positive | None = None,
+        norm_groups: Count | None = None,
         dropout: Rate = 0.0,
+        drop_connect: Rate = 0.0,
         initialization: Initialization = "kaiming",
         init_std: Positive | None = None,
     ):
@@ -31,7 +44,13 @@ class FCN(nn.Module):
         if dropout and not hidden:
             raise ValueError(f"dropout={dropout}: hidden=[] has no hidden units to drop; set dropout=0 or add a layer")
         self.layers = fully_connected(
-            math.prod(input_shape), hidden, num_classes, activation=activation, dropout=dropout, batch_norm=batch_norm
+            math.prod(input_shape),
+            hidden,
+            num_classes,
+            activation=activation,
+            norm=Normalization(norm, norm_momentum, norm_eps, norm_groups),
+            dropout=dropout,
+            drop_connect=drop_connect,
         )
         initialize(self, initialization, activation, init_std, output=self.layers[-1])
 

@@ -2,25 +2,29 @@
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from deeptrain.model.layers import (
     LARGE_IMAGE,
     Activation,
     Initialization,
     Layout,
+    Momentum,
+    Norm,
+    Normalization,
     convolution,
     fully_connected,
     initialize,
     shrink,
 )
+from deeptrain.model.pooling import Features, Pool, PooledNetwork, Pooling, Ratio
 from deeptrain.schema import Count, Positive, Rate, checked
 
 WIDTHS = [64, 128, 256, 512, 512]
 STAGES = {11: [1, 1, 2, 2, 2], 13: [2, 2, 2, 2, 2], 16: [2, 2, 3, 3, 3], 19: [2, 2, 4, 4, 4]}  # convolutions in each
 
 
-class VGG(nn.Module):
+class VGG(PooledNetwork):
     """VGG (Simonyan & Zisserman, 2015): 3x3 convolutions in five stages, each closed by a 2x2 max pool.
 
     (N, C, H, W) -> logits (N, num_classes). The large layout is torchvision's: a map of at most 7x7 and two fully
@@ -28,9 +32,11 @@ class VGG(nn.Module):
     the short side is under 96 px, averages the map to one pixel and has one fully connected layer of 512, as is usual
     for CIFAR. A pool is left out where the map is already down to one pixel on its short side: 8 px images go through
     three pools, 16 px through four. `width` multiplies the convolutions' channels, `classifier` lists the hidden fully
-    connected layers; dropout follows each of these. `blocks` and `widths`, convolutions and channels of each stage,
-    replace those of `depth`. With `early_pool` a stage pools right behind its last convolution, so that norm and
-    activation work on a quarter of the pixels: nearly the same function, for less time.
+    connected layers; dropout follows each of these, DropConnect is in each. `blocks` and `widths`, convolutions and
+    channels of each stage, replace those of `depth`. With `early_pool` a stage pools right behind its last convolution,
+    so that norm and activation work on a quarter of the pixels: nearly the same function, for less time. Fractional
+    pools (FractionalMaxPool) leave larger maps, which cost more, and are averaged over `test_draws` draws in evaluation
+    (PooledNetwork).
     """
 
     @checked
@@ -45,36 +51,46 @@ class VGG(nn.Module):
         blocks: list[Count] | None = None,
         widths: list[Count] | None = None,
         early_pool: bool = False,
+        pool: Pool = "max",
+        pool_ratio: Ratio | None = None,
+        test_draws: Count = 1,
         classifier: list[Count] | None = None,
         activation: Activation = "relu",
-        batch_norm: bool = True,
+        norm: Norm = "batch",
+        norm_momentum: Momentum | None = None,
+        norm_eps: Positive | None = None,
+        norm_groups: Count | None = None,
         dropout: Rate = 0.5,
+        drop_connect: Rate = 0.0,
         initialization: Initialization = "kaiming",
         init_std: Positive | None = None,
     ):
         super().__init__()
         large = layout == "large" or (layout == "auto" and min(input_shape[1:]) >= LARGE_IMAGE)
         channels, rows, columns = input_shape
+        norms, pools = Normalization(norm, norm_momentum, norm_eps, norm_groups), Pooling(pool, pool_ratio, test_draws)
         layers: list[nn.Module] = []
         for count, maps in _stages(STAGES[depth] if blocks is None else blocks, WIDTHS if widths is None else widths):
             maps = max(1, round(width * maps))
             for _ in range(count):  # a bias in front of a norm does nothing: kept for the known parameter counts
-                layers += convolution(channels, maps, 3, bias=True, batch_norm=batch_norm, activation=activation)
+                layers += convolution(channels, maps, 3, bias=True, norm=norms, activation=activation)
                 channels = maps
             if min(rows, columns) > 1:
-                behind = len(layers) if not early_pool else len(layers) - (2 if batch_norm else 1)
-                layers.insert(behind, nn.MaxPool2d(2))
-                rows, columns = rows // 2, columns // 2
-        pool, (rows, columns) = shrink((rows, columns), 7 if large else 1)
-        self.features = nn.Sequential(*layers, pool)
+                behind = len(layers) if not early_pool else len(layers) - (1 if norm == "none" else 2)
+                layers.insert(behind, pools.layer(2, place=behind))
+                rows, columns = pools.left(rows, 2), pools.left(columns, 2)
+        average, (rows, columns) = shrink((rows, columns), 7 if large else 1)
+        self.features, self.test_draws = Features(*layers, average), test_draws
         hidden = ([4096, 4096] if large else [512]) if classifier is None else classifier
         self.classifier = fully_connected(
-            channels * rows * columns, hidden, num_classes, activation=activation, dropout=dropout
+            channels * rows * columns,
+            hidden,
+            num_classes,
+            activation=activation,
+            dropout=dropout,
+            drop_connect=drop_connect,
         )
         initialize(self, initialization, activation, init_std, output=self.classifier[-1])
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.features(images).flatten(1))
 
 
 def _stages(blocks: list[int], widths: list[int]) -> list[tuple[int, int]]:

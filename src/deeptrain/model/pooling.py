@@ -1,0 +1,117 @@
+"""Pooling between convolutions, max, average or fractional, and networks that average over the draws of the last."""
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from deeptrain.schema import Range
+
+Pool = Literal["max", "average", "fractional"]
+Ratio = Annotated[float, Range(above=1, maximum=2)]
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """The pools of a model, as its settings `pool`, `pool_ratio` and `test_draws` ask for them.
+
+    max and average halve each side. fractional divides it by `ratio` (√2 if not given) at random places, and in
+    evaluation at `test_draws` fixed ones. Raises ValueError for a setting that the pool does not read.
+    """
+
+    kind: Pool = "max"
+    ratio: float | None = None
+    test_draws: int = 1
+
+    def __post_init__(self):
+        for name, value, default in (("pool_ratio", self.ratio, None), ("test_draws", self.test_draws, 1)):
+            if value != default and self.kind != "fractional":
+                raise ValueError(f"{name}={value}: only pool=fractional reads it, here it is {self.kind}")
+
+    def layer(self, window: int, padding: int = 0, *, place: int) -> nn.Module:
+        """Make a pool; `place` tells it from the model's others. Fractional ones have a 2x2 window and no padding."""
+        if self.kind == "fractional":
+            return FractionalMaxPool(self.ratio or math.sqrt(2), self.test_draws, place)
+        if self.kind == "average":
+            return nn.AvgPool2d(window, stride=2, padding=padding, count_include_pad=False)
+        return nn.MaxPool2d(window, stride=2, padding=padding)
+
+    def left(self, side: int, window: int, padding: int = 0) -> int:
+        """Count the pixels that such a pool leaves of a side."""
+        if self.kind == "fractional":
+            return int(side / (self.ratio or math.sqrt(2)))
+        return (side + 2 * padding - window) // 2 + 1
+
+
+class FractionalMaxPool(nn.Module):
+    """Divide the sides of maps by a ratio in (1, 2], by maxima over 2x2 windows at random places (Graham, 2014).
+
+    (N, C, H, W) -> (N, C, int(H / ratio), int(W / ratio)); sides of 2 pixels or more. The paper's overlapping,
+    pseudorandom form: the windows step by 1 or 2, decided by one number in (0, 1) for each axis, as they do in
+    torch.nn.FractionalMaxPool2d. There every channel has numbers of its own; here, as in the paper, the channels of an
+    image share them and stay aligned. Training draws for each image; evaluation takes draw number `draw` of
+    `test_draws` fixed ones, the same for all images.
+    """
+
+    def __init__(self, ratio: float, test_draws: int = 1, place: int = 0):
+        super().__init__()
+        self.ratio = ratio
+        fixed = random.Random(place)  # other numbers for each of a model's pools, the same in every run
+        self.fixed = [(fixed.random(), fixed.random()) for _ in range(test_draws)]
+
+    def forward(self, x: Tensor, draw: int = 0) -> Tensor:
+        if self.training:
+            down, right = torch.rand(2, len(x), 1, device=x.device)
+        else:
+            down, right = (torch.full((1, 1), number, device=x.device) for number in self.fixed[draw])
+        windows = max_pool2d(x, 2, stride=1)  # all there are, (N, C, H-1, W-1); then some rows and columns of them
+        count, channels, height, width = windows.shape
+        rows = _places(int(x.shape[2] / self.ratio), height, down)
+        columns = _places(int(x.shape[3] / self.ratio), width, right)
+        images = torch.arange(count, device=x.device).view(-1, 1, 1)
+        index = (images * height + rows[:, :, None]) * width + columns[:, None, :]  # (N, rows, columns)
+        picked = windows.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, index.flatten())
+        return picked.view(*index.shape, channels).permute(0, 3, 1, 2)
+
+    def extra_repr(self) -> str:
+        return f"ratio={self.ratio:.3g}, test_draws={len(self.fixed)}"
+
+
+def _places(wanted: int, available: int, number: Tensor) -> Tensor:
+    """Choose `wanted` of the places 0 ... available - 1 for each number (N, 1): the first, the last, some between."""
+    step = (available - 1) / max(wanted - 1, 1)
+    places = ((torch.arange(wanted, device=number.device) + number) * step).floor() - (number * step).floor()
+    places[:, -1] = available - 1
+    return places.long()
+
+
+class Features(nn.Sequential):
+    """Convolutions and pools; `draw` is the number of the fixed draw that fractional pools take in evaluation."""
+
+    def forward(self, images: Tensor, draw: int = 0) -> Tensor:
+        for layer in self:
+            images = layer(images, draw) if isinstance(layer, FractionalMaxPool) else layer(images)
+        return images
+
+
+class PooledNetwork(nn.Module):
+    """Features, then fully connected layers.
+
+    In evaluation the network runs `test_draws` times, with other places of the fractional pools, and returns the
+    logarithm of the mean probability of each class: training adds randomness, testing averages it out.
+    """
+
+    features: Features
+    classifier: nn.Sequential
+    test_draws: int = 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        draws = 1 if self.training else self.test_draws
+        logits = [self.classifier(self.features(images, draw).flatten(1)) for draw in range(draws)]
+        if draws == 1:
+            return logits[0]
+        return torch.stack(logits).log_softmax(-1).logsumexp(0) - math.log(draws)

@@ -1,0 +1,152 @@
+"""Residual networks with norm and activation in front of each convolution: nothing is in the way of the sums."""
+
+from functools import partial
+from typing import Literal
+
+from torch import Tensor, nn
+
+from deeptrain.model.layers import (
+    ACTIVATIONS,
+    NO_NORM,
+    Activation,
+    Initialization,
+    Momentum,
+    Norm,
+    Normalization,
+    StochasticDepth,
+    convolution,
+    initialize,
+    pieces,
+)
+from deeptrain.model.residual import (
+    CIFAR,
+    CIFAR_WIDTHS,
+    IMAGENET,
+    IMAGENET_WIDTHS,
+    QUICK,
+    QUICK_WIDTHS,
+    DropMode,
+    ResidualNetwork,
+    Stem,
+    is_large,
+    make_stages,
+    make_stem,
+    replaced,
+)
+from deeptrain.schema import Count, Positive, Rate, checked
+
+Depth = Literal["auto", 18, 20, 32, 34, 44, 50, 56, 101, 110, 152, 164, 200, 1001]
+
+SMALL_IMAGES = {**CIFAR, 164: [18, 18, 18], 1001: [111, 111, 111]}  # blocks in each stage
+LARGE_IMAGES = {**IMAGENET, 200: [3, 24, 36, 3]}
+BOTTLENECK = (50, 101, 152, 164, 200, 1001)
+
+
+class PreActResNet(ResidualNetwork):
+    """Pre-activation residual network (He et al., 2016, "Identity mappings in deep residual networks").
+
+    (N, C, H, W) -> logits (N, num_classes). Depths, `blocks`, `widths`, stems, stochastic depth and depth="auto" are
+    those of model=resnet, except that every halving is a stride; the paper's own networks are 110, and with bottlenecks
+    164 and 1001, for CIFAR, and 200 for ImageNet. Depth 18 on small images, as in most later work, has 11.17 million
+    parameters. Where the shape changes, the block's first norm and activation are in front of the shortcut too, a 1x1
+    projection. (The paper does the same in the very first block, which here starts from the bare convolution.)
+    """
+
+    @checked
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        depth: Depth = "auto",
+        blocks: list[Count] | None = None,
+        widths: list[Count] | None = None,
+        stem: Stem = "auto",
+        patch_size: Count | None = None,
+        activation: Activation = "relu",
+        norm: Norm = "batch",
+        norm_momentum: Momentum | None = None,
+        norm_eps: Positive | None = None,
+        norm_groups: Count | None = None,
+        stochastic_depth: Rate = 0.0,
+        stochastic_depth_mode: DropMode = "batch",
+        initialization: Initialization = "kaiming",
+        init_std: Positive | None = None,
+    ):
+        if depth == "auto" and is_large(input_shape):
+            depth = 18
+        quick = depth == "auto"
+        own_widths = QUICK_WIDTHS if quick else CIFAR_WIDTHS if depth in SMALL_IMAGES else IMAGENET_WIDTHS
+        own_blocks = QUICK if quick else {**SMALL_IMAGES, **LARGE_IMAGES}[depth]
+        blocks, widths = replaced(own_blocks, own_widths, blocks, widths)
+        norms = Normalization(norm, norm_momentum, norm_eps, norm_groups)
+        stem_layers = bare_stem(input_shape, widths[0], stem, patch_size, quick, activation, norms)
+        block = partial(PreActBlock, bottleneck=depth in BOTTLENECK, activation=activation, norm=norms)
+        stages, channels = make_stages(block, widths[0], blocks, widths, stochastic_depth, stochastic_depth_mode)
+        last = nn.Sequential(*preactivation(channels, activation, norms))
+        super().__init__(stem_layers, [*stages, last], channels, num_classes)
+        initialize(self, initialization, activation, init_std, output=self.classifier)
+
+
+class PreActBlock(nn.Module):
+    """Residual block, branch(x) + shortcut(x), with a norm and an activation in front of each of its convolutions.
+
+    (N, C, H, W) -> (N, C', H / stride, W / stride), rounded up. `channels` counts what the activation makes of C, which
+    with maxout is half of it; self.channels likewise of C'. Dropout is in front of the last convolution.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        stride: int,
+        drop: StochasticDepth,
+        *,
+        bottleneck: bool,
+        activation: Activation,
+        norm: Normalization,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.channels = 4 * width if bottleneck else width
+        maps = self.channels * pieces(activation)
+        bare = partial(convolution, norm=NO_NORM, bias=norm.kind == "none")
+        convolve = partial(convolution, norm=norm, activation=activation)
+        dropouts = [nn.Dropout(dropout)] if dropout else []
+        before = preactivation(channels, activation, norm)
+        if bottleneck:
+            layers = [*convolve(channels, width, 1), *convolve(width, width, 3, stride=stride)]
+        else:
+            layers = convolve(channels, width, 3, stride=stride)
+        layers += [*dropouts, *bare(width, maps, 1 if bottleneck else 3)]
+        same = stride == 1 and channels == self.channels
+        self.enter = nn.Sequential(*([] if same else before))
+        self.branch = nn.Sequential(*(before if same else []), *layers)
+        self.shortcut = nn.Sequential(*([] if same else bare(channels, maps, 1, stride=stride)))
+        self.drop = drop
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        return self.drop(self.branch, x, self.shortcut(x))
+
+
+def preactivation(channels: int, activation: Activation, norm: Normalization) -> list[nn.Module]:
+    """List norm and activation that leave `channels`."""
+    layer = ACTIVATIONS[activation]()
+    if norm.kind == "none" and isinstance(layer, nn.ReLU | nn.LeakyReLU | nn.ELU):
+        layer.inplace = False  # the shortcut needs what the activation would overwrite
+    return [*norm.maps(channels * pieces(activation)), layer]
+
+
+def bare_stem(
+    input_shape: tuple[int, int, int],
+    width: int,
+    stem: str,
+    patch_size: int | None,
+    quick: bool,
+    activation: Activation,
+    norm: Normalization,
+) -> list[nn.Module]:
+    """List the layers in front of the first stage: without norm and activation, with which the first block begins."""
+    width *= pieces(activation)
+    return make_stem(input_shape, width, stem, patch_size, quick, norm=NO_NORM, bias=norm.kind == "none")

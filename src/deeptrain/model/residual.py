@@ -1,0 +1,104 @@
+"""What residual networks share: their stem, stages of blocks, and the way from images to logits."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from deeptrain.model.layers import LARGE_IMAGE, StochasticDepth, convolution, drop_rates
+
+Stem = Literal["auto", "small", "large", "pool", "patch"]
+DropMode = Literal["batch", "sample"]  # of stochastic depth
+
+CIFAR = {depth: [(depth - 2) // 6] * 3 for depth in (20, 32, 44, 56, 110)}  # blocks in each stage
+IMAGENET = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
+CIFAR_WIDTHS = [16, 32, 64]
+IMAGENET_WIDTHS = [64, 128, 256, 512]
+QUICK = [1, 1, 1]  # of depth=auto on small images: three wide blocks at half the resolution
+QUICK_WIDTHS = [32, 64, 128]
+
+
+class ResidualNetwork(nn.Module):
+    """A stem, stages of residual blocks, the mean of each map, and a fully connected layer.
+
+    (N, C, H, W) -> logits (N, num_classes); the last stage returns `channels` maps.
+    """
+
+    def __init__(self, stem: list[nn.Module], stages: list[nn.Module], channels: int, num_classes: int):
+        super().__init__()
+        self.stem = nn.Sequential(*stem)
+        self.stages = nn.Sequential(*stages)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.stages(self.stem(images))  # (N, C, H, W)
+        return self.classifier(maps.mean((2, 3)))
+
+
+def is_large(input_shape: tuple[int, int, int]) -> bool:
+    """Tell whether images take the ImageNet layout: by their short side."""
+    return min(input_shape[1:]) >= LARGE_IMAGE
+
+
+def make_stem(
+    input_shape: tuple[int, int, int], width: int, stem: str, patch_size: int | None, quick: bool, **settings: Any
+) -> list[nn.Module]:
+    """List the layers in front of the first stage; `settings` are those of `convolution`.
+
+    auto is "large" from 96 px on, else "pool" in a quick network and "small" in others.
+    """
+    channels, height, breadth = input_shape
+    if stem == "auto":
+        stem = "large" if is_large(input_shape) else "pool" if quick else "small"
+    if patch_size is not None and stem != "patch":
+        raise ValueError(f"patch_size={patch_size}: only stem=patch reads it, here it is {stem}")
+    if stem == "patch":
+        side = patch_size or 2
+        if height % side or breadth % side:
+            fitting = [size for size in range(1, min(height, breadth) + 1) if not (height % size or breadth % size)]
+            fits = ", ".join(map(str, fitting))
+            raise ValueError(f"patch_size={side}: must divide the image, {height} x {breadth}: choose from {fits}")
+        return convolution(channels, width, side, stride=side, padding=0, **settings)
+    if stem == "large":
+        return [*convolution(channels, width, 7, stride=2, **settings), nn.MaxPool2d(3, stride=2, padding=1)]
+    return pool_early(convolution(channels, width, 3, **settings), [nn.MaxPool2d(2)] if stem == "pool" else [])
+
+
+def pool_early(convolved: list[nn.Module], pool: list[nn.Module]) -> list[nn.Module]:
+    """Put a pool, if there is one, right behind the convolution: norm and activation then have a quarter to do."""
+    return [convolved[0], *pool, *convolved[1:]]
+
+
+def make_stages(
+    block: Callable[[int, int, int, StochasticDepth], Any],
+    channels: int,
+    blocks: list[int],
+    widths: list[int],
+    stochastic_depth: float,
+    mode: DropMode,
+) -> tuple[list[nn.Module], int]:
+    """Make the stages from blocks (channels, width, stride, drop), and say how many channels they end with.
+
+    Every stage but the first halves the map in its first block.
+    """
+    rates = iter(drop_rates(stochastic_depth, sum(blocks)))
+    stages: list[nn.Module] = []
+    for count, width in zip(blocks, widths, strict=True):
+        stage, stride = nn.Sequential(), 2 if stages else 1
+        for _ in range(count):
+            made = block(channels, width, stride, StochasticDepth(next(rates), mode))
+            stage.append(made)
+            channels, stride = made.channels, 1
+        stages.append(stage)
+    return stages, channels
+
+
+def replaced(
+    own_blocks: list[int], own_widths: list[int], blocks: list[int] | None, widths: list[int] | None
+) -> tuple[list[int], list[int]]:
+    """Replace a depth's own blocks and widths by those that are given."""
+    if blocks == [] or (blocks and len(blocks) != len(widths or own_widths)):
+        raise ValueError(f"blocks={blocks}: must have one number for each of widths={widths or own_widths}")
+    if widths == [] or (widths and len(widths) != len(blocks or own_blocks)):
+        raise ValueError(f"widths={widths}: must have one number for each of blocks={blocks or own_blocks}")
+    return blocks or own_blocks, widths or own_widths
