@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from deeptrain.aug.lines import box_bits, draw_boxes, lines, paste, repeated
+from deeptrain.aug.lines import box_bits, draw_boxes, lines, padded, paste, pick, put, repeated, windows
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 1, 8, 8), (1, 3, 1, 1), (4, 3, 6, 1)])
@@ -56,3 +56,37 @@ def test_pasting_equals_slicing(device, dtype, shape):
     found = torch.empty_like(own)
     paste(lines(own), lines(other), *box_bits(boxes, own), out=lines(found))
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("border", ["zero", "reflect"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize(("shape", "padding"), [((3, 3, 5, 7), 2), ((2, 1, 4, 4), 3), ((1, 3, 6, 3), 1)])
+def test_padding_equals_numpys(device, border, dtype, shape, padding):
+    images = torch.randint(256, shape, device=device).to(dtype)
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    expected = np.pad(images.permute(0, 2, 3, 1).cpu().numpy(), pads, "reflect" if border == "reflect" else "constant")
+    assert np.array_equal(padded(images, padding, border).cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_windows_equal_slices(device, dtype):
+    whole = torch.randint(256, (20, 9, 11, 3), device=device).to(dtype)
+    rng = np.random.default_rng(0)
+    down, across = rng.integers(0, 5, 20), rng.integers(0, 4, 20)
+    found = windows(whole, down, across, (5, 8))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for image, source, top, left in zip(found, whole, down, across, strict=True):
+        assert torch.equal(image, source[top : top + 5, left : left + 8].permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_picking_and_putting_back(device, dtype, layout):
+    images = torch.randint(256, (9, 3, 4, 5), device=device, dtype=torch.uint8).contiguous(memory_format=layout)
+    before, index = images.clone(), torch.tensor([1, 4, 8], device=device)
+    some = pick(images, index)
+    assert torch.equal(some, images[index]) and some.is_contiguous(memory_format=torch.channels_last)
+    whole = put(images, index, (255 - some).to(dtype))
+    assert whole.dtype == dtype and whole.is_contiguous(memory_format=torch.channels_last)
+    before[index] = 255 - before[index]
+    assert torch.equal(whole, before.to(dtype))

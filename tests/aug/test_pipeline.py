@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from deeptrain.aug.cutmix import CutMix
 from deeptrain.aug.cutout import Cutout
 from deeptrain.aug.mixup import Mixup
-from deeptrain.aug.pipeline import Pipeline
+from deeptrain.aug.pipeline import Applied, Pipeline
 
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
@@ -101,3 +102,156 @@ def test_no_augmentation_waits_for_the_gpu(per_image):
         pipeline.train(images, ids, rng)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+# --- probability and until -------------------------------------------------------------------------------------------
+
+
+def invert(images, targets, rng):
+    """An augmentation as a user writes it, with a draw for each image that shows in it."""
+    return 255 - images // 2 - torch.from_numpy(rng.integers(10, size=(len(images), 1, 1, 1))).to(images), targets
+
+
+def some_images(count, device, dtype=torch.uint8):
+    images = torch.randint(256, (count, 3, 6, 5), device=device).to(dtype)
+    return images, torch.arange(count, device=device)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("count", [1, 2, 33])
+def test_a_drawn_subset_is_changed_and_the_rest_stays(device, dtype, count):
+    images, ids = some_images(count, device, dtype)
+    before = images.clone()
+    applied = Applied(invert, probability=0.5)
+    found, targets = applied(images, ids, np.random.default_rng(1))
+    assert torch.equal(images, before) and targets is ids and found.dtype == dtype
+    rng = np.random.default_rng(1)
+    coins = rng.random(count) < 0.5
+    index = torch.from_numpy(np.flatnonzero(coins)).to(device)
+    expected = images.clone()
+    expected[index] = invert(images[index], ids[index], rng)[0]
+    assert torch.equal(found, expected)
+
+
+def test_each_image_is_drawn_at_the_rate_and_by_itself():
+    images, ids = torch.zeros(40, 1, 2, 2, dtype=torch.uint8), torch.zeros(40)
+    applied, rng, table = Applied(invert, probability=0.3), np.random.default_rng(0), []
+    for _ in range(500):
+        found, _ = applied(images, ids, rng)
+        table.append((found[:, 0, 0, 0] > 0).numpy())
+    table = np.stack(table)
+    assert stats.binomtest(int(table.sum()), table.size, 0.3).pvalue > 1e-3
+    for axis, trials in ((0, 500), (1, 40)):  # neither an image nor a batch is favoured
+        counts = table.sum(axis)
+        assert stats.chi2.sf(((counts - 0.3 * trials) ** 2 / (0.21 * trials)).sum(), len(counts)) > 1e-3
+
+
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+def test_mixing_is_for_the_whole_batch_by_one_coin(device, kind):
+    images, ids = some_images(8, device)
+    applied, rng, mixed = Applied(kind(8, per_image=True), probability=0.25), np.random.default_rng(0), 0
+    for _ in range(400):
+        found, targets = applied(images, ids, rng)
+        mixed += targets is not ids
+        assert targets.shape == (8, 8) if targets is not ids else found is images
+    assert stats.binomtest(mixed, 400, 0.25).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("augmentation", [invert, Cutout((3, 6, 5), MEAN), Mixup(10), CutMix(10, per_image=True)])
+def test_with_probability_one_nothing_is_drawn_for_it(device, augmentation):
+    images, ids = some_images(7, device)
+    expected, wanted = augmentation(images, ids, np.random.default_rng(3))
+    for each in (augmentation, Applied(augmentation), Applied(augmentation, probability=1.0, until=1.0)):
+        found, targets = Pipeline([each], MEAN, STD).augment(images, ids, np.random.default_rng(3))
+        assert torch.equal(found, expected) and torch.equal(targets, wanted)
+
+
+def test_all_or_none_of_the_images(device):
+    images, ids = some_images(4, device)
+
+    class Coins:
+        def __init__(self, value):
+            self.value = value
+
+        def random(self, count):
+            return np.full(count, self.value)
+
+        def integers(self, high, size):
+            return np.zeros(size, np.int64)
+
+    applied = Applied(invert, probability=0.5)
+    found, targets = applied(images, ids, Coins(0.9))
+    assert found is images and targets is ids
+    assert torch.equal(applied(images, ids, Coins(0.1))[0], 255 - images // 2)
+    assert Applied(invert, probability=0.0)(images, ids, np.random.default_rng(0))[0] is images
+
+
+def test_a_mixed_batch_of_floats_gets_bytes_back(device):
+    """What an operation on bytes returns for some images of a float batch goes into it as numbers."""
+
+    def to_bytes(images, targets, rng):
+        return images.to(torch.uint8), targets
+
+    images, ids = some_images(16, device, torch.float32)
+    images = images + 0.25
+    found, _ = Applied(to_bytes, probability=0.5)(images, ids, np.random.default_rng(0))
+    assert found.dtype == torch.float32 and set((images - found).unique().tolist()) == {0.0, 0.25}
+    back, _ = Applied(lambda images, *rest: (images.float() + 0.5, *rest[:1]), probability=0.5)(
+        images.to(torch.uint8), ids, np.random.default_rng(0)
+    )
+    assert back.dtype == torch.float32 and set((back - images).unique().tolist()) == {-0.25, 0.25}
+
+
+def test_until_stops_an_augmentation(device):
+    images, ids = some_images(4, device)
+    applied = Applied(invert, until=0.5)
+    for progress, works in ((0.0, True), (0.499, True), (0.5, False), (1.0, False)):
+        found, _ = applied(images, ids, np.random.default_rng(0), progress)
+        assert (found is not images) == works
+    assert Applied(invert)(images, ids, np.random.default_rng(0), 1.0)[0] is not images, "1 never stops it"
+    assert Applied(invert, until=0.0)(images, ids, np.random.default_rng(0), 0.0)[0] is images
+
+
+def test_progress_reaches_every_augmentation(device):
+    images, ids = some_images(8, device)
+    pipeline = Pipeline([Applied(Mixup(8), until=0.9), Cutout((3, 6, 5), MEAN)], MEAN, STD)
+    for progress, targets_dimensions in ((0.0, 2), (0.89, 2), (0.9, 1)):
+        found, targets = pipeline.train(images, ids, np.random.default_rng(0), progress)
+        assert targets.ndim == targets_dimensions and found.dtype == torch.float32
+
+
+def test_some_targets_may_change_but_not_their_form(device):
+    images, ids = some_images(20, device)
+    found, targets = Applied(lambda images, targets, rng: (images, targets * 0 - 1), probability=0.5)(
+        images, ids, np.random.default_rng(0)
+    )
+    assert torch.equal(found, images) and 0 < (targets == -1).sum() < 20
+    assert ((targets == -1) | (targets == ids)).all()
+    mix = Mixup(20)
+    with pytest.raises(ValueError, match=r"probability=0\.5: function mixes targets, so it must have mixes = True"):
+        Applied(lambda *batch: mix(*batch), probability=0.5)(images, ids, np.random.default_rng(0))
+
+
+def test_captions_are_told_for_those_drawn():
+    class Told:
+        def __call__(self, images, targets, rng):
+            return images, targets
+
+        def describe(self, images, targets, rng):
+            drawn = rng.integers(9, size=len(images))
+            return [f"{target} {value}" for target, value in zip(targets.tolist(), drawn, strict=True)]
+
+    images, ids = some_images(12, "cpu")
+    words = Applied(Told(), probability=0.5).describe(images, ids, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    chosen = np.flatnonzero(rng.random(12) < 0.5)
+    said = dict(zip(chosen.tolist(), rng.integers(9, size=len(chosen)).tolist(), strict=True))
+    assert words == [f"{image} {said[image]}" if image in said else "" for image in range(12)]
+    assert Applied(invert).describe(images, ids, np.random.default_rng(0)) == [""] * 12
+
+
+@pytest.mark.parametrize("name", ["probability", "until"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, "x"])
+def test_their_mistakes_are_named(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: must be"):
+        Applied(invert, **{name: value})

@@ -16,6 +16,8 @@ class CutMix:
     box a batch as in the paper, or one an image. In a batch of one the image is its own partner.
     """
 
+    mixes = True
+
     @checked
     def __init__(self, num_classes: int, *, alpha: Positive = 1.0, per_image: bool = False):
         self.num_classes, self.alpha, self.per_image = num_classes, alpha, per_image

@@ -5,11 +5,13 @@ Every operation here works on such lines, uint8 or float32, on any device.
 
 import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Border = Literal["zero", "reflect"]
 BITS = {torch.uint8: torch.uint8, torch.float32: torch.int32}  # the integers of the same width
 
 
@@ -41,6 +43,26 @@ def draw_boxes(
     return np.stack(edges, axis=1).astype(np.int32)
 
 
+def draw_rectangles(
+    rng: np.random.Generator, count: int, size: Sequence[int], area: tuple[float, float], aspect: tuple[float, float]
+) -> np.ndarray:
+    """Draw boxes that lie inside images of `size` (H, W): (count, 4) top, bottom, left, right.
+
+    A box's share of the image is drawn evenly from `area`, its height over its width evenly in the logarithm from the
+    part of `aspect` with which it fits, its place evenly; sides are rounded to pixels.
+    """
+    height, width = size
+    pixels = np.maximum((area[0] + (area[1] - area[0]) * rng.random(count)) * height * width, 1)
+    # the height √(pixels·ratio) and the width √(pixels/ratio) are to fit
+    low = np.log(np.maximum(aspect[0], pixels / width**2))
+    high = np.log(np.minimum(aspect[1], height**2 / pixels))
+    ratio = np.exp(low + (high - low) * rng.random(count))
+    tall = np.sqrt(pixels * ratio).round().clip(1, height).astype(np.int32)
+    wide = np.sqrt(pixels / ratio).round().clip(1, width).astype(np.int32)
+    top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
+    return np.stack([top, top + tall, left, left + wide], axis=1).astype(np.int32)
+
+
 def box_bits(boxes: np.ndarray, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows (N, H, 1) and columns (N, 1, W·C) whose bits are all ones inside each image's box, else all zeros."""
     _, channels, height, width = images.shape
@@ -60,3 +82,59 @@ def paste(own: Tensor, other: Tensor, rows: Tensor, columns: Tensor, out: Tensor
     out &= rows
     out &= columns
     out ^= own
+
+
+def pick(images: Tensor, index: Tensor) -> Tensor:
+    """Copy the images at index (M,), channels_last."""
+    return images.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+
+
+def put(images: Tensor, index: Tensor, changed: Tensor) -> Tensor:
+    """Return new images (N, C, H, W) with the changed ones (M, C, H, W) at index (M,); float32 if either is."""
+    kind = torch.promote_types(images.dtype, changed.dtype)
+    whole = images.to(kind, memory_format=torch.channels_last, copy=True)
+    lines(whole).index_copy_(0, index, lines(changed.to(kind, memory_format=torch.channels_last)))
+    return whole
+
+
+def padded(images: Tensor, padding: int, border: Border) -> Tensor:
+    """Surround images (N, C, H, W) by zeros or their own reflection, the edge not repeated: (N, H + 2p, W + 2p, C)."""
+    count, channels, height, width = images.shape
+    shape = (count, height + 2 * padding, width + 2 * padding, channels)
+    if border == "zero":
+        whole = torch.zeros(shape, dtype=images.dtype, device=images.device)
+    else:
+        whole = torch.empty(shape, dtype=images.dtype, device=images.device)
+    inner = whole[:, padding : padding + height, padding : padding + width]
+    inner.copy_(images.permute(0, 2, 3, 1))
+    if border == "reflect":
+        for near in range(1, padding + 1):  # columns of the image, then whole rows
+            inner_rows = whole[:, padding : padding + height]
+            inner_rows[:, :, padding - near] = inner[:, :, near]
+            inner_rows[:, :, padding + width - 1 + near] = inner[:, :, width - 1 - near]
+        for near in range(1, padding + 1):
+            whole[:, padding - near] = whole[:, padding + near]
+            whole[:, padding + height - 1 + near] = whole[:, padding + height - 1 - near]
+    return whole
+
+
+def windows(whole: Tensor, down: np.ndarray, across: np.ndarray, size: Sequence[int]) -> Tensor:
+    """Cut a window of `size` (H, W) out of each of whole (N, tall, wide, C), at its own offsets (N,): (N, C, H, W).
+
+    On the host the images are seen as overlapping opaque elements of one row of a window each, so that a window is H
+    copies of W·C values instead of H·W·C copies of one; elsewhere it is one gather of pixels.
+    """
+    count, tall, wide, channels = whole.shape
+    height, width = size
+    first = (np.arange(count) * tall + down) * wide + across  # pixel of each window's corner
+    if whole.device.type == "cpu":
+        bytes_ = whole.view(torch.uint8).numpy().reshape(-1)
+        pixel = channels * whole.element_size()
+        rows = np.ndarray((bytes_.size - width * pixel + 1,), f"V{width * pixel}", buffer=bytes_, strides=(1,))
+        cut = rows[(first[:, None] + np.arange(height) * wide) * pixel]
+        found = torch.from_numpy(cut.view(np.uint8)).view(whole.dtype).view(count, height, width, channels)
+    else:
+        corner = torch.from_numpy(first).to(whole.device, non_blocking=True)
+        y, x = (torch.arange(extent, device=whole.device) for extent in size)
+        found = whole.view(-1, channels)[corner[:, None, None] + y[:, None] * wide + x]
+    return found.permute(0, 3, 1, 2)

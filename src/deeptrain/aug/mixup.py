@@ -18,6 +18,8 @@ class Mixup:
     the image is its own partner.
     """
 
+    mixes = True
+
     @checked
     def __init__(self, num_classes: int, *, alpha: Positive = 0.2, per_image: bool = False):
         self.num_classes, self.alpha, self.per_image = num_classes, alpha, per_image

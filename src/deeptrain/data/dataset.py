@@ -13,6 +13,7 @@ from deeptrain.schema import Range
 
 Loading = Literal["auto", "resident", "stream"]
 Share = Annotated[float, Range(above=0, below=1)]  # neither none nor all
+Whitening = Literal["pca", "zca"]
 Measure = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # indices -> mean and std of each channel
 
 
@@ -103,6 +104,8 @@ class Source(Protocol):
     mean: list[float] | None
     std: list[float] | None
     subtract_image_mean: bool
+    whiten: Whitening | None
+    whiten_eps: float
 
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
         """Return what training may see, decoded into the cache if it is not there yet."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, assemble, no_effect
+from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, Whitening, assemble, no_effect
 from deeptrain.data.split import stratified
 from deeptrain.data.store import Store, in_memory
 from deeptrain.schema import Fraction, Natural, Positive, checked
@@ -29,6 +29,8 @@ class Digits:
     mean: list[Fraction] | None = None
     std: list[Positive] | None = None
     subtract_image_mean: bool = False
+    whiten: Whitening | None = None
+    whiten_eps: Positive = 0.01
 
     name = "digits"
 

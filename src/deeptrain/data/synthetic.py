@@ -6,7 +6,7 @@ from typing import Annotated
 
 import numpy as np
 
-from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, assemble, no_effect
+from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, Whitening, assemble, no_effect
 from deeptrain.data.store import Store, in_memory
 from deeptrain.randomness import generator
 from deeptrain.schema import Count, Fraction, Natural, NonNegative, Positive, Range, checked
@@ -34,6 +34,8 @@ class Synthetic:
     mean: list[Fraction] | None = None
     std: list[Positive] | None = None
     subtract_image_mean: bool = False
+    whiten: Whitening | None = None
+    whiten_eps: Positive = 0.01
 
     name = "synthetic"
 

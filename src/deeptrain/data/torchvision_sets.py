@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deeptrain.data.cache import locked
-from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, assemble
+from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, Whitening, assemble
 from deeptrain.data.folders import missing
 from deeptrain.data.store import Store, in_cache, pieces
 from deeptrain.schema import Fraction, Natural, Positive, checked
@@ -83,6 +83,8 @@ class TorchvisionSet:
     mean: list[Fraction] | None = None
     std: list[Positive] | None = None
     subtract_image_mean: bool = False
+    whiten: Whitening | None = None
+    whiten_eps: Positive = 0.01
 
     def __post_init__(self):
         self.known = KNOWN[self.name]

@@ -1,0 +1,25 @@
+"""What augmentations draw on the host, and the way of such values to the device, without a wait."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+def checked_range(name: str, values: Sequence[float]) -> tuple[float, float]:
+    """Return the two ends of a range; ValueError "name=values: ..." if it has not two or they are in disorder."""
+    if len(values) != 2 or values[0] > values[1]:
+        written = ",".join(f"{value:g}" for value in values)
+        raise ValueError(f"{name}=[{written}]: must be [smallest,largest]")
+    return values[0], values[1]
+
+
+def uniform(rng: np.random.Generator, ends: tuple[float, float], count: int) -> np.ndarray:
+    """Draw count values evenly between two ends: float64 (count,)."""
+    return ends[0] + (ends[1] - ends[0]) * rng.random(count)
+
+
+def upload(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Send values to the device; floating-point ones become float32."""
+    values = values.astype(np.float32) if values.dtype == np.float64 else values
+    return torch.from_numpy(values).to(device, non_blocking=True)

@@ -1,0 +1,34 @@
+"""Flip: images are mirrored by the toss of a coin."""
+
+import numpy as np
+from torch import Tensor
+
+from deeptrain.aug.draws import upload
+from deeptrain.aug.lines import pick, put
+from deeptrain.schema import Fraction, checked
+
+
+class Flip:
+    """Mirror each image left to right with probability `horizontal`, and upside down with probability `vertical`.
+
+    The two coins of an image are independent. For what means something else when mirrored, such as digits, leave it.
+    """
+
+    @checked
+    def __init__(self, *, horizontal: Fraction = 0.5, vertical: Fraction = 0.0):
+        self.horizontal, self.vertical = horizontal, vertical
+
+    def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return images of the dtype that came, and the targets as they are."""
+        for dimension, coins in zip((3, 2), self._draw(len(images), rng), strict=True):
+            index = upload(np.flatnonzero(coins), images.device)
+            if len(index):
+                images = put(images, index, pick(images, index).flip(dimension))
+        return images, targets
+
+    def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
+        words = {(False, False): "", (True, False): "flipped", (False, True): "upside down", (True, True): "turned"}
+        return [words[bool(across), bool(down)] for across, down in self._draw(len(images), rng).T]
+
+    def _draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.random((2, count)) < [[self.horizontal], [self.vertical]]

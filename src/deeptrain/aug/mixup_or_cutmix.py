@@ -1,0 +1,39 @@
+"""Mixup or CutMix: every batch is blended or gets boxes pasted in, by the toss of a coin."""
+
+import numpy as np
+from torch import Tensor
+
+from deeptrain.aug.cutmix import CutMix
+from deeptrain.aug.mixup import Mixup
+from deeptrain.schema import Fraction, Positive, checked
+
+
+class MixupOrCutMix:
+    """Apply CutMix to a batch with probability `cutmix`, else Mixup; the two learn well in turns.
+
+    With the setting `probability`, that all augmentations have, below 1, the rest of the batches stay as they are.
+    """
+
+    mixes = True
+
+    @checked
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        cutmix: Fraction = 0.5,
+        mixup_alpha: Positive = 0.2,
+        cutmix_alpha: Positive = 1.0,
+        per_image: bool = False,
+    ):
+        self.share = cutmix
+        self.mixup = Mixup(num_classes, alpha=mixup_alpha, per_image=per_image)
+        self.cutmix = CutMix(num_classes, alpha=cutmix_alpha, per_image=per_image)
+
+    def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return new images, float32 from Mixup and as they came from CutMix, and probabilities (N, K)."""
+        mix = self.cutmix if rng.random() < self.share else self.mixup
+        return mix(images, targets, rng)
+
+    def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
+        return ["CutMix" if rng.random() < self.share else "Mixup"] * len(images)

@@ -1,0 +1,36 @@
+"""PCA jitter: the colour of every image is shifted the way colours vary in train."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deeptrain.aug.draws import upload
+from deeptrain.aug.lines import lines
+from deeptrain.schema import NonNegative, checked
+
+
+class PCAJitter:
+    """Add Σ α_k σ_k p_k to all pixels of an image, α_k ~ N(0, strength²) its own (Krizhevsky et al., 2012).
+
+    p_k and σ_k² are the principal components of train's pixels and the variances along them. The paper writes the
+    eigenvalue where its authors' code has the standard deviation σ_k, which alone gives a colour whatever the unit.
+    """
+
+    @checked
+    def __init__(self, covariance: Sequence[Sequence[float]], *, strength: NonNegative = 0.1):
+        variances, components = np.linalg.eigh(np.asarray(covariance, np.float64))
+        self.strength = strength
+        self.colours = np.sqrt(np.maximum(variances, 0))[:, None] * components.T  # (C, C), a row is σ_k p_k
+
+    def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return new images of the dtype that came, clamped to 0..255, and the targets as they are."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        shifts = rng.normal(0, self.strength, (len(images), len(self.colours))) @ self.colours  # (N, C)
+        if not images.is_floating_point():
+            shifts = shifts.round().clip(-255, 255).astype(np.int16)  # whole levels: half the bytes of float32
+        shift = upload(shifts, images.device).repeat(1, images.shape[3])[:, None]  # (N, 1, W·C)
+        moved = (lines(images) + shift).clamp_(0, 255).to(images.dtype)
+        count, channels, height, width = images.shape
+        return moved.view(count, height, width, channels).permute(0, 3, 1, 2), targets

@@ -1,0 +1,49 @@
+"""Random erasing: a rectangle of every image is hidden, of random area and shape."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deeptrain.aug.draws import checked_range
+from deeptrain.aug.lines import box_bits, draw_rectangles, lines, paste, repeated
+from deeptrain.schema import Fraction, Positive, checked
+
+AREA, ASPECT = [0.02, 0.4], [0.3, 3.3]  # the paper's
+
+
+class RandomErasing:
+    """Fill one rectangle inside every image with black, the data's mean or noise (Zhong et al., 2020).
+
+    Its share of the image's area is drawn evenly from `area`, its height over its width evenly in the logarithm from
+    the part of `aspect` with which it fits, its place evenly; sides are rounded to pixels.
+    """
+
+    @checked
+    def __init__(
+        self,
+        mean: Sequence[float],
+        *,
+        area: list[Fraction] = AREA,
+        aspect: list[Positive] = ASPECT,
+        fill: Literal["zero", "mean", "noise"] = "noise",
+    ):
+        self.area, self.aspect = checked_range("area", area), checked_range("aspect", aspect)
+        self.noise = fill == "noise"
+        self.fill = tuple(float(value) if fill == "mean" else 0.0 for value in mean)
+
+    def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return new images of the dtype that came, and the targets as they are."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        count, channels, height, width = images.shape
+        boxes = draw_rectangles(rng, count, (height, width), self.area, self.aspect)
+        if self.noise:
+            values = rng.integers(256, size=(count, height, width * channels), dtype=np.uint8)
+            fill = torch.from_numpy(values).to(images.device, non_blocking=True).to(images.dtype)
+        else:
+            fill = repeated(self.fill, width, images.dtype, images.device)
+        erased = torch.empty_like(images)
+        paste(lines(images), fill, *box_bits(boxes, images), out=lines(erased))
+        return erased, targets
