@@ -1,55 +1,181 @@
 """Checkpoints: plain types and tensors, written whole or not at all, read without running code from them."""
 
+import errno
 import hashlib
 import io
 import os
-import tempfile
+import pickletools  # only lists what a file would call; nothing is called
+import secrets
+import shutil
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 MARK = b"deeptrain-sha256"  # a checkpoint ends in this and the digest of all before; torch.load ignores what trails
+TAIL = len(MARK) + hashlib.sha256().digest_size
+UNFINISHED = ".unfinished"  # ends the name of a file that is being written
+LARGEST_INDEX = 64 * 2**20  # bytes of a checkpoint that are no tensor: names, shapes, settings
+TENSOR = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}  # besides storages, all that weights need
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically: until the new file is whole on the disk, the one before stays."""
-    buffer = io.BytesIO()
+def save(path: Path, state: dict[str, Any], *, keep: bool = False) -> None:
+    """Write a checkpoint atomically: until the new file is whole on the disk, the one before stays.
+
+    With `keep` the one before also stays afterwards, as last.previous.pt beside last.pt. State may hold dicts, lists,
+    tuples, numbers, text, None and dense tensors; `load` refuses anything else.
+    """
+    import torch
+
+    buffer = io.BytesIO()  # torch.save into the file itself would report a full disk as "unexpected pos"
     torch.save(state, buffer)
-    content = buffer.getvalue()
-    write_atomically(path, content + MARK + hashlib.sha256(content).digest())
+    content = buffer.getbuffer()
+    _write(path, [content, MARK + hashlib.sha256(content).digest()], keep=keep)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; ValueError when it is missing, damaged or holds anything but plain types and tensors."""
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; ValueError when it is missing, damaged or holds more than save would write.
+
+    What is not `torch.load`'s business is looked at first, since a stranger's file has a fitting checksum too: that
+    nothing in it is compressed or larger than the file, and that it calls for tensors alone.
+    """
+    import torch
+
     try:
-        content = path.read_bytes()
+        whole = _is_whole(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); is it the path of a checkpoint?") from error
-    end = len(MARK) + hashlib.sha256().digest_size
-    content, mark, digest = content[:-end], content[-end:][: len(MARK)], content[-end:][len(MARK) :]
-    if mark != MARK or hashlib.sha256(content).digest() != digest:
+    if not whole:
         raise ValueError(f"{path}: damaged or not a checkpoint of deeptrain (its checksum does not fit)")
     try:
-        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except Exception as error:
+        _check_archive(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        _check_content(state, path.stat().st_size)
+    except Exception as error:  # made to mislead, it can fail in any way
         raise ValueError(f"{path}: holds more than weights and plain values, so it is not opened") from error
+    return state
+
+
+def load_newest(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Read a checkpoint or, where it is damaged or missing, the one before it, with a line that says so."""
+    try:
+        return load(path), None
+    except ValueError as error:
+        before = previous(path)
+        if not before.is_file():
+            raise
+        try:
+            state = load(before)
+        except ValueError:
+            raise error from None
+        if path.is_file():  # set aside, or the next save would keep it in place of the good one
+            path.replace(path.with_name(f"{path.stem}.damaged{path.suffix}"))
+        return state, f"{error}; going on from the one before, {before.name}"
+
+
+def previous(path: Path) -> Path:
+    """Name the checkpoint that `save` keeps beside this one."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a killed process was writing; only for who holds the folder."""
+    for orphan in folder.glob(f".*{UNFINISHED}"):
+        orphan.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside, flush, rename, flush the folder: a reader finds the old content or the new, after a crash too."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file so that a reader finds the old content or the new, also after a crash."""
+    _write(path, [content])
+
+
+# --- writing ---
+
+
+def _write(path: Path, parts: Sequence[bytes | memoryview], *, keep: bool = False) -> None:
+    """Write beside, flush, rename, flush the folder. A failure leaves no trace; a full disk's says what is needed."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        with beside.open("xb") as file:
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        if keep:
+            _keep(path)
+        beside.replace(path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            space = f"{sum(map(len, parts)):,} bytes needed, {shutil.disk_usage(path.parent).free:,} free"
+            raise OSError(error.errno, f"{error.strerror} ({space})", str(path)) from error
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    with suppress(OSError):  # Windows opens no folders, some network disks cannot flush them
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _keep(path: Path) -> None:
+    """Give a file its second name, of the previous one; by a link, so that it never lacks its first."""
+    if not path.exists():  # the first of a run
+        return
+    spare = path.with_name(f".{path.name}{UNFINISHED}")
+    spare.unlink(missing_ok=True)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        spare.hardlink_to(path)
+    except OSError:  # a disk without links
+        path.replace(previous(path))
+        return
+    spare.replace(previous(path))
+    spare.unlink(missing_ok=True)  # where both names were the same file already, replace does nothing
+
+
+# --- reading ---
+
+
+def _is_whole(path: Path) -> bool:
+    """Say whether a file ends in the digest of the rest."""
+    digest, left = hashlib.sha256(), path.stat().st_size - TAIL
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, 2**20))):
+            digest.update(block)
+            left -= len(block)
+        return left == 0 and file.read() == MARK + digest.digest()
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError if a checkpoint could unfold to more than its size, or asks for anything but tensors."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        total = sum(entry.file_size for entry in entries)
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        index = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        if not stored or total > path.stat().st_size or len(index) != 1 or index[0].file_size > LARGEST_INDEX:
+            raise ValueError("not laid out like a checkpoint")
+        operations = [(code.name, str(value)) for code, value, _ in pickletools.genops(archive.read(index[0]))]
+    for name, value in operations:
+        plain = name == "GLOBAL" and (value in TENSOR or (value.startswith("torch ") and value.endswith("Storage")))
+        if name in ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX", "OBJ") and not plain:
+            raise ValueError(f"calls {value}")
+
+
+def _check_content(state: Any, size: int) -> None:
+    """Raise ValueError unless weights are a dict of tensors and no tensor claims to be larger than the file."""
+    import torch
+
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        raise ValueError("no weights")
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state["model"].items()):
+        raise ValueError("weights that are none")
+    waiting, seen = [state], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > size:
+            raise ValueError("a tensor larger than the file")
+        if isinstance(value, dict | list | tuple) and id(value) not in seen:  # one may hold itself
+            seen.add(id(value))
+            waiting += [*value.keys(), *value.values()] if isinstance(value, dict) else value

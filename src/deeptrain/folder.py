@@ -1,37 +1,61 @@
-"""The run folder: made for one run alone, told apart by name, found again."""
+"""The run folder: made for one run alone, told apart by name, found again, held by one process at a time."""
 
+import json
+import os
 import secrets
+import socket
+import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import IO, Any
 
 import yaml
 
+from deeptrain import checkpoint
 from deeptrain.config import Mistakes
 
+try:
+    import fcntl
+except ImportError:  # Windows: nobody is kept out
+    fcntl = None
+
 OUTPUTS = Path("outputs")
+LOCK = ".lock"
+LARGEST_TEXT = 64 * 2**20  # bytes of a text file that is read back from a run folder
+RUN_CODE = ("allow_targets", "--config-dir", "-cd")
+MOST_WORDS, LONGEST_WORD = 1000, 10_000
+
+_held: dict[Path, IO[str]] = {}  # the locks of this process, by folder
+
+
+# --- new ---
 
 
 def new_folder(named: str | None = None) -> Path:
-    """Make a run's folder, exclusively: two starts at one moment get two folders. Mistakes if `named` is in use."""
+    """Make a run's folder and hold it: two starts at one moment get two folders. Mistakes if `named` is in use."""
     if named is None:
         return _make_unique(OUTPUTS)
-    folder = Path(named).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Mistakes([f"dir={named}: is in use; name a new folder, or go on there with resume={named}"])
+    folder, key = Path(named).expanduser(), f"dir={named}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "checkpoints").mkdir()
-    except FileExistsError:
-        raise Mistakes([f"dir={named}: another run has just taken it; name a new folder"]) from None
+        if not _is_used(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            hold(folder, key)
+            if not _is_used(folder):
+                (folder / "checkpoints").mkdir()
+                return folder
+            _let_go(folder)
     except OSError as error:
-        raise Mistakes(
-            [f"dir={named}: cannot be made ({error.strerror}); name a folder that you may write to"]
-        ) from None
-    return folder
+        raise Mistakes([f"{key}: cannot be made ({error.strerror}); name a folder that you may write to"]) from None
+    raise Mistakes([f"{key}: is in use{_holder(folder)}; name a new folder, or go on there with resume={named}"])
 
 
 def new_sweep_folder() -> Path:
     return _make_unique(OUTPUTS / "sweeps", checkpoints=False)
+
+
+def _is_used(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir()))
 
 
 def _make_unique(base: Path, *, checkpoints: bool = True) -> Path:
@@ -44,8 +68,95 @@ def _make_unique(base: Path, *, checkpoints: bool = True) -> Path:
         except FileExistsError:
             continue
         if checkpoints:
+            hold(folder, "outputs")
             (folder / "checkpoints").mkdir()
         return folder
+
+
+# --- held ---
+
+
+def hold(folder: Path, key: str) -> None:
+    """Keep other processes out of a run's folder until `release`, or until this process ends, however it does.
+
+    Raises Mistakes that say who is in there. The lock is the system's own on a file in the folder (flock), so a kill
+    frees it. Without locks (Windows, some network disks) nobody is kept out; and whether machines that share a disk see
+    each other's locks is up to that disk.
+    """
+    folder = folder.resolve()
+    if folder in _held:
+        return
+    try:
+        file = _locked(folder / LOCK)
+    except BlockingIOError:
+        raise Mistakes([f"{key}: another run is in there{_holder(folder)}; wait for its end, or end it"]) from None
+    except OSError as error:
+        raise Mistakes([f"{key}: {folder} cannot be written to ({error.strerror})"]) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S}")
+    file.flush()
+    _held[folder] = file
+    for place in (folder, folder / "checkpoints"):
+        checkpoint.clear_unfinished(place)
+
+
+def release() -> None:
+    """Let other processes into the folders that this one holds."""
+    for folder in list(_held):
+        _let_go(folder)
+
+
+def _let_go(folder: Path) -> None:
+    file = _held.pop(folder.resolve())
+    (folder / LOCK).unlink(missing_ok=True)
+    file.close()
+
+
+def _locked(path: Path) -> IO[str]:
+    """Open and lock a file; BlockingIOError if another process has."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        except OSError:  # a disk without locks
+            return file
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()  # whoever held it has just removed it
+
+
+def _holder(folder: Path) -> str:
+    """Return what the lock of a folder says of who took it; nothing where there is no lock."""
+    for _ in range(20):
+        try:
+            with (folder / LOCK).open(encoding="utf-8", errors="replace") as file:
+                said = "".join(letter for letter in file.read(200) if letter.isprintable())
+        except OSError:
+            return ""
+        if said:
+            return f" ({said})"
+        time.sleep(0.05)  # who has just taken it is about to write
+    return ""
+
+
+def _forget() -> None:
+    """Close the locks in a forked process (one that reads images): living on, it would keep its killed parent's."""
+    while _held:
+        _held.popitem()[1].close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+# --- found again ---
 
 
 def find(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
@@ -54,28 +165,82 @@ def find(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
     Raises Mistakes that say what was expected.
     """
     given = Path(path).expanduser()
-    folder, checkpoint = given, given / "checkpoints" / ("best.pt" if best else "last.pt")
+    folder, state = given, given / "checkpoints" / ("best.pt" if best else "last.pt")
     if given.suffix == ".pt":
-        folder, checkpoint = given.parent.parent, given
+        folder, state = given.parent.parent, given
     if not given.exists():
         raise Mistakes(
             [f"{key}={path}: there is no such run; name its folder, for example {_newest() or 'outputs/...'}"]
         )
-    for needed in (folder / "overrides.yaml", checkpoint):
-        if not needed.is_file():
+    for needed in (folder / "overrides.yaml", state):
+        if not needed.is_file() and not (needed == state and checkpoint.previous(state).is_file()):
             raise Mistakes([f"{key}={path}: is no run to load ({needed.name} is missing); name the folder of a run"])
-    return folder, checkpoint
+    _check_own_files([folder, state.parent], f"{key}={path}")
+    return folder, state
 
 
-def saved_words(folder: Path) -> list[str]:
-    """Read back the words that a run was started with."""
+def _check_own_files(folders: list[Path], key: str) -> None:
+    """Refuse folders in which a file is a link: a stranger's could lead what is written there to anywhere."""
+    for entry in [entry for folder in folders for entry in os.scandir(folder)]:
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            raise Mistakes([f"{key}: {entry.path} is a link or no file; put the file itself there"])
+
+
+def saved_words(folder: Path, now: Sequence[str] = ()) -> list[str]:
+    """Read back the words that a run was started with, less those that reach beyond its folder.
+
+    The folder may be a stranger's. What could run any code (allow_targets, --config-dir) raises Mistakes unless it is
+    among the words given now; whether to fetch (data.download) and where to write (dir, and cache_dir unless it is a
+    cache already) is for those alone to say.
+    """
+    path = folder / "overrides.yaml"
     try:
-        words = yaml.safe_load((folder / "overrides.yaml").read_text("utf-8")) or []
-    except (OSError, yaml.YAMLError) as error:
-        raise Mistakes([f"{folder / 'overrides.yaml'}: cannot be read ({error})"]) from None
+        words = yaml.safe_load(_read_text(path)) or []
+    except (yaml.YAMLError, RecursionError) as error:
+        raise Mistakes([f"{path}: is no list of settings ({str(error).partition(chr(10))[0]})"]) from None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise Mistakes([f"{folder / 'overrides.yaml'}: is not a list of settings"])
-    return words
+        raise Mistakes([f"{path}: is not a list of settings"])
+    if len(words) > MOST_WORDS or any(len(word) > LONGEST_WORD or not word.isprintable() for word in words):
+        raise Mistakes([f"{path}: holds what no command line would; is it from a run of deeptrain?"])
+    typed = {_key(word) for word in now}
+    for word in words:
+        if _key(word) in RUN_CODE and _key(word) not in typed:
+            raise Mistakes([f"{path}: asks for {word}, by which it could run any code; if you trust it, add this word"])
+    return [word for word in words if _key(word) not in RUN_CODE and not _reaches_out(word)]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def _reaches_out(word: str) -> bool:
+    if _key(word) == "cache_dir":
+        return not any(Path(word.partition("=")[2]).expanduser().glob("*/entry.json"))
+    return _key(word) in ("data.download", "dir", "resume")
+
+
+def read_json(path: Path, kind: type, empty: Any) -> Any:
+    """Read what a run wrote as JSON; `empty` if there is no such file, Mistakes if it holds something else."""
+    if not path.is_file():
+        return empty
+    try:
+        content = json.loads(_read_text(path))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, kind):
+        raise Mistakes([f"{path}: is damaged; move it away"])
+    return content
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > LARGEST_TEXT:
+            raise Mistakes([f"{path}: is too large to be of a run of deeptrain"])
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise Mistakes([f"{path}: cannot be read ({error.strerror})"]) from None
+    except UnicodeDecodeError:
+        raise Mistakes([f"{path}: is no text"]) from None
 
 
 def _newest() -> Path | None:

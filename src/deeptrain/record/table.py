@@ -8,6 +8,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from deeptrain.checkpoint import write_atomically
 from deeptrain.record.growing import GrowingFile
 
 TIME_COLUMNS = ("seconds", "images_per_second")  # a resumed run repeats every column but these bit for bit
@@ -55,13 +56,8 @@ class MetricsTable:
 
     def _rewrite(self, rows: Sequence[Row]) -> None:
         """Replace the file by the header and these rows in one step: a kill leaves the old or the new one."""
-        new = self.path.with_name(self.path.name + ".new")
-        with new.open("wb") as file:
-            file.write((",".join(self.columns) + "\n").encode())
-            file.writelines(map(self._line, rows))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)
+        header = (",".join(self.columns) + "\n").encode()
+        write_atomically(self.path, b"".join([header, *map(self._line, rows)]))
 
     def _line(self, row: Mapping[str, Any]) -> bytes:
         if unknown := row.keys() - set(self.columns):
