@@ -1,16 +1,23 @@
 """From picture files to arrays of one size: fixed to evaluate and for small pictures, drawn anew for large ones."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deeptrain.data.folders import printable
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # PIL would also start Ghostscript for an x.png
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, a line a picture; what matters is raised
 
 
 @dataclass(frozen=True)
@@ -83,18 +90,33 @@ def look(files: Sequence[Path]) -> tuple[list[tuple[int, int]], bool]:
 
 
 def _decode(path: Path, channels: int, short_side: int, cut: Callable[[Any], Any]) -> np.ndarray:
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+
+    with opened(path) as image:
+        scale = short_side / min(image.size)
+        if scale <= 0.5:  # a large JPEG can be decoded at a half, a quarter or an eighth
+            image.draft(None, (int(image.width * scale), int(image.height * scale)))
+        array = np.asarray(cut(_convert(ImageOps.exif_transpose(image), channels)))
+    return array.reshape(*array.shape[:2], channels)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a picture, of an animation its first frame; all that goes wrong with it is a ValueError naming the file."""
+    from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            scale = short_side / min(image.size)
-            if scale <= 0.5:  # a large JPEG can be decoded at a half, a quarter or an eighth
-                image.draft(None, (int(image.width * scale), int(image.height * scale)))
-            array = np.asarray(cut(_convert(ImageOps.exif_transpose(image), channels)))
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ValueError(f"{printable(path)}: has more than {most:,} pixels; shrink or remove it") from error
+    except Image.UnidentifiedImageError as error:
+        kinds = f"none of {' '.join(kind.lower() for kind in FORMATS)}, or damaged"
+        raise ValueError(f"{printable(path)}: not a readable picture ({kinds}); repair or remove it") from error
     except Exception as error:  # a broken file can fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0].replace(f" {str(path)!r}", "")
-        raise ValueError(f"{path}: not a readable picture ({reason}); repair or remove it") from error
-    return array.reshape(*array.shape[:2], channels)
+        reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{printable(path)}: not a readable picture ({reason}); repair or remove it") from error
 
 
 def _convert(image: Any, channels: int) -> Any:
@@ -102,7 +124,7 @@ def _convert(image: Any, channels: int) -> Any:
     from PIL import Image
 
     if image.mode[0] in "IF":
-        deep = np.asarray(image).astype(np.float64)
+        deep = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
         top = deep.max(initial=0)
         full = 65535 if image.mode[0] == "I" and (top > 255 or ";16" in image.mode) else 255 if top > 1 else 1
         image = Image.fromarray((deep / full * 255).clip(0, 255).round().astype(np.uint8))
@@ -112,19 +134,12 @@ def _convert(image: Any, channels: int) -> Any:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable picture (unknown format or damaged); repair or remove it") from error
+    with opened(path) as image:
+        return image.size
 
 
 def _is_grey(path: Path) -> bool:
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with opened(path) as image:
         if image.mode in GREY_MODES:
             return True
     colours = _decode(path, 3, 64, lambda image: image.resize((64, 64)))

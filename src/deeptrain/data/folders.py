@@ -12,6 +12,11 @@ def missing(path: Path) -> str:
     return f"{state}; {deepest} does, and holds {contents(deepest)}"
 
 
+def printable(path: Path | str) -> str:
+    """Write a path into a line of text, whatever characters are in its name."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+
+
 def contents(folder: Path, most: int = 6) -> str:
     """List a few of the visible names in a folder."""
     try:
@@ -19,4 +24,4 @@ def contents(folder: Path, most: int = 6) -> str:
     except OSError as error:
         return f"what cannot be listed ({error.strerror})"
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more if names else "nothing"
+    return printable(", ".join(names[:most])) + more if names else "nothing"

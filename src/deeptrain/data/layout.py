@@ -1,6 +1,8 @@
 """What a folder of pictures means: which sub-folder plays which part, which classes there are, whose each file is."""
 
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from deeptrain.data.decode import EXTENSIONS
-from deeptrain.data.folders import contents, missing
+from deeptrain.data.folders import contents, missing, printable
 
 NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
+CLUTTER = ("thumbs.db", "desktop.ini")  # that Windows leaves; what begins with a dot is hidden anyway
 EXPECTED = "expected <class>/<picture>, or train/, val/ and test/ with class folders inside"
 
 
@@ -24,6 +27,7 @@ class Split:
     shown: str  # "train/"; nothing where the class folders lie bare
     names: list[str]
     labels: np.ndarray  # int64 (N,)
+    notes: list[str] = field(default_factory=list)  # what was left aside
 
     @cached_property
     def files(self) -> list[Path]:
@@ -37,7 +41,7 @@ class Split:
             try:
                 status = os.stat(f"{self.folder}/{name}")  # noqa: PTH116 - there may be a million
             except OSError as error:
-                raise ValueError(f"{self.folder / name}: cannot be read ({error.strerror})") from error
+                raise ValueError(f"{printable(self.folder / name)}: cannot be read ({error.strerror})") from error
             facts = f"{name}\0{status.st_size}\n".encode(errors="surrogateescape")
             plain.update(facts)
             timed.update(facts + b"%d" % status.st_mtime_ns)
@@ -66,7 +70,8 @@ def read_layout(root: Path) -> Layout:
     layout.splits = {part: _read_split(root, folder, table) for part, folder in splits.items()}
     if splits["train"] != root:
         aside = [folder for folder in folders if folder not in splits.values()]
-        layout.notes = [f"{folder} is no split with class folders, and is left alone" for folder in aside]
+        layout.notes = [f"{printable(folder)} is no split with class folders, and is left alone" for folder in aside]
+    layout.notes += [note for split in layout.splits.values() for note in split.notes]
     return layout
 
 
@@ -92,7 +97,7 @@ def _split_folders(folders: list[Path]) -> dict[str, Path]:
 
 def _classes(train: Path) -> list[str]:
     """Return the table of classes: the sorted names of the class folders in train."""
-    classes = sorted(folder.name for folder in _visible_folders(train))
+    classes = sorted(_class_folders(train))
     if not classes:
         raise ValueError(f"no class folders ({train} holds {contents(train)}); {EXPECTED}")
     if len(classes) == 1:
@@ -104,36 +109,73 @@ def _classes(train: Path) -> list[str]:
 
 def _read_split(root: Path, folder: Path, table: dict[str, int]) -> Split:
     """List the pictures of a split, classes matched by name."""
-    shown = "" if folder == root else f"{folder.name}/"
+    label = "" if folder == root else f"{folder.name}/"
     names: list[str] = []
     labels: list[int] = []
-    for class_folder in sorted(_visible_folders(folder), key=lambda path: path.name):
-        if class_folder.name not in table:
+    others: Counter[str] = Counter()
+    for name, class_folder in sorted(_class_folders(folder).items()):
+        if name not in table:
             known = ", ".join(list(table)[:6]) + (", ..." if len(table) > 6 else "")
-            raise ValueError(f"{shown}{class_folder.name} is no class of train ({known}); rename or remove it")
-        found = sorted(_pictures(class_folder, class_folder.name, ()))
+            raise ValueError(f"{label}{name} is no class of train ({known}); rename or remove it")
+        found = sorted(_pictures(class_folder, class_folder.name, set(), others))
         if not found:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
-            where = f"{shown}{class_folder.name} has no pictures"
-            raise ValueError(f"class folder {where} (it holds {contents(class_folder, 3)}; pictures end in {kinds})")
+            holds = f"it holds {contents(class_folder, 3)}; pictures end in {kinds}"
+            raise ValueError(f"class folder {label}{name} has no pictures ({holds}); put some there or remove it")
         names += found
-        labels += [table[class_folder.name]] * len(found)
-    return Split(folder, shown, names, np.array(labels, np.int64))
+        labels += [table[name]] * len(found)
+    return Split(folder, label, names, np.array(labels, np.int64), _left_aside(folder, label, others))
 
 
-def _pictures(folder: Path | str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
-    """Walk a class folder and yield its pictures' names; links are followed, but not back to where we came from."""
+def _class_folders(folder: Path) -> dict[str, Path]:
+    """Map class names to the folders of a split; ValueError if one could be taken for another.
+
+    Names are normalised, because macOS spells é in two letters: the same class may be written differently in val.
+    """
+    found: dict[str, Path] = {}
+    spelt: dict[str, Path] = {}
+    for path in _visible_folders(folder):
+        name = unicodedata.normalize("NFC", path.name)
+        if not name.isprintable():
+            raise ValueError(f"class folder {printable(path)}: its name has characters that cannot be shown; rename it")
+        if twin := spelt.get(name.casefold()):
+            raise ValueError(f"{twin} and {path.name} are spelt almost alike; make them one class, or rename one")
+        found[name] = spelt[name.casefold()] = path
+    return found
+
+
+def _pictures(folder: Path | str, prefix: str, seen: set[str], others: Counter[str]) -> Iterator[str]:
+    """Walk a class folder and yield its pictures' names, counting other files by their ending.
+
+    Links are followed, but no folder is walked twice.
+    """
     real = os.path.realpath(folder)
-    if real in above:
+    if real in seen:
         return
-    with os.scandir(folder) as found:
-        for item in found:
-            if item.name.startswith("."):
+    seen.add(real)
+    with os.scandir(folder) as items:
+        for item in sorted(items, key=lambda item: item.name):
+            if item.name.startswith(".") or item.name.lower() in CLUTTER:
                 continue
-            if item.name.lower().endswith(EXTENSIONS) and item.is_file():
+            target = Path(item.path) if item.is_symlink() else item  # a link may lead nowhere, or in a circle
+            if target.is_dir():
+                yield from _pictures(item.path, f"{prefix}/{item.name}", seen, others)
+            elif item.name.lower().endswith(EXTENSIONS) and target.is_file():
                 yield f"{prefix}/{item.name}"
-            elif item.is_dir():
-                yield from _pictures(item.path, f"{prefix}/{item.name}", (*above, real))
+            else:
+                others[Path(item.name).suffix.lower() or "without an ending"] += 1
+
+
+def _left_aside(folder: Path, label: str, others: Counter[str]) -> list[str]:
+    """Say what lies in a split and is not trained on."""
+    notes = []
+    loose = [path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.name[0] != "."]
+    if count := sum(path.is_file() for path in loose):
+        notes.append(f"pictures in {label or folder} beside the class folders are left alone ({count:,})")
+    if others:
+        kinds = printable(", ".join(f"{count:,} {ending}" for ending, count in others.most_common(4)))
+        notes.append(f"files in {label or folder} that are no pictures are left alone ({kinds})")
+    return notes
 
 
 def _listed(folders: Iterable[Path]) -> str:
