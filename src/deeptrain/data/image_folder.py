@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 import numpy as np
 
 from deeptrain.data.cache import entry
-from deeptrain.data.dataset import Dataset, Loading, Measure, Parts, Samples, Share, assemble, spread
+from deeptrain.data.dataset import Dataset, Loading, Measure, Parts, Samples, Share, Whitening, assemble, spread
 from deeptrain.data.decode import Decoder, decode_all, look
+from deeptrain.data.folders import printable
 from deeptrain.data.layout import Layout, Split, read_layout
 from deeptrain.data.store import Store, in_cache, in_memory
 from deeptrain.schema import Fraction, Natural, Positive, Range, checked
@@ -44,6 +45,8 @@ class ImageFolder:
     mean: list[Fraction] | None = None
     std: list[Positive] | None = None
     subtract_image_mean: bool = False
+    whiten: Whitening | None = None
+    whiten_eps: Positive = 0.01
 
     name = "image_folder"
 
@@ -52,7 +55,10 @@ class ImageFolder:
             raise ValueError("download=true: your own pictures cannot be fetched; put them into data.root")
         try:
             self.layout: Layout = read_layout(Path(self.root).expanduser())
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            at = printable(error.filename or self.root)
+            raise ValueError(f"root={self.root}: {at} cannot be read ({error.strerror}); make it readable") from error
+        except ValueError as error:
             raise ValueError(f"root={self.root}: {error}") from error
 
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
