@@ -136,7 +136,7 @@ def assemble(source: Source, classes: list[str], parts: Parts) -> Dataset:
     if parts.val is None:
         held = stratified(parts.train.labels, source.val_fraction, source.split_seed)
         if not len(held):
-            raise ValueError(f"val_fraction={source.val_fraction}: no class has two images, so none can be held out")
+            raise ValueError(f"val_fraction={source.val_fraction}: no class has two images to hold one out; add some")
         kept = np.delete(kept, held)
     train, val = parts.train.take(kept), parts.val or parts.train.take(held)
     mean, std = _normalisation(source, parts, kept)

@@ -117,7 +117,8 @@ def _read_split(root: Path, folder: Path, table: dict[str, int]) -> Split:
         if name not in table:
             known = ", ".join(list(table)[:6]) + (", ..." if len(table) > 6 else "")
             raise ValueError(f"{label}{name} is no class of train ({known}); rename or remove it")
-        found = sorted(_pictures(class_folder, class_folder.name, set(), others))
+        above = set(map(str, class_folder.resolve().parents))  # a link up there would bring in the other classes
+        found = sorted(_pictures(class_folder, class_folder.name, above, others))
         if not found:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
             holds = f"it holds {contents(class_folder, 3)}; pictures end in {kinds}"
