@@ -34,7 +34,7 @@ class Blur:
         weights /= 2 * weights.sum(1, keepdims=True) - weights[:, :1]  # the centre counts once, the others twice
         taps = upload(weights, images.device)[:, :, None, None].unbind(1)  # R + 1 times (N, 1, 1), from the centre on
         count, channels, height, width = images.shape
-        whole = padded(images.float(), self.radius, "reflect")
+        whole = padded(images, self.radius, "reflect").float()
         smooth = _weighted(whole.view(count, whole.shape[1], -1), taps, 1, 1)
         smooth = _weighted(smooth, taps, 2, channels)
         smooth = smooth if images.is_floating_point() else smooth.round_()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from deeptrain.aug.draws import upload
 from deeptrain.aug.gray import brightness
+from deeptrain.aug.lines import interleaved
 from deeptrain.schema import NonNegative, Range, checked
 
 Turn = Annotated[float, Range(minimum=0, maximum=0.5)]  # half a turn of the colour circle reaches every hue
@@ -41,7 +42,7 @@ class ColorJitter:
             if self.settings[name] == 0 or (images.shape[1] == 1 and name in ("saturation", "hue")):
                 continue
             planes = STEPS[name](planes, values, whole)
-        return planes.to(images.dtype, memory_format=torch.channels_last), targets
+        return interleaved(planes, images.dtype), targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
         drawn = {name: values for name, values in self._draw(len(images), rng).items() if self.settings[name]}

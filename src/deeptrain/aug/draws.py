@@ -1,5 +1,6 @@
 """What augmentations draw on the host, and the way of such values to the device, without a wait."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,13 @@ def checked_range(name: str, values: Sequence[float]) -> tuple[float, float]:
 def uniform(rng: np.random.Generator, ends: tuple[float, float], count: int) -> np.ndarray:
     """Draw count values evenly between two ends: float64 (count,)."""
     return ends[0] + (ends[1] - ends[0]) * rng.random(count)
+
+
+def random_bytes(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw numbers from 0 to 255, eight at a time: uint8 of the shape."""
+    count = math.prod(shape)
+    words = rng.integers(2**64 - 1, size=-(-count // 8), dtype=np.uint64, endpoint=True)
+    return words.astype("<u8", copy=False).view(np.uint8)[:count].reshape(shape)
 
 
 def upload(values: np.ndarray, device: torch.device) -> torch.Tensor:

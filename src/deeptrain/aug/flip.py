@@ -3,7 +3,6 @@
 import numpy as np
 from torch import Tensor
 
-from deeptrain.aug.draws import upload
 from deeptrain.aug.lines import pick, put
 from deeptrain.schema import Fraction, checked
 
@@ -21,9 +20,9 @@ class Flip:
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return images of the dtype that came, and the targets as they are."""
         for dimension, coins in zip((3, 2), self._draw(len(images), rng), strict=True):
-            index = upload(np.flatnonzero(coins), images.device)
-            if len(index):
-                images = put(images, index, pick(images, index).flip(dimension))
+            if coins.any():
+                chosen = np.flatnonzero(coins)
+                images = put(images, chosen, pick(images, chosen).flip(dimension))
         return images, targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:

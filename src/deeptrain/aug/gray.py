@@ -3,6 +3,8 @@
 import numpy as np
 from torch import Tensor
 
+from deeptrain.aug.lines import interleaved
+
 WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue in brightness (ITU-R BT.601), as torchvision rounds them
 
 
@@ -13,11 +15,11 @@ class Gray:
         """Return new images of the dtype that came, and the targets as they are; nothing is drawn."""
         if images.shape[1] == 1:
             return images, targets
-        gray = brightness(images).to(images.dtype)[..., None].expand(-1, -1, -1, 3).contiguous()
-        return gray.permute(0, 3, 1, 2), targets
+        gray = brightness(images.contiguous()).to(images.dtype)
+        return interleaved(gray[:, None].expand(-1, 3, -1, -1), images.dtype), targets
 
 
 def brightness(images: Tensor) -> Tensor:
-    """Return the brightness (N, H, W) of colour images (N, 3, H, W): float32, on their scale."""
+    """Return the brightness (N, H, W) of colour images (N, 3, H, W): float32, on their scale; quickest from planes."""
     red, green, blue = images.unbind(1)
     return red * WEIGHTS[0] + green * WEIGHTS[1] + blue * WEIGHTS[2]

@@ -84,17 +84,29 @@ def paste(own: Tensor, other: Tensor, rows: Tensor, columns: Tensor, out: Tensor
     out ^= own
 
 
-def pick(images: Tensor, index: Tensor) -> Tensor:
-    """Copy the images at index (M,), channels_last."""
+def pick(images: Tensor, chosen: np.ndarray) -> Tensor:
+    """Copy the images whose indices (M,) are chosen on the host: (M, C, H, W), channels_last."""
+    index = torch.from_numpy(chosen).to(images.device, non_blocking=True)
     return images.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
-def put(images: Tensor, index: Tensor, changed: Tensor) -> Tensor:
-    """Return new images (N, C, H, W) with the changed ones (M, C, H, W) at index (M,); float32 if either is."""
+def put(images: Tensor, chosen: np.ndarray, changed: Tensor) -> Tensor:
+    """Return new images (N, C, H, W) in which the chosen ones (M,) are the changed; float32 if either are."""
+    order = np.arange(len(images))
+    order[chosen] = len(images) + np.arange(len(chosen))
     kind = torch.promote_types(images.dtype, changed.dtype)
-    whole = images.to(kind, memory_format=torch.channels_last, copy=True)
-    lines(whole).index_copy_(0, index, lines(changed.to(kind, memory_format=torch.channels_last)))
-    return whole
+    both = [part.to(kind).permute(0, 2, 3, 1) for part in (images, changed)]
+    index = torch.from_numpy(order).to(images.device, non_blocking=True)
+    return torch.cat(both).index_select(0, index).permute(0, 3, 1, 2)
+
+
+def interleaved(planes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Store images (N, C, H, W), a plane a channel, as channels_last: twice as fast as torch's own way."""
+    count, channels, height, width = planes.shape
+    images = torch.empty((count, height, width, channels), dtype=dtype, device=planes.device)
+    for channel in range(channels):
+        images[..., channel] = planes[:, channel]
+    return images.permute(0, 3, 1, 2)
 
 
 def padded(images: Tensor, padding: int, border: Border) -> Tensor:

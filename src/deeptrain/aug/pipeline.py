@@ -50,23 +50,23 @@ class Applied:
         words = [""] * len(images)
         chosen = self.chosen(len(images), rng, progress)
         if len(chosen) and (describe := getattr(self.augmentation, "describe", None)):
-            index = torch.from_numpy(chosen).to(images.device)
-            for position, said in zip(chosen, describe(pick(images, index), targets[index], rng), strict=True):
+            some = targets[torch.from_numpy(chosen).to(targets.device)]
+            for position, said in zip(chosen, describe(pick(images, chosen), some, rng), strict=True):
                 words[position] = said
         return words
 
     def _to_some(
         self, images: Tensor, targets: Tensor, chosen: np.ndarray, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        index = torch.from_numpy(chosen).to(images.device, non_blocking=True)
+        index = torch.from_numpy(chosen).to(targets.device, non_blocking=True)
         some = targets.index_select(0, index)
-        changed, wanted = self.augmentation(pick(images, index), some, rng)
+        changed, wanted = self.augmentation(pick(images, chosen), some, rng)
         if wanted is not some:
             if wanted.dtype != targets.dtype or wanted.shape[1:] != targets.shape[1:]:
                 name = type(self.augmentation).__name__
                 raise ValueError(f"probability={self.probability}: {name} mixes targets, so it must have mixes = True")
             targets = targets.index_copy(0, index, wanted)
-        return put(images, index, changed), targets
+        return put(images, chosen, changed), targets
 
 
 class Pipeline:

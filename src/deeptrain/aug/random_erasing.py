@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.draws import checked_range
+from deeptrain.aug.draws import checked_range, random_bytes
 from deeptrain.aug.lines import box_bits, draw_rectangles, lines, paste, repeated
 from deeptrain.schema import Fraction, Positive, checked
 
@@ -40,7 +40,7 @@ class RandomErasing:
         count, channels, height, width = images.shape
         boxes = draw_rectangles(rng, count, (height, width), self.area, self.aspect)
         if self.noise:
-            values = rng.integers(256, size=(count, height, width * channels), dtype=np.uint8)
+            values = random_bytes(rng, (count, height, width * channels))
             fill = torch.from_numpy(values).to(images.device, non_blocking=True).to(images.dtype)
         else:
             fill = repeated(self.fill, width, images.dtype, images.device)

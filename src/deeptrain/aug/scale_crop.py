@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from deeptrain.aug.draws import checked_range, upload
-from deeptrain.aug.lines import draw_rectangles
+from deeptrain.aug.lines import draw_rectangles, interleaved
 from deeptrain.schema import Fraction, Positive, checked
 
 AREA, ASPECT = [0.08, 1.0], [0.75, 1.3333]  # the paper's
@@ -35,9 +35,10 @@ class ScaleCrop:
         grid = torch.stack(
             [across[:, None, :].expand(-1, size[0], -1), down[:, :, None].expand(-1, -1, size[1])], dim=3
         )
-        found = grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+        planes = images.to(torch.float32, memory_format=torch.contiguous_format)
+        found = grid_sample(planes, grid, padding_mode="border", align_corners=False)
         found = found if images.is_floating_point() else found.round_()
-        return found.to(images.dtype, memory_format=torch.channels_last), targets
+        return interleaved(found, images.dtype), targets
 
 
 def _positions(start: np.ndarray, end: np.ndarray, extent: int, device: torch.device) -> Tensor:
