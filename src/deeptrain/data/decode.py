@@ -96,7 +96,7 @@ def _decode(path: Path, channels: int, short_side: int, cut: Callable[[Any], Any
         scale = short_side / min(image.size)
         if scale <= 0.5:  # a large JPEG can be decoded at a half, a quarter or an eighth
             image.draft(None, (int(image.width * scale), int(image.height * scale)))
-        array = np.asarray(cut(_convert(ImageOps.exif_transpose(image), channels)))
+        array = np.asarray(cut(convert(ImageOps.exif_transpose(image), channels)))
     return array.reshape(*array.shape[:2], channels)
 
 
@@ -119,7 +119,7 @@ def opened(path: Path) -> Iterator[Any]:
         raise ValueError(f"{printable(path)}: not a readable picture ({reason}); repair or remove it") from error
 
 
-def _convert(image: Any, channels: int) -> Any:
+def convert(image: Any, channels: int) -> Any:
     """Turn any mode into 8-bit RGB or grey; PIL alone would clip 16 bits to white."""
     from PIL import Image
 
