@@ -8,9 +8,11 @@ USAGE = """\
 python scripts/evaluate.py RUN [split=test|val] [key=value ...]
 
 RUN is a run's folder (then its best weights are taken) or one of its checkpoints. Shows accuracy, top-5, a table of
-the classes; writes confusion-<split>.png and appends to evaluation.json. Settings such as data.root=DIR or device=cpu
-replace those that the run was trained with.
+the classes; writes confusion-<split>.png and appends to evaluation.json. Settings of the data and the machine, such as
+data.root=DIR or device=cpu, replace those that the run was trained with.
 """
+
+READ = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "precision", "workers")
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -18,7 +20,9 @@ def evaluate(arguments: list[str]) -> int:
     from deeptrain.config import Mistakes, compose_run
     from deeptrain.schema import choose
 
-    _, words, searchpath = split_flags(arguments)
+    flags, words = split_flags(arguments)
+    if "multirun" in flags:
+        raise Mistakes(["-m: one run is evaluated at a time"])
     if not words or words[0].startswith("split="):
         raise Mistakes([f"name the run first: {USAGE.splitlines()[0]}"])
     where, *words = words
@@ -27,7 +31,10 @@ def evaluate(arguments: list[str]) -> int:
         raise Mistakes([f"split={split}: {choose(split, ('test', 'val'))}"])
     at, state = folder.find(where, "run", best=True)
     changed = [word for word in words if not word.startswith("split=")]
-    run = compose_run([*folder.saved_words(at), *changed], searchpath)
+    run = compose_run([*folder.saved_words(at, changed), *changed])
+    unread = [word for word in changed if word.lstrip("+").partition("=")[0].partition(".")[0] not in READ]
+    if unread:
+        raise Mistakes(f"{word}: evaluating does not read it; it takes {', '.join(READ[1:])}" for word in unread)
 
     from deeptrain.after import evaluate as room
     from deeptrain.report.figures import draw_confusion

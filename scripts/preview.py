@@ -1,4 +1,4 @@
-"""Draw what a run would see and do: python scripts/preview.py data=cifar10 'aug=[cutout,cutmix]' schedule=cosine"""
+"""Draw what a run would see and do: python scripts/preview.py data=cifar10 'aug=[randaugment,cutmix]'"""
 
 import sys
 from pathlib import Path
@@ -6,28 +6,36 @@ from pathlib import Path
 from deeptrain.cli import guarded, split_flags
 
 USAGE = """\
-python scripts/preview.py [group=option ...] [key=value ...]
+python scripts/preview.py [group=option ...] [key=value ...] [--all]
 
-Takes the settings of train.py and trains nothing. Writes outputs/preview/batch.png, the first training batch as the
-network would see it with the (mixed) label under each image, and outputs/preview/schedule.png, the learning rate.
+Takes the settings of train.py and trains nothing. Writes outputs/preview/batch.png, images of the first training batch
+as they are and, below each, as the network would see it, with the (mixed) target and what was drawn for it, and
+outputs/preview/schedule.png, the learning rate. With --all also outputs/preview/shelf.png, every augmentation there is.
 """
 
 
 def preview(arguments: list[str]) -> int:
     from deeptrain import build
-    from deeptrain.config import compose_run
+    from deeptrain.config import Mistakes, compose_run
 
-    _, words, searchpath = split_flags(arguments)
-    run = compose_run(words, searchpath)
+    flags, words = split_flags([word for word in arguments if word != "--all"])
+    unread = [word for word in words if word.partition("=")[0] in ("dir", "resume")]
+    if unread or "multirun" in flags:
+        raise Mistakes(f"{word}: a preview does not read it; leave it out" for word in unread or ["-m"])
+    run = compose_run(words)
     build.rehearse(run)
-    from deeptrain.lab.preview import draw_batch, draw_rate
+    from deeptrain.lab.preview import draw_batch, draw_rate, draw_shelf
 
     folder = Path("outputs") / "preview"
     folder.mkdir(parents=True, exist_ok=True)
     draw_rate(run, folder / "schedule.png")
     print(folder / "schedule.png")
-    draw_batch(run, folder / "batch.png")
+    for sentence in draw_batch(run, folder / "batch.png"):
+        print(f"warning: {sentence}", file=sys.stderr)
     print(folder / "batch.png")
+    if "--all" in arguments:
+        draw_shelf(run, folder / "shelf.png")
+        print(folder / "shelf.png")
     return 0
 
 

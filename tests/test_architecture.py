@@ -16,17 +16,18 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "deeptrain"
 GROUND = -1
 FLOORS = {
-    GROUND: ("schema", "randomness"),
-    0: ("model", "aug", "data", "loss", "optimizer", "schedule", "metrics", "average"),
+    GROUND: ("schema", "randomness", "paths"),
+    0: ("model", "aug", "data", "loss", "penalty", "optimizer", "schedule", "metrics", "average"),
     1: ("runtime", "checkpoint", "record", "evaluation"),
     2: ("trainer",),
     3: ("config",),
-    4: ("build", "folder"),
+    4: ("combination", "build", "explain", "folder"),
     5: ("lab", "after", "report"),
     6: ("run", "sweep", "cli"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-RUNTIME = {"input_shape", "num_classes", "mean", "epochs", "parameters", "model"}  # passed by the builder, not by YAML
+# passed by the builder, not by YAML
+RUNTIME = {"input_shape", "num_classes", "class_counts", "mean", "covariance", "epochs", "parameters", "model"}
 FILES = sorted(SOURCE.rglob("*.py"))
 OPTIONS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.parent.name == "configs")
 PARTS = [path for path in OPTIONS if path.parent.name != "experiment"]
@@ -78,6 +79,10 @@ def test_yaml_binds_to_its_signature(path):
         module, _, name = target.rpartition(".")
         real = inspect.signature(getattr(import_module(module), name)).parameters
         read = read_signature(target)
+        if path.parent.name == "aug":
+            assert list(node)[-2:] == ["probability", "until"], "what every augmentation has comes last"
+            when = read_signature("deeptrain.aug.pipeline.Applied")
+            assert when and not any(problem(node.pop(name), when[name].annotation) for name in ("probability", "until"))
         assert read is not None, f"{target} cannot be read from its source"
         assert set(read) == set(real), "what is read without importing is what there is"
         assert set(node) | RUNTIME >= set(real), "every setting has a key, so that the command line knows it"
@@ -86,6 +91,8 @@ def test_yaml_binds_to_its_signature(path):
         for key, value in node.items():
             if not str(value).startswith("${"):
                 assert problem(value, read[key].annotation) is None, f"{key}={value}"
+                if (default := real[key].default) is not inspect.Parameter.empty and path.parent.name == "aug":
+                    assert value == default, f"{key}={value}: the signature has {default}"
 
 
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}={path.stem}")
@@ -113,18 +120,3 @@ def test_the_command_line_answers_without_torch():
         "assert codes == [0, 2, 2], codes; assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-
-
-def test_no_dangerous_calls():
-    """Nothing that runs code from a file: no pickle, eval, exec, unsafe yaml or torch loading, no shell."""
-    for path in [*FILES, *(ROOT / "scripts").glob("*.py"), ROOT / "train.py"]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            name = ast.unparse(node.func)
-            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert name not in ("eval", "exec", "yaml.load", "hydra.utils.instantiate", "instantiate"), path
-            assert not name.startswith(("pickle.", "marshal.")), path
-            assert keywords.get("shell") != "True", path
-            if name == "torch.load":
-                assert keywords.get("weights_only") == "True", path

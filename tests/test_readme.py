@@ -27,7 +27,7 @@ def test_commands_compose(command, tmp_path):
     words = shlex.split(command, comments=True)[2:]
     if words == ["--help"] or any(word.startswith(("resume=", "outputs/")) for word in words):
         return
-    flags, words, _ = split_flags(words)
+    flags, words = split_flags(words)
     if "multirun" in flags:
         assert len(compose_sweep(words)[0]) > 1
     else:

@@ -5,11 +5,14 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import numpy as np
+
+from deeptrain import combination
 from deeptrain.config import Mistakes, Run, part_nodes
 from deeptrain.randomness import key as random_key
 from deeptrain.schema import choose
@@ -17,7 +20,8 @@ from deeptrain.schema import choose
 if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from torch import nn
 
-    from deeptrain.aug.pipeline import Pipeline
+    from deeptrain.aug.pipeline import Applied, Pipeline
+    from deeptrain.aug.whitening import Whitening
     from deeptrain.data.dataset import Dataset
     from deeptrain.record.run import Record
     from deeptrain.runtime import Runtime
@@ -71,6 +75,7 @@ class Bench:
     runtime: "Runtime"
     pipeline: "Pipeline"
     machine: str = ""  # device, threads and precision, for the reader
+    warnings: list[str] = field(default_factory=list)  # a sentence for every setting that has no effect
 
     @property
     def batch_size(self) -> int:
@@ -82,19 +87,24 @@ class Bench:
         return min(available, 128, max(16, power))
 
 
-def rehearse(run: Run) -> None:
-    """Build what needs no torch, the data source and the schedule, so that their mistakes are told within a second."""
+def rehearse(run: Run) -> list[str]:
+    """Build what needs no torch, the data source and the schedule, so that their mistakes are told within a second.
+
+    Returns a sentence for every setting that will have no effect, as far as the settings alone can tell.
+    """
     mistakes = []
     for name, runtime in (("data", {}), ("schedule", {"epochs": run.spine.epochs})):
         try:
             part(name, run.parts[name], **runtime)
         except Mistakes as wrong:
             mistakes += wrong.lines
-    patience = run.spine.early_stop.patience
-    if patience is not None and patience >= run.spine.epochs:
-        mistakes.append(f"early_stop.patience={patience}: must be shorter than the run (epochs={run.spine.epochs})")
+    try:
+        warnings = combination.check(run)
+    except Mistakes as wrong:
+        raise Mistakes([*mistakes, *wrong.lines]) from None
     if mistakes:
         raise Mistakes(mistakes)
+    return warnings
 
 
 def bench(run: Run) -> Bench:
@@ -110,9 +120,10 @@ def bench(run: Run) -> Bench:
         raise Mistakes([str(error)]) from error
     source = part("data", run.parts["data"])
     dataset = opened(run, source.load)
-    facts = shape_facts(dataset)
-    augmentations = [part(key, node, **facts) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
+    nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
+    augmentations = [augmentation(key, node, run, dataset) for key, node in nodes]
     pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
+    pipeline.whitening = whitening(run, source, dataset, pipeline)
     precision = pick_precision(spine.precision, device)
     runtime = Runtime(device, precision, spine.compile)
     bench = Bench(run, source, dataset, runtime, pipeline)
@@ -120,7 +131,52 @@ def bench(run: Run) -> Bench:
     reason += f", {threads}" if device.type == "cpu" else ""
     reason += f", {precision} (auto)" if spine.precision == "auto" else ""
     bench.machine = reason
+    bench.warnings = combination.check(run, _known(bench))
     return bench
+
+
+def _known(bench: Bench) -> combination.Facts:
+    """Return what the data add to the settings when their combination is checked."""
+    counts = shape_facts(bench.dataset)["class_counts"]
+    return combination.Facts(bench.dataset.image_shape, counts, bench.batch_size, bench.runtime.device.type)
+
+
+def augmentation(key: str, node: Mapping[str, Any], run: Run, dataset: "Dataset") -> "Applied":
+    """Build an augmentation and how often and until when it is applied, unless its constructor takes that itself."""
+    from deeptrain.aug.pipeline import Applied
+    from deeptrain.data.measured import covariance
+
+    accepted, facts = inspect.signature(_locate(key, node["_target_"])).parameters, shape_facts(dataset)
+    if "covariance" in accepted:  # it takes a look at thousands of images
+        facts["covariance"] = opened(run, lambda cache_dir: covariance(dataset, cache_dir))
+    when = {name: node[name] for name in ("probability", "until") if name in node and name not in accepted}
+    own = {name: value for name, value in node.items() if name not in when}
+    return Applied(part(key, own, **facts), **when)
+
+
+def whitening(run: Run, source: Any, dataset: "Dataset", pipeline: "Pipeline") -> "Whitening | None":
+    """Compute the whitening of the pipeline's images from a spread of train; what takes long is kept in the cache."""
+    if source.whiten is None:
+        return None
+    import torch
+
+    from deeptrain.aug.whitening import LARGEST, QUICK, SEEN, Whitening
+    from deeptrain.data.measured import remembered, some_images
+
+    values = math.prod(dataset.image_shape)
+    if values > LARGEST:
+        reason = f"an image has {values:,} values, each computed from all; more than {LARGEST:,} are too many"
+        raise Mistakes([f"data.whiten={source.whiten}: {reason}: choose smaller images or data.whiten=null"])
+
+    def fit() -> list[Any]:
+        images = torch.from_numpy(some_images(dataset.train, SEEN)).permute(0, 3, 1, 2)
+        fitted = Whitening.fit(pipeline.evaluate(images), source.whiten, source.whiten_eps)
+        return [fitted.weight.numpy(), fitted.bias.numpy()]
+
+    normalisation = [pipeline.shift, pipeline.scale, source.subtract_image_mean]
+    what = {"whiten": [source.whiten, source.whiten_eps, SEEN], "normalisation": normalisation}
+    arrays = fit() if values <= QUICK else opened(run, lambda cache_dir: remembered(dataset, what, fit, cache_dir))
+    return Whitening(*map(torch.from_numpy, arrays))
 
 
 def opened(run: Run, load: Callable[[Path | None], T]) -> T:
@@ -137,6 +193,7 @@ def shape_facts(dataset: "Dataset") -> dict[str, Any]:
     return {
         "input_shape": dataset.image_shape,
         "num_classes": len(dataset.classes),
+        "class_counts": np.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist(),
         "mean": [float(value) for value in dataset.mean],
     }
 
@@ -148,17 +205,21 @@ def model(bench: Bench) -> "nn.Module":
     return bench.runtime.place(built)
 
 
-def train_loader(bench: Bench) -> "Loader":
-    """Make the loader of the training images, in random order and with the data set's own crop and flip."""
+def train_loader(bench: Bench, count: int | None = None) -> "Loader":
+    """Make the loader of the training images, in random order and with the data set's own crop and flip.
+
+    With a count it has so many of them only, evenly spread.
+    """
     from deeptrain.data.loader import make_loader
 
     spine, device = bench.run.spine, bench.runtime.device
+    samples = bench.dataset.train if count is None else bench.dataset.train.spread(count)
     size, workers = bench.batch_size, worker_count(spine.workers)
     try:
         return make_loader(
             bench.source,
-            bench.dataset.train,
-            batch_size=size,
+            samples,
+            batch_size=size if count is None else min(size, len(samples)),
             device=device,
             seed=spine.seed,
             workers=workers,
@@ -189,10 +250,9 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
 
     spine, parts = bench.run.spine, bench.run.parts
     batches = train_loader(bench)
-    if spine.accumulate > bench.batch_size:
-        raise Mistakes([f"accumulate={spine.accumulate}: must be at most batch_size={bench.batch_size}"])
     network = model(bench)
     clean = bench.dataset.train.spread(spine.validate.clean_images)
+    average = part("average", parts["average"], model=network) if parts["average"] else None
     return Trainer(
         network,
         part("optimizer", parts["optimizer"], parameters=parameter_groups(network)),
@@ -204,13 +264,17 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
         bench.runtime,
         record or Record(Screen(quiet=True)),
         clean_loader=eval_loader(bench.source, clean, bench.run, bench.runtime) if len(clean) else None,
-        average=part("average", parts["average"], model=network) if parts["average"] else None,
+        norm_loader=train_loader(bench, average.norm_images) if average is not None and average.norm_images else None,
+        penalty=part("penalty", parts["penalty"]) if parts["penalty"] else None,
+        average=average,
         seed=spine.seed,
         epochs=spine.epochs,
         limit_steps=spine.limit_steps,
         max_seconds=spine.max_seconds,
         accumulate=spine.accumulate,
         clip_norm=spine.clip_norm,
+        max_norm=spine.max_norm,
+        sam=spine.sam,
         monitor=spine.monitor,
         patience=spine.early_stop.patience,
         min_delta=spine.early_stop.min_delta,

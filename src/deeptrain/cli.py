@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs"
+from deeptrain.paths import CONFIGS
+
 HYDRA_FLAGS = ("-sc", "--shell-completion", "--cfg", "-c", "--info", "-i", "--hydra-help", "--version")
 
 USAGE = """\
@@ -17,6 +17,7 @@ python train.py -m key=value,value ...                   a sweep over all combin
 
   -h, --help         this page                    --config-dir DIR   further options of your own
   -m, --multirun     sweep                        --debug            show the full traceback of an error
+  explain=mixup      what a method does, what to expect of it, sensible values; explain= lists them all
 """
 
 EXAMPLES = """\
@@ -25,6 +26,7 @@ python train.py model=vgg 'aug=[cutout,mixup]' optimizer.lr=0.05 epochs=10
 python train.py data=image_folder data.root=pictures     pictures in folders named by class
 python train.py -m model=fcn,resnet aug=none,mixup seed=0,1,2
 python train.py resume=outputs/...                       go on; with epochs=60, train longer
+python train.py explain=label_smoothing                  what it does, what to expect, sensible values, the paper
 """
 
 
@@ -37,12 +39,14 @@ def train(arguments: list[str]) -> int:
         return _hand_to_hydra()
 
     def command() -> int:
+        flags, words = split_flags(arguments)
+        if "explain" in (word.partition("=")[0] for word in words):
+            return _explain(words)
         from deeptrain import run, sweep
 
-        flags, words, searchpath = split_flags(arguments)
-        if "multirun" in flags or sweep.is_declared(words, searchpath):
-            return sweep.sweep(words, searchpath)
-        return run.start(words, searchpath)
+        if "multirun" in flags or sweep.is_declared(words):
+            return sweep.sweep(words)
+        return run.start(words)
 
     return guarded(command, debug="--debug" in arguments)
 
@@ -76,9 +80,9 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
         return 1
 
 
-def split_flags(arguments: list[str]) -> tuple[set[str], list[str], tuple[str, ...]]:
-    """Separate our few flags, and the folders of --config-dir, from the words that Hydra composes."""
-    flags, words, searchpath = set(), [], []
+def split_flags(arguments: list[str]) -> tuple[set[str], list[str]]:
+    """Separate our few flags from the words that are composed; the folder of --config-dir is one of the words."""
+    flags, words = set(), []
     rest = iter(arguments)
     for word in rest:
         name, _, value = word.partition("=")
@@ -87,18 +91,21 @@ def split_flags(arguments: list[str]) -> tuple[set[str], list[str], tuple[str, .
         elif word == "--debug":
             flags.add("debug")
         elif name in ("--config-dir", "-cd"):
-            searchpath.append(_existing(value or next(rest, "")))
+            words.append(f"--config-dir={value or next(rest, '')}")
         else:
             words.append(word)
-    return flags, words, tuple(searchpath)
+    return flags, words
 
 
-def _existing(folder: str) -> str:
+def _explain(words: list[str]) -> int:
     from deeptrain.config import Mistakes
+    from deeptrain.explain import explain
 
-    if not folder or not Path(folder).is_dir():
-        raise Mistakes([f"--config-dir {folder}: is no folder; name the one that holds model/, aug/, ... of your own"])
-    return folder
+    names = [word.partition("=")[2] for word in words if word.partition("=")[0] == "explain"]
+    if len(names) < len(words):
+        raise Mistakes(["explain=: stands alone; leave out the other settings"])
+    print(explain(names))
+    return 0
 
 
 def help_page() -> str:
@@ -108,12 +115,13 @@ def help_page() -> str:
     text = (CONFIGS / "train.yaml").read_text("utf-8")
     defaults = dict(re.findall(r"^  - (\w+): (\w+)", text, flags=re.MULTILINE))
     for group in dict.fromkeys([*defaults, *sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())]):
-        files = sorted((CONFIGS / group).rglob("*.yaml"))
-        for index, file in enumerate(files):
-            option = str(file.relative_to(CONFIGS / group).with_suffix(""))
+        options = {file.stem: describe(file) for file in sorted((CONFIGS / group).glob("*.yaml"))}
+        for folder in sorted(path for path in (CONFIGS / group).iterdir() if path.is_dir()):
+            options[f"{folder.name}/..."] = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        for index, (option, what) in enumerate(options.items()):
             mark = "*" if defaults.get(group) == option else " "
             label = f"{group}=" if index == 0 else ""
-            lines.append(f"  {label:<11}{mark}{option:<16} {describe(file)}"[:width])
+            lines.append(f"  {label:<11}{mark}{option:<16} {what}"[:width])
     lines += ["", "Settings of every run"]
     for key, value, comment in re.findall(r"^(\w+): +(\S+) +# (.*)$", text, flags=re.MULTILINE):
         lines.append(f"  {f'{key}={value}':<28} {comment}"[:width])

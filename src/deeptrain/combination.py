@@ -1,14 +1,17 @@
 """Settings that cannot work together, or do nothing here: found before the first step, told in plain sentences."""
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from deeptrain.config import Mistakes, Run, Spine, written
 
 DIGITS = ("digits", "mnist", "kmnist", "svhn")  # mirrored, a 2 or a 5 is no digit any more
-FLAT = ("fcn",)  # models that do not care which pixels are neighbours
+MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
+TOP = 5
+QUICK = 2000  # steps in which a compiled network does not win back its compilation on a CPU
 
 
 @dataclass(frozen=True)
@@ -28,26 +31,39 @@ class Settings(dict):
         super().__init__(_flat(asdict(run.spine)) | _flat(run.parts) | run.choices)
         self.defaults = _flat(asdict(Spine()))
         self.augs = list(run.parts["aug"])
-        if facts is not None:
-            self |= asdict(facts)
-            images = sum(facts.class_counts)
-            self["images"], self["classes"], self["channels"] = images, len(facts.class_counts), facts.input_shape[0]
-            steps = self["epochs"] * max(1, images // facts.batch_size)
-            self["steps"] = min(steps, self["limit_steps"] or steps)
-        elif self["batch_size"] == "auto":
-            self["batch_size"] = None
+        if facts is None:
+            self["batch_size"] = None if self["batch_size"] == "auto" else self["batch_size"]
+            return
+        images = sum(facts.class_counts)
+        steps = max(1, images // facts.batch_size)
+        self |= asdict(facts)
+        self |= {"classes": len(facts.class_counts), "channels": facts.input_shape[0], "steps_per_epoch": steps}
+        self["side"] = min(facts.input_shape[1:])
+        self["steps"] = min(self["epochs"] * steps, self["limit_steps"] or math.inf)
 
     def __missing__(self, key: str) -> None:
         return None
 
     def above(self, key: str, limit: Any) -> bool:
-        """Tell whether both are there and the first is the larger; `limit` is a number or a key."""
+        """Tell whether a setting is larger than a number, or than another setting; not if one of them is not there."""
         value, limit = self[key], self[limit] if isinstance(limit, str) else limit
         return value is not None and limit is not None and value > limit
 
-    def set(self, key: str) -> bool:
+    def has_changed(self, key: str) -> bool:
         """Tell whether a setting of every run differs from its default."""
         return self[key] != self.defaults[key]
+
+    def smallest_piece(self) -> float:
+        """Return the fewest images that go through the network at once in training."""
+        if self["batch_size"] is None:
+            return math.inf
+        size = math.ceil(self["batch_size"] / self["accumulate"])
+        return self["batch_size"] % size or size
+
+    def last_average(self) -> float:
+        """Return the part of the run that is done when average=swa takes in weights for the last time."""
+        every = self["average.every_steps"] or self["steps_per_epoch"]
+        return self["steps"] // every * every / self["steps"]
 
 
 @dataclass(frozen=True)
@@ -60,18 +76,37 @@ class Check:
 
 ERRORS = (
     Check(
-        "early_stop.patience={early_stop.patience}: must be shorter than the run (epochs={epochs})",
-        lambda s: s["early_stop.patience"] is not None and s["early_stop.patience"] >= s["epochs"],
+        "sam={sam}: does not go with precision=fp16, whose gradients are scaled between its two passes; "
+        "write precision=bf16 or fp32",
+        lambda s: s["sam"] is not None and s["precision"] == "fp16",
+    ),
+    Check(
+        "early_stop.patience={early_stop.patience}: must be shorter than the run (epochs={epochs}, "
+        "validated every {validate.every_epochs})",
+        lambda s: (
+            s["early_stop.patience"] is not None
+            and s["validate.every_steps"] is None
+            and s["early_stop.patience"] >= s["epochs"] / s["validate.every_epochs"]
+        ),
     ),
     Check(
         "accumulate={accumulate}: must be at most batch_size={batch_size}",
         lambda s: s.above("accumulate", "batch_size"),
     ),
+    Check(
+        "model.norm=batch: cannot norm a single image of model=fcn (batch_size={batch_size}, accumulate={accumulate}); "
+        "take a larger batch, or model.norm=layer",
+        lambda s: s["model"] == "fcn" and s["model.norm"] == "batch" and s.smallest_piece() == 1,
+    ),
 )
 
 WARNINGS = (
     Check(
-        "data.flip=true mirrors digits, and a mirrored 2 is no 2: leave it out",
+        "model.norm=batch norms every image by itself where batch_size / accumulate is 1: take model.norm=group",
+        lambda s: s["model.norm"] == "batch" and s.smallest_piece() == 1,
+    ),
+    Check(
+        "data.flip=true mirrors digits, and a mirrored 2 is no 2: set data.flip=false",
         lambda s: s["data"] in DIGITS and s["data.flip"],
     ),
     Check(
@@ -79,21 +114,81 @@ WARNINGS = (
         lambda s: s["data"] in DIGITS and "flip" in s.augs,
     ),
     Check(
-        "aug=flip has no effect: data={data} mirrors half of the images already; leave it out or set data.flip=false",
-        lambda s: s["data.flip"] and "flip" in s.augs,
+        "aug=flip mirrors again what data={data} has mirrored: set data.flip=false, or leave it out",
+        lambda s: s["data"] not in DIGITS and s["data.flip"] and "flip" in s.augs,
+    ),
+    Check(
+        "aug=crop shifts again what data.crop_padding={data.crop_padding} has shifted: set that to 0, or leave it out",
+        lambda s: s.above("data.crop_padding", 0) and "crop" in s.augs,
+    ),
+    Check(
+        "aug.crop.padding={aug.crop.padding} shifts these images by more than a quarter of their {side} pixels: "
+        "an eighth is usual",
+        lambda s: s["side"] and s.above("aug.crop.padding", s["side"] / 4),
+    ),
+    Check(
+        "aug=gray has no effect: these images are grey",
+        lambda s: s["channels"] == 1 and "gray" in s.augs,
+    ),
+    Check(
+        "aug.color_jitter.saturation={aug.color_jitter.saturation} has no effect: these images are grey",
+        lambda s: s["channels"] == 1 and s.above("aug.color_jitter.saturation", 0),
+    ),
+    Check(
+        "aug.color_jitter.hue={aug.color_jitter.hue} has no effect: these images are grey",
+        lambda s: s["channels"] == 1 and s.above("aug.color_jitter.hue", 0),
+    ),
+    Check(
+        "one of RandAugment's operations, Color, has no effect: these images are grey",
+        lambda s: s["channels"] == 1 and {"randaugment", "trivial_augment"} & set(s.augs),
+    ),
+    Check(
+        "model.drop_connect={model.drop_connect} and model.dropout={model.dropout} act on the same layers: "
+        "set one of them to 0",
+        lambda s: s.above("model.drop_connect", 0) and s.above("model.dropout", 0),
+    ),
+    Check(
+        "model.stochastic_depth_mode=sample has no effect while model.stochastic_depth=0",
+        lambda s: s["model.stochastic_depth_mode"] == "sample" and s["model.stochastic_depth"] == 0,
+    ),
+    Check(
+        "penalty={penalty} has no effect: penalty.strength=0",
+        lambda s: s["penalty.strength"] == 0,
+    ),
+    Check(
+        "penalty={penalty} and optimizer.weight_decay={optimizer.weight_decay} both shrink the weights: "
+        "set one of them to 0",
+        lambda s: (
+            s["penalty"] in ("l2", "elastic")
+            and s.above("penalty.strength", 0)
+            and s.above("optimizer.weight_decay", 0)
+        ),
+    ),
+    Check(
+        "loss.class_weights=auto has no effect: all classes have equally many training images",
+        lambda s: s["loss.class_weights"] == "auto" and s["class_counts"] and len(set(s["class_counts"])) == 1,
+    ),
+    Check(
+        "average=swa averages nothing: it starts at {average.start} of the run, after the last weights are taken in",
+        lambda s: s["average"] == "swa" and s["steps"] and s.last_average() < s["average.start"],
+    ),
+    Check(
+        "data.whiten=pca turns images into components without neighbours, which model={model} looks for: "
+        "take data.whiten=zca, or model=fcn",
+        lambda s: s["data.whiten"] == "pca" and s["model"] != "fcn",
     ),
     Check(
         "early_stop.min_delta={early_stop.min_delta} has no effect without early_stop.patience",
         lambda s: s["early_stop.min_delta"] and s["early_stop.patience"] is None,
     ),
     Check(
-        "monitor=top5/val is always 100 % with {classes} classes: the first validation stays the best; "
+        "monitor=top5/val is always 1 with {classes} classes, so that the first validation stays the best: "
         "take monitor=accuracy/val",
-        lambda s: s["monitor"] == "top5/val" and s["classes"] is not None and s["classes"] <= 5,
+        lambda s: s["monitor"] == "top5/val" and s["classes"] and s["classes"] <= TOP,
     ),
     Check(
-        "validate.every_epochs={validate.every_epochs} is longer than the run (epochs={epochs}): "
-        "it is validated at the end only",
+        "validate.every_epochs={validate.every_epochs} is longer than the run (epochs={epochs}), "
+        "which is validated at its end only",
         lambda s: s.above("validate.every_epochs", "epochs"),
     ),
     Check(
@@ -101,8 +196,12 @@ WARNINGS = (
         lambda s: s.above("validate.every_steps", "steps"),
     ),
     Check(
-        "log.every_steps={log.every_steps} has no effect: the run has {steps} steps, and validations log as well",
-        lambda s: s.set("log.every_steps") and s.above("log.every_steps", "steps"),
+        "log.every_steps={log.every_steps} has no effect: the run has {steps} steps",
+        lambda s: s.has_changed("log.every_steps") and s.above("log.every_steps", "steps"),
+    ),
+    Check(
+        "compile=true takes a minute before the first step, which {steps} steps on a CPU seldom win back",
+        lambda s: s["compile"] and s["device"] == "cpu" and s.above("steps", 0) and s["steps"] < QUICK,
     ),
 )
 
@@ -115,7 +214,17 @@ def check(run: Run, facts: Facts | None = None) -> list[str]:
     settings = Settings(run, facts)
     if wrong := [_said(check, settings) for check in ERRORS if check.when(settings)]:
         raise Mistakes(wrong)
-    return [_said(check, settings) for check in WARNINGS if check.when(settings)]
+    return [*(_said(check, settings) for check in WARNINGS if check.when(settings)), *_idle_augs(settings)]
+
+
+def _idle_augs(settings: Settings) -> Iterator[str]:
+    """Say which augmentations are never applied, and which find no other image to mix with."""
+    for name in settings.augs:
+        for key in ("probability", "until"):
+            if settings[f"aug.{name}.{key}"] == 0:
+                yield f"aug={name} has no effect: aug.{name}.{key}=0"
+        if name in MIXING and settings["batch_size"] == 1:
+            yield f"aug={name} has no effect: batch_size=1 leaves no other image to mix with"
 
 
 def _said(check: Check, settings: Settings) -> str:

@@ -4,6 +4,7 @@ Nothing here imports torch: a wrong setting is answered within a second, and bef
 """
 
 import functools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -15,17 +16,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from deeptrain.schema import Count, Natural, NonNegative, Positive, choose, nearest, problem, read_signature
+from deeptrain.paths import CONFIGS
+from deeptrain.schema import Count, Natural, NonNegative, Parameter, Positive, choose, nearest, problem, read_signature
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs"
+FOLDER = "--config-dir="
 ALLOWED_TARGETS = ("deeptrain", "torch.optim", "torch.nn", "torchvision.models", "timm")
 MISSING = object()
 ALIASES = {"learning_rate": "lr", "bs": "batch_size", "batchsize": "batch_size", "wd": "weight_decay", "gpu": "device"}
 PATHS = ("dir", "resume", "cache_dir", "data.root")  # their values are taken as they are, commas and all
-PARTS = ("data", "model", "loss", "optimizer", "schedule", "average")  # and aug, of which there may be several
+PARTS = ("data", "model", "loss", "penalty", "optimizer", "schedule", "average")  # and aug, of which there may be many
 
 Device = Literal[
     "auto", "cpu", "cuda", "mps", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7"
@@ -65,6 +66,8 @@ class Spine:
     workers: Natural | Literal["auto"] = "auto"
     accumulate: Count = 1
     clip_norm: Positive | None = None
+    max_norm: Positive | None = None
+    sam: Positive | None = None
     limit_steps: Count | None = None
     max_seconds: Positive | None = None
     dir: str | None = None
@@ -105,9 +108,10 @@ class Mistakes(ValueError):
 # --- composing -------------------------------------------------------------------------------------------------------
 
 
-def compose_run(words: list[str], searchpath: tuple[str, ...] = ()) -> Run:
+def compose_run(words: list[str]) -> Run:
     """Compose and check one run; raise Mistakes with every mistake of the command at once."""
     mistakes: list[str] = []
+    words, searchpath = _split_folders(words)
     overrides = _parse(words, mistakes)
     for override in overrides:
         if override.is_sweep_override():
@@ -115,12 +119,13 @@ def compose_run(words: list[str], searchpath: tuple[str, ...] = ()) -> Run:
     return _compose_checked([o for o in overrides if not o.is_sweep_override()], mistakes, searchpath)
 
 
-def compose_sweep(words: list[str], searchpath: tuple[str, ...] = ()) -> tuple[list[list[str]], list[str]]:
+def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
     """Expand a sweep into the words of each of its runs, every one checked, and the keys that are swept.
 
     A list of values (`seed=0,1`), `choice(...)` and `range(...)` make an axis; so do a file's `hydra.sweeper.params`.
     """
     mistakes: list[str] = []
+    words, searchpath = _split_folders(words)
     overrides = _parse(words, mistakes)
     typed = {override.key_or_group for override in overrides}
     plain = [override for override in overrides if not override.is_sweep_override()]
@@ -148,12 +153,28 @@ def compose_sweep(words: list[str], searchpath: tuple[str, ...] = ()) -> tuple[l
             mistakes += wrong.lines
     if mistakes:
         raise Mistakes(mistakes)
-    return axes, [override.key_or_group for override in overrides if override.is_sweep_override()]
+    keys = [override.key_or_group for override in overrides if override.is_sweep_override()]
+    return [[*(f"{FOLDER}{folder}" for folder in searchpath), *job] for job in axes], keys
 
 
-def sweeps_by_itself(words: list[str], searchpath: tuple[str, ...] = ()) -> bool:
+def sweeps_by_itself(words: list[str]) -> bool:
     """Tell whether a file among the words sets hydra.mode to MULTIRUN."""
+    words, searchpath = _split_folders(words)
     return str(_hydra_setting(words, "hydra.mode", searchpath)).endswith("MULTIRUN")
+
+
+def _split_folders(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Separate the folders of --config-dir=FOLDER, which come before ours, from the words that Hydra composes.
+
+    They are made absolute, since a run remembers them among its words and may be resumed from elsewhere.
+    """
+    folders = [word.removeprefix(FOLDER) for word in words if word.startswith(FOLDER)]
+    if wrong := [folder for folder in folders if not folder or not Path(folder).is_dir()]:
+        raise Mistakes(
+            f"{FOLDER}{folder}: is no folder; name the one that holds model/, aug/, ... of your own" for folder in wrong
+        )
+    rest = [word for word in words if not word.startswith(FOLDER)]
+    return rest, tuple(dict.fromkeys(str(Path(folder).resolve()) for folder in folders))
 
 
 def _compose_checked(overrides: list[Override], mistakes: list[str], searchpath: tuple[str, ...]) -> Run:
@@ -173,6 +194,8 @@ def _compose_checked(overrides: list[Override], mistakes: list[str], searchpath:
     except (HydraException, OmegaConfBaseException) as error:
         raise Mistakes([*mistakes, _in_a_line(sound, error)]) from error
     run = _checked_run(config, words, mistakes)
+    if run is not None:
+        run.overrides[:0] = [f"{FOLDER}{folder}" for folder in searchpath]
     if mistakes or run is None:
         raise Mistakes(mistakes)
     return run
@@ -187,6 +210,20 @@ def _tree(words: tuple[str, ...], searchpath: tuple[str, ...]) -> tuple[DictConf
     return tree, _flatten(tree)
 
 
+def _in_plain_words(error: OmegaConfBaseException) -> str:
+    """Say what a ${reference} or a missing value lacks; `???` in a file stands for what must be given."""
+    text = str(error).splitlines()[0]
+    key, missing = error.full_key or "config", re.search(r"Interpolation key '(.*)' not found", text)
+    variable = re.search(r"Environment variable '(.*)' not found", text)
+    if missing:
+        return f"{key}: refers to {missing[1]}, which is no setting"
+    if variable:
+        return f"{key}: refers to the environment variable {variable[1]}, which is not set"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key}: must be given, write {key}=..."
+    return f"{key}: {text}"
+
+
 def _in_a_line(overrides: list[Override], error: Exception) -> str:
     """Make one line of a complaint that is Hydra's own."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -195,7 +232,7 @@ def _in_a_line(overrides: list[Override], error: Exception) -> str:
 
 def _hydra_compose(words: list[str], searchpath: tuple[str, ...]) -> DictConfig:
     GlobalHydra.instance().clear()
-    folders = ",".join(f"file://{Path(folder).resolve()}" for folder in searchpath)
+    folders = ",".join(f"'file://{folder}'" for folder in searchpath)
     extra = [f"hydra.searchpath=[{folders}]"] if searchpath else []
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=words + extra, return_hydra_config=True)
@@ -304,6 +341,10 @@ def _wrong_key(override: Override, tree: DictConfig, known: dict[str, Any]) -> s
     if key in _nodes(tree):
         inside = [name.removeprefix(f"{key}.") for name in known if name.startswith(f"{key}.")]
         return f"{word}: {key} has several settings; set one of them: {', '.join(f'{key}.{name}' for name in inside)}"
+    parent, _, index = key.rpartition(".")
+    if index.isdigit() and isinstance(known.get(parent), list):
+        whole = f"{parent}={written(known[parent])}"
+        return f"{word}: {parent} is a list, and is written as a whole, in quotes: '{whole}'"
     if owners := _owners(key):
         return f"{word}: a setting of {' or '.join(owners)}, which is not chosen here"
     return f"{word}: no such setting; {_suggest_key(key, word.partition('=')[2], tree, known)}"
@@ -374,21 +415,46 @@ def _checked_run(config: DictConfig, words: list[str], mistakes: list[str]) -> R
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        mistakes.append(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}")
+        mistakes.append(_in_plain_words(error))
         return None
     parts = {name: plain.pop(name, None) or {} for name in (*PARTS, "aug")}
     plain.pop("experiment", None)
     mistakes += _spine_problems(plain, Spine, "")
     allowed = ALLOWED_TARGETS + tuple(plain.get("allow_targets") or ())
+    chosen = {group: str(name) for group, name in hydra.runtime.choices.items()}
+    mistakes += _left_over(parts, chosen, {word.lstrip("+").partition("=")[0] for word in words})
     for key, node in part_nodes(parts):
         mistakes += _part_problems(key, node, allowed)
     if mistakes:
         return None
-    choices = {group: str(name) for group, name in hydra.runtime.choices.items() if group in parts}
+    choices = {group: name for group, name in chosen.items() if group in parts}
     choices["aug"] = "+".join(parts["aug"]) or "none"
     settings = _flatten(config)
     typed = [_bare(word) for word in words]
     return Run(_to_dataclass(plain, Spine), parts, typed, choices, OmegaConf.to_yaml(config), settings)
+
+
+def _left_over(parts: dict[str, dict[str, Any]], chosen: dict[str, str], typed: set[str]) -> Iterator[str]:
+    """Take out, and tell in a line a part, what an experiment sets of an option that another has replaced."""
+    if chosen.get("experiment", "None") == "None":
+        return
+    augs = [name for name, node in parts["aug"].items() if "_target_" in node]
+    for key, node in list(part_nodes(parts)):
+        group, _, aug = key.partition(".")
+        signature = read_signature(str(node.get("_target_"))) if "_target_" in node and not aug else {}
+        foreign = [name for name in node if signature is not None and name not in {"_target_", *signature}]
+        foreign = [f"{key}.{name}" for name in foreign if f"{key}.{name}" not in typed]
+        if not foreign or aug in augs:
+            continue
+        option = f"{group}=[{','.join(augs)}]" if aug else f"{group}={chosen[group]}"
+        yield (
+            f"experiment={chosen['experiment']}: sets {', '.join(foreign)}, which {option} does not have; "
+            f"leave out {option}, or the experiment"
+        )
+        for name in foreign:
+            del node[name.rpartition(".")[2]]
+        if aug:
+            del parts["aug"][aug]
 
 
 def part_nodes(parts: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -410,7 +476,7 @@ def _spine_problems(plain: dict[str, Any], schema: type, prefix: str) -> Iterato
         elif is_dataclass(hints[name]):
             yield from _spine_problems(value, hints[name], f"{key}.")  # pyright: ignore
         elif wrong := problem(value, hints[name]):
-            yield f"{key}={_written(value)}: {wrong}"
+            yield f"{key}={written(value)}: {wrong}"
 
 
 def _part_problems(key: str, node: Any, allowed: tuple[str, ...]) -> Iterator[str]:
@@ -423,14 +489,22 @@ def _part_problems(key: str, node: Any, allowed: tuple[str, ...]) -> Iterator[st
         yield f"{key}._target_={target}: outside {', '.join(allowed)}; if you trust it, add it to allow_targets"
         return
     signature = read_signature(target)
+    if signature is not None and key.startswith("aug."):
+        signature |= {name: parameter for name, parameter in _every_aug().items() if name not in signature}
     for name, value in node.items():
         if name == "_target_" or signature is None:
             continue
         if name not in signature:
             settings = [word for word, parameter in signature.items() if not parameter.required]
-            yield f"{key}.{name}={_written(value)}: {target.rpartition('.')[2]} has no {name}; {choose(name, settings)}"
+            yield f"{key}.{name}={written(value)}: {target.rpartition('.')[2]} has no {name}; {choose(name, settings)}"
         elif wrong := problem(value, signature[name].annotation):
-            yield f"{key}.{name}={_written(value)}: {wrong}"
+            yield f"{key}.{name}={written(value)}: {wrong}"
+
+
+def _every_aug() -> dict[str, Parameter]:
+    """Return the settings that every augmentation has, whatever its constructor takes."""
+    signature = read_signature("deeptrain.aug.pipeline.Applied") or {}
+    return {name: parameter for name, parameter in signature.items() if not parameter.required}
 
 
 def _to_dataclass(plain: dict[str, Any], schema: type) -> Any:
@@ -439,8 +513,8 @@ def _to_dataclass(plain: dict[str, Any], schema: type) -> Any:
     return schema(**{k: _to_dataclass(v, nested[k]) if k in nested else v for k, v in plain.items()})  # pyright: ignore
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """Write a value the way a command line does."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return "[" + ",".join(map(_written, value)) + "]" if isinstance(value, list | ListConfig) else str(value)
+    return "[" + ",".join(map(written, value)) + "]" if isinstance(value, list | ListConfig) else str(value)

@@ -28,29 +28,32 @@ if TYPE_CHECKING:
 EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": 130}
 
 
-def start(words: list[str], searchpath: tuple[str, ...] = ()) -> int:
+def start(words: list[str]) -> int:
     """Compose, check and train; return the exit code. Nothing is written before everything has been found good."""
-    run, folder_of_run, resumed = prepare(words, searchpath)
-    build.rehearse(run)
-    screen = Screen(sys.stdout)
-    _, code = train(run, screen, folder_of_run, resumed)
-    return code
+    try:
+        run, folder_of_run, resumed = prepare(words)
+        build.rehearse(run)
+        screen = Screen(sys.stdout)
+        _, code = train(run, screen, folder_of_run, resumed)
+        return code
+    finally:
+        folder.release()
 
 
-def prepare(words: list[str], searchpath: tuple[str, ...] = ()) -> tuple[Run, Path | None, Path | None]:
+def prepare(words: list[str]) -> tuple[Run, Path | None, Path | None]:
     """Compose a run; with resume=RUN from the words it was started with, then those given now.
 
     Returns the run, the folder and the checkpoint to go on from (None for a new run).
     """
     given = [word.partition("=")[2] for word in words if word.startswith("resume=")]
     if not given or given[-1] in ("", "null"):
-        return compose_run(words, searchpath), None, None
+        return compose_run(words), None, None
     if any(word.startswith("dir=") for word in words):
         raise Mistakes(["dir=: a resumed run goes on in its own folder; leave out dir"])
     at, state = folder.find(given[-1].strip("'"), "resume")
-    saved = [word for word in folder.saved_words(at) if not word.startswith("dir=")]
+    folder.hold(at, f"resume={given[-1]}")
     now = [word for word in words if not word.startswith("resume=")]
-    return compose_run([*saved, *now], searchpath), at, state
+    return compose_run([*folder.saved_words(at, now), *now]), at, state
 
 
 def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None = None) -> tuple[float | None, int]:
@@ -60,7 +63,7 @@ def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None
         bench = build.bench(run)
     trainer = build.trainer(bench, _about(bench))
     if resumed is not None:
-        _load(trainer, resumed)
+        _load(trainer, resumed, screen)
     at = at or folder.new_folder(run.spine.dir)
     try:
         _open_record(trainer, bench, screen, at)
@@ -69,6 +72,8 @@ def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None
             shutil.rmtree(at)
         raise
     screen.lines(_head(trainer, bench, at))
+    for sentence in bench.warnings:
+        screen.warn(sentence)
     status, reason = _fit(trainer, screen, at)
     trainer.record.close()
     result = _result(trainer, status, reason, perf_counter() - started)
@@ -148,15 +153,19 @@ def _about(bench: build.Bench) -> dict[str, Any]:
         "input_shape": list(dataset.image_shape),
         "mean": [float(value) for value in dataset.mean],
         "std": [float(value) for value in dataset.std],
+        "whitening": bench.pipeline.whitening and bench.pipeline.whitening.state_dict(),
     }
 
 
-def _load(trainer: "Trainer", path: Path) -> None:
+def _load(trainer: "Trainer", path: Path, screen: Screen) -> None:
     """Put a checkpoint's state into the trainer; Mistakes if it does not fit or there is nothing left to do."""
     from deeptrain import checkpoint
 
     try:
-        trainer.load_state_dict(checkpoint.load(path, trainer.runtime.device))
+        state, warning = checkpoint.load_newest(path)
+        if warning:
+            screen.warn(warning)
+        trainer.load_state_dict(state)
     except ValueError as error:
         raise Mistakes([f"resume={path}: {error}".replace(f"{path}: {path}", str(path))]) from error
     except RuntimeError as error:
@@ -168,7 +177,9 @@ def _load(trainer: "Trainer", path: Path) -> None:
 
 def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Path) -> None:
     """Start the run's files: its settings, its split, its first pictures, and what is written as it goes."""
-    from deeptrain.record.run import Record, metric_names
+    from deeptrain.lab.preview import training_samples
+    from deeptrain.record.picture import save
+    from deeptrain.record.run import Record
 
     run, step = bench.run, trainer.progress.step
     screen.open_log(at / "run.log")
@@ -176,33 +187,15 @@ def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Pat
     (at / "overrides.yaml").write_text(yaml.safe_dump(run.overrides, allow_unicode=True))
     _write_json(at / "split.json", bench.dataset.split)
     (at / "result.json").unlink(missing_ok=True)  # of the run that now goes on
-    metrics = metric_names(clean=trainer.clean_loader is not None, average=trainer.average is not None)
+    metrics = trainer.metric_names()
     trainer.record = Record(screen, at, metrics=metrics, first_step=step, tensorboard=run.spine.log.tensorboard)
-    picture = sample_picture(trainer, bench.dataset.classes)
-    picture_file(at / "samples.png", picture)
+    moment = trainer.progress.epoch, trainer.progress.step_in_epoch, trainer.fraction()
+    picture = training_samples(bench, trainer.train_loader, *moment)
+    save(at / "samples.png", picture)
     if trainer.record.board is not None:
         trainer.record.board.image("samples", picture, step)
         if step == 0:
             trainer.record.board.hparams(_hyperparameters(run))
-
-
-def sample_picture(trainer: "Trainer", classes: list[str], count: int = 32) -> Any:
-    """Draw the next training batch as the network sees it, the mixed label under each image; uint8 (H, W, 3)."""
-    from deeptrain.randomness import generator
-    from deeptrain.record.picture import grid, mixed_caption
-
-    progress = trainer.progress
-    moment = progress.epoch, progress.step_in_epoch
-    images, labels = next(iter(trainer.train_loader.epoch(*moment)))
-    images, targets = trainer.pipeline.augment(images, labels, generator(trainer.seed, "augment", *moment))
-    pixels = images[:count].float().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-    return grid(pixels, [mixed_caption(target, classes) for target in targets[:count].cpu().numpy()])
-
-
-def picture_file(path: Path, picture: Any) -> None:
-    from deeptrain.record.picture import save
-
-    save(path, picture)
 
 
 def _hyperparameters(run: Run) -> dict[str, Any]:
@@ -218,7 +211,8 @@ def _head(trainer: "Trainer", bench: build.Bench, at: Path) -> list[str]:
     count = sum(parameter.numel() for parameter in trainer.model.parameters())
     batch = f"{bench.batch_size} images a step, {len(trainer.train_loader)} steps an epoch"
     auto = " (auto: about 100 steps an epoch)" if run.spine.batch_size == "auto" else ""
-    recipe = ", ".join(f"{group} {choices[group]}" for group in ("aug", "optimizer", "schedule", "loss"))
+    groups = ("aug", "optimizer", "schedule", "loss", "penalty", "average")
+    recipe = ", ".join(f"{group} {choices[group]}" for group in groups if group == "aug" or choices[group] != "none")
     lines = [
         f"data       {bench.dataset.summary}",
         f"model      {choices['model']}, {count:,} parameters",
@@ -271,7 +265,7 @@ def _draw(trainer: "Trainer", bench: build.Bench, at: Path, result: dict[str, An
         return
     classes, words = bench.dataset.classes, bench.run.overrides
     draw_curves(rows, at / "curves.png", bench.run.title, best_epoch=trainer.progress.best_epoch)
-    trainer.model.load_state_dict(checkpoint.load(best, trainer.runtime.device)["model"])
+    trainer.model.load_state_dict(checkpoint.load(best)["model"])
     logits, labels = predict(trainer.model, trainer.val_loader.epoch(0), trainer.pipeline, trainer.runtime)
     matrix = confusion_matrix(logits.argmax(1), labels, len(classes)).numpy()
     draw_confusion(matrix, classes, at / "confusion.png")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from deeptrain import build, folder
-from deeptrain.config import ROOT, compose_run, compose_sweep, sweeps_by_itself
+from deeptrain.config import compose_run, compose_sweep, sweeps_by_itself
+from deeptrain.paths import ROOT
 
 REPEATS = "seed"  # runs that differ in nothing else are repeats of one setting
 
@@ -38,16 +39,15 @@ class Job:
         return " ".join(f"{key}={value}" for key, value in self.swept.items() if key != REPEATS) or "all"
 
 
-def is_declared(words: list[str], searchpath: tuple[str, ...]) -> bool:
+def is_declared(words: list[str]) -> bool:
     """Tell whether an experiment's file makes this command a sweep without -m (hydra.mode: MULTIRUN)."""
-    return any(word.startswith("experiment=") for word in words) and sweeps_by_itself(words, searchpath)
+    return any(word.startswith("experiment=") for word in words) and sweeps_by_itself(words)
 
 
-def sweep(words: list[str], searchpath: tuple[str, ...] = ()) -> int:
+def sweep(words: list[str]) -> int:
     """Check every run, then train one after the other; the exit code is 1 if any failed."""
-    all_words, keys = compose_sweep(words, searchpath)
-    for job_words in all_words:
-        build.rehearse(compose_run(job_words, searchpath))
+    all_words, keys = compose_sweep(words)
+    warnings = [sentence for job_words in all_words for sentence in build.rehearse(compose_run(job_words))]
     base = folder.new_sweep_folder()
     jobs = [_job(job_words, keys, base) for job_words in all_words]
     for index, job in enumerate(jobs):  # values that differ only in signs that a folder's name cannot have
@@ -55,9 +55,11 @@ def sweep(words: list[str], searchpath: tuple[str, ...] = ()) -> int:
             job.folder = job.folder.with_name(f"{job.folder.name}-{index}")
     width = max(len(job.name) for job in jobs)
     print(f"sweep   {len(jobs)} runs over {', '.join(keys) or 'nothing'}, a process each\nfolder  {base}", flush=True)
+    for sentence in dict.fromkeys(warnings):
+        print(f"warning: {sentence}", flush=True)
     try:
         for index, job in enumerate(jobs):
-            _run(job, searchpath)
+            _run(job)
             print(f"{index + 1:>3}/{len(jobs)}  {job.name:<{width}}  {_outcome(job)}", flush=True)
     finally:
         print("\n".join(summary(jobs, base)))
@@ -82,10 +84,9 @@ def folder_name(name: str) -> str:
     return safe if len(safe) <= 180 else f"{safe[:170]}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _run(job: Job, searchpath: tuple[str, ...]) -> None:
+def _run(job: Job) -> None:
     """Train in a process of its own, so that no run sees what another left behind in memory."""
-    flags = [part for path in searchpath for part in ("--config-dir", path)]
-    command = [sys.executable, str(ROOT / "train.py"), *flags, *job.words, f"dir={job.folder}"]
+    command = [sys.executable, str(ROOT / "train.py"), *job.words, f"dir={job.folder}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         _, said = process.communicate()
@@ -124,10 +125,12 @@ def summary(jobs: list[Job], base: Path) -> list[str]:
         mean, spread = mean_spread([result["best"] for result in results])
         gap, _ = mean_spread([train_val_gap(result["metrics"]) for result in results])
         seconds, _ = mean_spread([result["seconds"] for result in results])
+        step, _ = mean_spread([1000 * result["train_seconds"] / max(1, result["steps"]) for result in results])
         measured = f"{mean:.4f} ± {spread:.4f}" if len(repeats) > 1 else f"{mean:.4f}"
-        rows.append((sign * mean, [setting, f"{len(repeats)}", measured, f"{gap:+.4f}", f"{seconds:.0f}"]))
+        cells = [setting, f"{len(repeats)}", measured, f"{gap:+.4f}", f"{step:.3g}", f"{seconds:.0f}"]
+        rows.append((sign * mean, cells))
     best = min(finished, key=lambda job: sign * job.result["best"])  # pyright: ignore
-    table = [["setting", "runs", monitor, "gap", "seconds"], *(row for _, row in sorted(rows))]
+    table = [["setting", "runs", monitor, "gap", "ms/step", "seconds"], *(row for _, row in sorted(rows))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))

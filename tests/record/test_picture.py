@@ -22,7 +22,7 @@ def test_grid_shape_and_pixels(channels, side, enlarged):
 
 def test_small_pixels_stay_square():
     image = np.random.default_rng(0).integers(0, 200, (1, 4, 4, 3), np.uint8)
-    sheet = grid(image, [""], scale=10)
+    sheet = grid(image, [""], cell=40)
     assert np.array_equal(sheet[8:48, 8:48], np.kron(image[0], np.ones((10, 10, 1), np.uint8)))
 
 
@@ -71,3 +71,21 @@ def test_saved_picture_is_a_png_of_the_same_pixels(tmp_path):
     sheet = grid(np.zeros((1, 8, 8, 1), np.uint8), ["0"])
     save(tmp_path / "samples.png", sheet)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "samples.png")), sheet)
+
+
+def test_rows_are_as_high_as_their_captions_and_carry_titles():
+    images = np.zeros((4, 32, 32, 3), np.uint8)
+    plain = grid(images, [""] * 4, columns=2)
+    higher = grid(images, ["a\nb\nc", "", "", ""], columns=2)
+    assert higher.shape[0] == plain.shape[0] + 3 * 16
+    assert np.array_equal(higher[-104:], plain[-104:]), "the second row has not grown"
+    titled = grid(images, [""] * 4, columns=2, titles=["first", "second"])
+    assert titled.shape[0] == plain.shape[0] and titled.shape[1] > plain.shape[1]
+    assert (titled[:, : titled.shape[1] - plain.shape[1]] < 128).any()
+
+
+def test_every_part_of_a_caption_is_kept_where_parts_fit():
+    """ShearX 0.10 and Posterize 5 do not fit side by side under 96 pixels: they stand below each other."""
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    assert np.array_equal(grid(images, ["ShearX 0.10 · Posterize 5"]), grid(images, ["ShearX 0.10\nPosterize 5"]))
+    assert np.array_equal(grid(images, ["a · b"]), grid(images, ["a · b\n"])[:-16]), "short parts share a line"

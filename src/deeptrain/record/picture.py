@@ -1,7 +1,6 @@
 """Sheets of pictures with captions: what the network saw, and what it got wrong."""
 
 import io
-import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,28 +15,36 @@ FONT_SIZE = 12
 NEGLIGIBLE = 0.005  # a class with less of a mixed target is not named
 
 
-def grid(images: np.ndarray, captions: Sequence[str], columns: int = 8, scale: int | None = None) -> np.ndarray:
+def grid(
+    images: np.ndarray, captions: Sequence[str], columns: int = 8, cell: int = CELL, titles: Sequence[str] = ()
+) -> np.ndarray:
     """Set images, uint8 (N, H, W, C) with C 1 or 3, in rows with a caption under each; return uint8 (H, W, 3).
 
-    Small images are enlarged by a whole factor (`scale`, chosen for about 96 pixels when None) so that their pixels
-    stay visible. A caption may have several lines; where one is too wide all are broken at their " · ", then cut.
+    Small images are enlarged by a whole factor, to about `cell` pixels, so that their pixels stay visible. A caption
+    may have several lines; one that is too wide is broken at its " · ", then cut. `titles` stand in front of the rows.
     """
     from PIL import Image, ImageDraw
 
     font, line = _font(), FONT_SIZE + 4
-    width, height = _size(images.shape[2], images.shape[1], scale)
-    if any(font.getlength(text) > width for caption in captions for text in caption.split("\n")):
-        captions = [caption.replace(" · ", "\n") for caption in captions]
+    width, height = _size(images.shape[2], images.shape[1], cell)
     columns = min(columns, len(images))
-    step_x, step_y = width + MARGIN, height + MARGIN + line * max(caption.count("\n") + 1 for caption in captions)
-    size = MARGIN + columns * step_x, MARGIN + math.ceil(len(images) / columns) * step_y
-    sheet = Image.new("RGB", size, "white")
+    left = MARGIN + (round(max(map(font.getlength, titles))) + MARGIN if titles else 0)
+    texts = [_broken(caption, width, font) for caption in captions]
+    rows = [range(start, min(start + columns, len(images))) for start in range(0, len(images), columns)]
+    heights = [
+        height + MARGIN + line * max(len(texts[index]) if captions[index] else 0 for index in row) for row in rows
+    ]
+    sheet = Image.new("RGB", (left + columns * (width + MARGIN), MARGIN + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
-    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        x, y = MARGIN + index % columns * step_x, MARGIN + index // columns * step_y
-        sheet.paste(_resized(image, width, height), (x, y))
-        for number, text in enumerate(caption.split("\n")):
-            draw.text((x, y + height + 2 + number * line), _cut(text, width, font), fill="#202020", font=font)
+    for number, row in enumerate(rows):
+        y = MARGIN + sum(heights[:number])
+        if number < len(titles):
+            draw.text((MARGIN, y + (height - line) // 2), titles[number], fill="#202020", font=font)
+        for place, index in enumerate(row):
+            x = left + place * (width + MARGIN)
+            sheet.paste(_resized(images[index], width, height), (x, y))
+            for below, text in enumerate(texts[index]):
+                draw.text((x, y + height + 2 + below * line), text, fill="#202020", font=font)
     return np.array(sheet)
 
 
@@ -49,7 +56,7 @@ def mixed_caption(target: int | np.ndarray, classes: Sequence[str]) -> str:
     first, second = map(int, np.argsort(-np.append(shares, 0.0), kind="stable")[:2])
     if second == len(shares) or shares[second] < NEGLIGIBLE:
         return classes[first]
-    return f"{classes[first]} {shares[first]:.2g} · {classes[second]} {shares[second]:.2g}"
+    return " · ".join(f"{classes[index]} {round(float(shares[index]), 2):g}" for index in (first, second))
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -66,9 +73,9 @@ def save(path: Path, image: np.ndarray) -> None:
     Path(path).write_bytes(encode(image))
 
 
-def _size(width: int, height: int, scale: int | None) -> tuple[int, int]:
+def _size(width: int, height: int, cell: int) -> tuple[int, int]:
     side = max(width, height)
-    factor = scale or (LARGEST / side if side > LARGEST else max(1, round(CELL / side)))
+    factor = max(cell, LARGEST) / side if side > max(cell, LARGEST) else max(1, round(cell / side))
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
@@ -88,6 +95,20 @@ def _font() -> Any:
     home = Path(spec.origin).parent if spec and spec.origin else Path()
     path = home / "mpl-data/fonts/ttf/DejaVuSans.ttf"
     return ImageFont.truetype(path, FONT_SIZE) if path.is_file() else ImageFont.load_default(FONT_SIZE)
+
+
+def _broken(caption: str, width: int, font: Any) -> list[str]:
+    """Break a caption into lines that fit under its image, at the " · " between its parts."""
+    lines = []
+    for text in caption.split("\n"):
+        parts = text.split(" · ")
+        while parts:
+            count = len(parts)
+            while count > 1 and font.getlength(" · ".join(parts[:count])) > width:
+                count -= 1
+            lines.append(_cut(" · ".join(parts[:count]), width, font))
+            parts = parts[count:]
+    return lines
 
 
 def _cut(text: str, width: int, font: Any) -> str:

@@ -1,0 +1,136 @@
+"""What cannot work is refused, what is pointless is said in a sentence, and what is in order is met with silence."""
+
+import re
+
+import pytest
+
+from deeptrain import build
+from deeptrain.cli import train
+from deeptrain.combination import ERRORS, WARNINGS, Facts, check
+from deeptrain.config import Mistakes, compose_run, options
+
+GREY = Facts((1, 8, 8), [30, 40, 50, 60], 16, "cpu")
+COLOUR = Facts((3, 32, 32), [100] * 10, 100, "cpu")
+
+REFUSED = [
+    ("early_stop.patience=5 epochs=5", None, "early_stop.patience=5: must be shorter than the run (epochs=5,"),
+    ("early_stop.patience=2 epochs=9 validate.every_epochs=5", None, "validated every 5)"),
+    ("batch_size=4 accumulate=8", None, "accumulate=8: must be at most batch_size=4"),
+    ("accumulate=101", COLOUR, "accumulate=101: must be at most batch_size=100"),
+    ("model=fcn model.norm=batch batch_size=1", None, "cannot norm a single image"),
+    ("model=fcn model.norm=batch accumulate=100", COLOUR, "batch_size=100, accumulate=100"),
+    ("model=fcn model.norm=batch batch_size=5 accumulate=4", None, "cannot norm a single image"),
+    ("sam=0.05 precision=fp16", None, "sam=0.05: does not go with precision=fp16"),
+]
+
+POINTLESS = [
+    ("batch_size=1", None, "norms every image by itself"),
+    ("data=mnist data.flip=true", None, "mirrors digits"),
+    ("data=digits aug=flip", None, "aug=flip mirrors digits"),
+    ("data=cifar10 aug=flip", None, "aug=flip mirrors again what data=cifar10 has mirrored"),
+    ("data=cifar10 aug=crop", None, "data.crop_padding=4 has shifted"),
+    ("aug=crop data.crop_padding=0", GREY, "aug.crop.padding=4 shifts these images by more than a quarter of their 8"),
+    ("aug=gray", GREY, "aug=gray has no effect: these images are grey"),
+    ("aug=color_jitter", GREY, "aug.color_jitter.saturation=0.4 has no effect"),
+    ("aug=color_jitter aug.color_jitter.hue=0.1", GREY, "aug.color_jitter.hue=0.1 has no effect"),
+    ("aug=randaugment", GREY, "Color, has no effect"),
+    ("model=vgg model.drop_connect=0.5", None, "model.drop_connect=0.5 and model.dropout=0.5 act on the same layers"),
+    ("model.stochastic_depth_mode=sample", None, "has no effect while model.stochastic_depth=0"),
+    ("penalty=l1 penalty.strength=0", None, "penalty=l1 has no effect: penalty.strength=0"),
+    ("penalty=l2", None, "penalty=l2 and optimizer.weight_decay=0.05 both shrink the weights"),
+    ("loss.class_weights=auto", COLOUR, "all classes have equally many training images"),
+    ("average=swa epochs=2", COLOUR, None),
+    ("average=swa epochs=3 limit_steps=19", COLOUR, "average=swa averages nothing: it starts at 0.75 of the run"),
+    ("average=swa average.every_steps=15 epochs=2", COLOUR, None),
+    ("average=swa average.every_steps=14 epochs=2", COLOUR, "average=swa averages nothing"),
+    ("data.whiten=pca", None, "components without neighbours, which model=resnet looks for"),
+    ("early_stop.min_delta=0.1", None, "early_stop.min_delta=0.1 has no effect without early_stop.patience"),
+    ("monitor=top5/val", GREY, "monitor=top5/val is always 1 with 4 classes"),
+    ("validate.every_epochs=9 epochs=3", None, "validate.every_epochs=9 is longer than the run (epochs=3)"),
+    ("validate.every_steps=99 epochs=2", COLOUR, "validate.every_steps=99 has no effect: the run has 20 steps"),
+    ("log.every_steps=99 epochs=2", COLOUR, "log.every_steps=99 has no effect: the run has 20 steps"),
+    ("compile=true epochs=2", COLOUR, "20 steps on a CPU seldom win back"),
+    ("aug=mixup aug.mixup.probability=0", None, "aug=mixup has no effect: aug.mixup.probability=0"),
+    ("aug=cutout aug.cutout.until=0", None, "aug=cutout has no effect: aug.cutout.until=0"),
+    ("aug=cutmix batch_size=1 model=fcn", None, "aug=cutmix has no effect: batch_size=1"),
+]
+
+IN_ORDER = [
+    ("", GREY),
+    ("", COLOUR),
+    ("aug=crop data.crop_padding=0", COLOUR),
+    ("data=cifar10 aug=[mixup,cutout] loss.label_smoothing=0.1", COLOUR),
+    ("monitor=top5/val aug=color_jitter", COLOUR),
+    ("early_stop.patience=9 epochs=5 validate.every_steps=1", COLOUR),
+    ("early_stop.patience=9 epochs=10 early_stop.min_delta=0.1", COLOUR),
+    ("model=fcn batch_size=1", None),
+    ("data.whiten=pca model=fcn", COLOUR),
+    ("data.whiten=zca", COLOUR),
+    ("penalty=l2 optimizer.weight_decay=0", COLOUR),
+    ("model=vgg model.drop_connect=0.5 model.dropout=0", None),
+    ("loss.class_weights=auto", GREY),
+    ("compile=true", Facts((3, 32, 32), [5000] * 10, 128, "cpu")),
+    ("sam=0.05 max_norm=3 clip_norm=1 precision=bf16 accumulate=2", COLOUR),
+]
+
+
+@pytest.mark.parametrize(("words", "facts", "said"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_cannot_work_is_refused(words, facts, said):
+    with pytest.raises(Mistakes) as caught:
+        check(compose_run(words.split()), facts)
+    (line,) = caught.value.lines
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("words", "facts", "said"), POINTLESS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_what_is_pointless_is_said(words, facts, said):
+    sentences = check(compose_run(words.split()), facts)
+    assert not sentences if said is None else any(said in sentence for sentence in sentences)
+    assert all("{" not in sentence and "None" not in sentence for sentence in sentences)
+
+
+@pytest.mark.parametrize(("words", "facts"), IN_ORDER)
+def test_what_is_in_order_is_met_with_silence(words, facts):
+    assert check(compose_run(words.split()), facts) == []
+
+
+@pytest.mark.parametrize("group", ["data", "model", "loss", "optimizer", "schedule", "average"])
+def test_no_option_alone_is_pointless(group):
+    for name in options(group):
+        assert check(compose_run([f"{group}={name}"])) == []
+
+
+def test_every_check_has_a_case():
+    seen = []
+    for words, facts, _ in [*REFUSED, *POINTLESS]:
+        try:
+            seen += check(compose_run(words.split()), facts)
+        except Mistakes as wrong:
+            seen += wrong.lines
+    for each in (*ERRORS, *WARNINGS):
+        pattern = ".+".join(re.escape(part) for part in re.split(r"\{[\w.]+\}", each.says))
+        assert any(re.fullmatch(pattern, sentence) for sentence in seen), each.says
+
+
+def test_mistakes_of_all_kinds_are_told_at_once():
+    run = compose_run(["early_stop.patience=9", "epochs=2", "schedule.warmup=3", "batch_size=2", "accumulate=3"])
+    with pytest.raises(Mistakes) as caught:
+        build.rehearse(run)
+    assert len(caught.value.lines) == 3
+
+
+def test_warnings_are_shown_in_the_head(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["data=synthetic", "data.size=60", "model=fcn", "model.hidden=[8]", "epochs=1", "log.tensorboard=false"]
+    assert train([*small, "monitor=top5/val", "data.num_classes=3", "dir=run"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert "monitor=top5/val is always 1 with 3 classes" in line
+
+
+def test_a_sweep_says_each_sentence_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["data=synthetic", "data.size=60", "model=fcn", "model.hidden=[8]", "epochs=1", "log.tensorboard=false"]
+    assert train(["-m", *small, "early_stop.min_delta=0.1", "seed=0,1"]) == 0
+    assert capsys.readouterr().out.count("warning: early_stop.min_delta=0.1 has no effect") == 1
