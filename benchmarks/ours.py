@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deeptrain import build
 from deeptrain.config import compose_run
-from deeptrain.record.run import Record, metric_names
+from deeptrain.record.run import Record
 from deeptrain.record.screen import Screen
 from deeptrain.trainer import Trainer
 
@@ -33,8 +33,7 @@ def build_trainer(words: list[str], folder: Path | None = None) -> Trainer:
     trainer = build.trainer(bench)
     if folder is not None:
         (folder / "checkpoints").mkdir(parents=True)
-    names = metric_names(clean=trainer.clean_loader is not None, average=trainer.average is not None)
-    trainer.record = Record(Screen(Terminal()), folder, metrics=names, tensorboard=folder is not None)
+    trainer.record = Record(Screen(Terminal()), folder, metrics=trainer.metric_names(), tensorboard=folder is not None)
     return trainer
 
 

@@ -78,7 +78,7 @@ class AsTheyAre:
 
     augmentations = ()
 
-    def train(self, images: Tensor, targets: Tensor, rng: object) -> Batch:
+    def train(self, images: Tensor, targets: Tensor, rng: object, progress: float = 0.0) -> Batch:
         return images, targets
 
     def evaluate(self, images: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess:
 CHOICES = [
     *(
         f"{group}={name}"
-        for group in ("model", "aug", "loss", "optimizer", "schedule", "average")
+        for group in ("model", "aug", "loss", "penalty", "optimizer", "schedule", "average")
         for name in options(group)
     ),
     *(f"data={name}" for name in WITHOUT_FILES),
@@ -61,6 +61,9 @@ CHOICES = [
     "model.stochastic_depth=0.5",
     "accumulate=3",
     "clip_norm=1.0",
+    "max_norm=3",
+    "sam=0.05",
+    "loss.class_weights=auto",
     "loss.label_smoothing=0.1",
     "data.loader=stream",
     "data.subtract_image_mean=true",
@@ -100,6 +103,12 @@ EVERYTHING = [
     "model=resnet",
     "model.depth=20",
     "model.stochastic_depth=0.3",
+    "penalty=elastic",
+    "sam=0.05",
+    "max_norm=3",
+    "clip_norm=1",
+    "loss.label_smoothing=0.1",
+    "loss.class_weights=auto",
 ]
 
 
@@ -129,9 +138,10 @@ def read_rows(folder: Path) -> list[dict]:
     return list(csv.DictReader((folder / "metrics.csv").open()))
 
 
-def test_a_run_resumed_at_an_epoch_is_the_run_never_stopped():
+@pytest.mark.parametrize("average", [["average=ema"], ["average=swa", "average.start=0.25", "average.norm_images=30"]])
+def test_a_run_resumed_at_an_epoch_is_the_run_never_stopped(average):
     """Weights, averages, optimizer and every metric but the times, bit for bit; one header, one point a step."""
-    words = [*TINY, *EVERYTHING, "model.blocks=[1,1,1]", "model.widths=[4,8,8]", "log.every_steps=2"]
+    words = [*TINY, *EVERYTHING, *average, "model.blocks=[1,1,1]", "model.widths=[4,8,8]", "log.every_steps=2"]
     assert command(*words, "epochs=4", "dir=whole").returncode == 0
     whole = checkpoint.load(Path("whole/checkpoints/last.pt"))
 

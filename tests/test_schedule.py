@@ -30,7 +30,7 @@ def test_inverse_sqrt_counts_epochs_from_one():
 
 
 @pytest.mark.parametrize(
-    "milestones", [[30, 60, 90], [1 / 3, 2 / 3, 1.0], [0.333333, 0.666667, 1.0], [60, 1 / 3, 1.0]], ids=str
+    "milestones", [[30, 60, 90], [1 / 3, 2 / 3, 1.0], [0.333333, 0.666667, 1.0], [1 / 3, 60, 1.0]], ids=str
 )
 @pytest.mark.parametrize("steps_an_epoch", [1, 7, 391])
 def test_step_drops_tenfold_at_the_first_update_of_its_epoch(milestones, steps_an_epoch):
@@ -84,6 +84,8 @@ def test_warmup_multiplies_the_formula_by_a_line(name, warmup):
         ("linear", {"epochs": 3, "warmup": 3}, "warmup=3: must be shorter than the run (epochs=3)"),
         ("constant", {"warmup": 1.5}, "warmup=1.5: must be"),
         ("step", {"epochs": 50, "milestones": [30, 60]}, "milestones=[30, 60]: 60 lies beyond the run (epochs=50)"),
+        ("step", {"milestones": [60, 30]}, "milestones=[60, 30]: must ascend; 30 is not after the one before it"),
+        ("step", {"milestones": [45, 0.5]}, "milestones=[45, 0.5]: must ascend; 0.5 is not after the one before it"),
         ("step", {"milestones": [1.5]}, "milestones=[1.5]: every item must be"),
         ("one_cycle", {"peak": 0.0}, "peak=0.0: must be > 0 and < 1"),
         ("one_cycle", {"peak": 1.0}, "peak=1.0: must be > 0 and < 1"),

@@ -1,23 +1,25 @@
 """Measuring a network on images it does not learn from: loss, top-1 and top-5, and on request every prediction."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from deeptrain.aug.pipeline import Pipeline
 from deeptrain.metrics import Batches
 from deeptrain.runtime import Runtime
 
+Batch = tuple[Tensor, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], pipeline: Pipeline, runtime: Runtime
+    model: nn.Module, batches: Iterable[Batch], pipeline: Pipeline, runtime: Runtime, loss: Loss
 ) -> dict[str, float]:
     """Return the means of `loss`, `accuracy` and `top5` over batches, with one read from the device.
 
-    The loss is the plain cross-entropy in nats, without smoothing or penalty, so that runs with different ones compare.
+    Pass the run's own loss made plain (loss.plain): without class weights, smoothing and penalties, runs compare.
     """
     model.eval()
     means = Batches()
@@ -25,14 +27,12 @@ def evaluate(
         with runtime.autocast:
             logits = model(pipeline.evaluate(images))
         logits = logits.float()
-        means.add(cross_entropy(logits, labels), logits, labels)
+        means.add(loss(logits, labels), logits, labels)
     return means.read()
 
 
 @torch.inference_mode()
-def predict(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], pipeline: Pipeline, runtime: Runtime
-) -> tuple[Tensor, Tensor]:
+def predict(model: nn.Module, batches: Iterable[Batch], pipeline: Pipeline, runtime: Runtime) -> tuple[Tensor, Tensor]:
     """Return logits (N, K) and labels (N,) of all batches, on the host."""
     model.eval()
     logits, labels = [], []
@@ -43,8 +43,8 @@ def predict(
     return torch.cat(logits).cpu(), torch.cat(labels).cpu()
 
 
-def score(logits: Tensor, labels: Tensor) -> dict[str, float]:
+def score(logits: Tensor, labels: Tensor, loss: Loss) -> dict[str, float]:
     """Return `loss`, `accuracy` and `top5` of logits (N, K) against class ids (N,), as `evaluate` measures them."""
     means = Batches()
-    means.add(cross_entropy(logits, labels), logits, labels)
+    means.add(loss(logits, labels), logits, labels)
     return means.read()

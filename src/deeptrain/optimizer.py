@@ -1,16 +1,22 @@
-"""Optimizers, fused into one kernel where torch can, and the groups of parameters that they update."""
+"""Optimizers, fused into one kernel where torch can, the groups of parameters that they update, and SAM."""
+# pyright: reportPrivateImportUsage=false
+# (torch documents its foreach operations, underscore and all)
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from deeptrain.schema import Fraction, NonNegative, Positive, Rate, checked
 
 BETAS: list[float] = [0.9, 0.999]
+TINY = 1e-12  # so that no gradient at all moves nothing
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:
@@ -19,9 +25,14 @@ def parameter_groups(model: nn.Module) -> list[dict]:
     Both keep the order of `model.named_parameters()`; a group that would be empty is left out.
     """
     trainable = [parameter for _, parameter in model.named_parameters() if parameter.requires_grad]
-    weights = {"params": [parameter for parameter in trainable if parameter.ndim > 1]}
-    others = {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0}
-    return [group for group in (weights, others) if group["params"]]
+    weights, others = weights_of(trainable), [parameter for parameter in trainable if parameter.ndim <= 1]
+    groups = {"params": weights}, {"params": others, "weight_decay": 0.0}
+    return [group for group in groups if group["params"]]
+
+
+def weights_of(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Pick the weights, which decay and are penalised, from norms and biases, which have one dimension."""
+    return [parameter for parameter in parameters if parameter.ndim > 1]
 
 
 @checked
@@ -95,6 +106,43 @@ def adamw(
 ) -> Optimizer:
     """Build Adam with decoupled decay: w -= lr weight_decay w beside Adam's own step (Loshchilov & Hutter, 2019)."""
     return _build(torch.optim.AdamW, parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay)
+
+
+class SAM:
+    """Sharpness-aware minimization: step by the gradient at w + rho g/|g|, uphill from w (Foret et al., 2021).
+
+    The loss in question is that of the batch; weight decay and penalties are of w itself, as in the paper's equation 1.
+    Beside any optimizer; a step takes a second pass forth and back, and memory for the parameters once more.
+    """
+
+    def __init__(self, model: nn.Module, parameters: list[Tensor], rho: float):
+        self.parameters, self.rho = parameters, rho
+        norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
+        self.norms = [norm for norm in norms if norm.track_running_stats]
+
+    @contextmanager
+    def uphill(self) -> Iterator[None]:
+        """Move the parameters by rho along their gradients, which are dropped; afterwards put them back bit for bit.
+
+        Batch norms do not take note of what passes through them meanwhile: running statistics are of w.
+        """
+        moved = [parameter for parameter in self.parameters if parameter.grad is not None]
+        before = [parameter.detach().clone() for parameter in moved]
+        with torch.no_grad():
+            gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
+            torch._foreach_mul_(gradients, self.rho / (get_total_norm(gradients) + TINY))
+            torch._foreach_add_(moved, gradients)
+        for parameter in moved:
+            parameter.grad = None
+        for norm in self.norms:
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm in self.norms:
+                norm.track_running_stats = True
+            with torch.no_grad():
+                torch._foreach_copy_(moved, before)
 
 
 def _pair(betas: list[float]) -> tuple[float, float]:

@@ -26,11 +26,14 @@ def step(
 ) -> Factor:
     """Multiply the rate by gamma at every milestone (whole number: epoch; with a decimal point: fraction of the run).
 
-    Raises ValueError for a milestone beyond the end, which would silently do nothing.
+    Raises ValueError for a milestone beyond the end, which would silently do nothing, and if they do not ascend.
     """
     if beyond := [milestone for milestone in milestones if _share(milestone, epochs) > 1]:
         raise ValueError(f"milestones={list(milestones)}: {beyond[0]} lies beyond the run (epochs={epochs})")
-    drops = [_share(milestone, epochs) - ROUNDING for milestone in milestones]
+    shares = [_share(milestone, epochs) for milestone in milestones]
+    if wrong := [milestones[i] for i in range(1, len(shares)) if shares[i] <= shares[i - 1]]:
+        raise ValueError(f"milestones={list(milestones)}: must ascend; {wrong[0]} is not after the one before it")
+    drops = [share - ROUNDING for share in shares]
     return _warmed(lambda progress: gamma ** sum(progress >= drop for drop in drops), warmup, epochs)
 
 

@@ -116,6 +116,9 @@ def _either(value: Any, options: tuple, wrongs: list[str | None]) -> str:
         if choices and not any(option is str for option in options):
             others = [str(w) for o, w in zip(options, wrongs, strict=True) if get_origin(o) is not Literal]
             return _join([choose(value, choices), *others])
+    if isinstance(value, list | tuple):  # what is wrong in a list, rather than that it might be something else
+        lists = [w for o, w in zip(options, wrongs, strict=True) if o is list or get_origin(o) is list]
+        return _join(lists or wrongs)
     return _join(wrongs)
 
 

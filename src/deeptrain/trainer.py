@@ -1,7 +1,7 @@
 """The training loop, written out once, in order. To change what happens, change it here."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
 from typing import Any
@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from deeptrain.aug.pipeline import Pipeline
-from deeptrain.average import EMA
+from deeptrain.average import Average
 from deeptrain.data.loader import ResidentLoader, StreamLoader
 from deeptrain.evaluation import evaluate
+from deeptrain.loss import plain
 from deeptrain.metrics import Batches
+from deeptrain.model.layers import limit_norms
+from deeptrain.optimizer import SAM, weights_of
 from deeptrain.randomness import generator, key
-from deeptrain.record.run import Record
+from deeptrain.record.run import Record, metric_names
 from deeptrain.runtime import Runtime
 
 Loader = ResidentLoader | StreamLoader
@@ -55,13 +58,17 @@ class Trainer:
     runtime: Runtime
     record: Record
     clean_loader: Loader | None = None  # a fixed slice of train, un-augmented
-    average: EMA | None = None
+    norm_loader: Loader | None = None  # a fixed slice of train, augmented, for the average's batch norms
+    penalty: Callable[[list[Tensor]], dict[str, Tensor]] | None = None
+    average: Average | None = None
     seed: int = 0
     epochs: int = 30
     limit_steps: int | None = None
     max_seconds: float | None = None
     accumulate: int = 1
     clip_norm: float | None = None
+    max_norm: float | None = None  # of the weights into each unit
+    sam: float | None = None  # the radius of sharpness-aware minimization
     monitor: str = "accuracy/val"
     patience: int | None = None
     min_delta: float = 0.0
@@ -77,6 +84,11 @@ class Trainer:
         steps = self.epochs * len(self.train_loader)
         self.total_steps = min(steps, self.limit_steps or steps)
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.weights = weights_of(self.parameters)
+        self.sharpness = SAM(self.model, self.parameters, self.sam) if self.sam else None
+        self.plain_loss = plain(self.loss)  # what evaluations measure
+        self.penalty_terms: dict[str, Tensor] = {}  # of the last step
+        self.penalties: dict[str, float] = {}  # as they were at the last log point
         self.recent = Batches()  # since the last log point
         self.passed: list[tuple[int, dict[str, float]]] = []  # images and means of the log points since a validation
         self.clock, self.waited = 0.0, 0.0
@@ -118,25 +130,29 @@ class Trainer:
         """Take one optimizer step on a batch of uint8 images (N, C, H, W) and class ids (N,)."""
         progress, runtime = self.progress, self.runtime
         moment = progress.epoch, progress.step_in_epoch
-        runtime.seed(key(self.seed, "model", *moment))
-        factor = self.schedule(self.fraction())
+        draws, done = key(self.seed, "model", *moment), self.fraction()
+        runtime.seed(draws)
+        factor = self.schedule(done)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
         rng = generator(self.seed, "augment", *moment) if self.pipeline.augmentations else None
-        images, targets = self.pipeline.train(images, labels, rng)
-        for piece, wanted in self.pieces(images, targets):
-            with runtime.autocast:
-                logits = self.network(piece)
-                loss = self.loss(logits, wanted)
-            share = loss if piece is images else loss * (len(piece) / len(images))
-            runtime.scaler.scale(share).backward()
-            self.recent.add(loss, logits, wanted)
+        images, targets = self.pipeline.train(images, labels, rng, done)
+        self.backward(images, targets)
+        if self.sharpness is not None:
+            with self.sharpness.uphill():
+                runtime.seed(draws)  # the same units dropped, the same branches
+                self.backward(images, targets, again=True)
+        if self.penalty is not None:
+            self.penalty_terms = self.penalty(self.weights)
+            torch.autograd.backward(runtime.scaler.scale(list(self.penalty_terms.values())))
         if self.clip_norm is not None:
             runtime.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.parameters, self.clip_norm)
         runtime.scaler.step(self.optimizer)
         runtime.scaler.update()
+        if self.max_norm is not None:
+            limit_norms(self.weights, self.max_norm)
         for parameter in self.parameters:
             parameter.grad = None  # 6 us a step less than zero_grad()
 
@@ -144,10 +160,22 @@ class Trainer:
         progress.step_in_epoch += 1
         progress.images += len(images)
         if self.average is not None:
-            self.average.update(progress.step)
+            self.average.update(progress.step, self.fraction(), progress.step_in_epoch == len(self.train_loader))
         now = perf_counter()
         progress.train_seconds += now - self.clock
         self.clock = now
+
+    def backward(self, images: Tensor, targets: Tensor, *, again: bool = False) -> None:
+        """Add the gradient of a batch's mean loss; a batch that comes `again` is not measured twice."""
+        runtime = self.runtime
+        for piece, wanted in self.pieces(images, targets):
+            with runtime.autocast:
+                logits = self.network(piece)
+                loss = self.loss(logits, wanted)
+            share = loss if piece is images else loss * (len(piece) / len(images))
+            runtime.scaler.scale(share).backward()
+            if not again:
+                self.recent.add(loss, logits, wanted)
 
     def pieces(self, images: Tensor, targets: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
         """Cut a batch into `accumulate` pieces, whose gradients add up to the whole batch's."""
@@ -157,7 +185,7 @@ class Trainer:
 
     def close(self) -> None:
         """End the processes that read images."""
-        for loader in (self.train_loader, self.val_loader, self.clean_loader):
+        for loader in (self.train_loader, self.val_loader, self.clean_loader, self.norm_loader):
             if loader is not None:
                 loader.close()
 
@@ -209,11 +237,13 @@ class Trainer:
                 f"the learning rate (now {rate:.3g}) is too high, or the initialization is bad; try a tenth of the rate"
             )
         self.passed.append((images, means))
+        self.penalties = self.read_penalties()
         now = perf_counter()
         self.progress.train_seconds += now - self.clock  # the device's part, which the host has just waited for
         self.record.step(
             self.progress.step,
             means,
+            self.penalties,
             epoch=self.progress.epoch,
             step_in_epoch=self.progress.step_in_epoch,
             rate=self.optimizer.param_groups[0]["lr"],
@@ -221,6 +251,14 @@ class Trainer:
             seconds_left=self.seconds_left(),
         )
         self.logged_at = self.clock = perf_counter()
+
+    def read_penalties(self) -> dict[str, float]:
+        """Return the penalties of the last step by their tags, and what they come to."""
+        if not self.penalty_terms:
+            return {}
+        values = torch.stack(list(self.penalty_terms.values())).tolist()
+        terms = {f"penalty/{name}": value for name, value in zip(self.penalty_terms, values, strict=True)}
+        return {"loss/penalty": sum(values), **terms}
 
     def seconds_left(self) -> float:
         done = self.fraction()
@@ -235,9 +273,12 @@ class Trainer:
         if self.clean_loader is not None:
             measured["train_clean"] = self.evaluate(self.model, self.clean_loader)
         measured["val"] = self.evaluate(self.model, self.val_loader)
-        if self.average is not None:
+        if self.average is not None and self.average.started:
+            with self.runtime.autocast:
+                self.average.settle(self.norm_batches())
             measured["val_average"] = self.evaluate(self.average.module, self.val_loader)
         metrics = {f"{name}/{part}": value for part, means in measured.items() for name, value in means.items()}
+        metrics |= self.penalties
         progress.metrics = metrics
         best = self.note_best(metrics)
         seconds = progress.train_seconds - self.validated.train_seconds
@@ -262,7 +303,20 @@ class Trainer:
         self.clock = self.logged_at = perf_counter()
 
     def evaluate(self, model: nn.Module, loader: Loader) -> dict[str, float]:
-        return evaluate(model, loader.epoch(0), self.pipeline, self.runtime)
+        return evaluate(model, loader.epoch(0), self.pipeline, self.runtime, self.plain_loss)
+
+    def norm_batches(self) -> Iterator[Tensor]:
+        """Yield training images as a network takes them, augmented; the same ones whenever an epoch is asked for."""
+        epoch = self.progress.epoch
+        for number, (images, labels) in enumerate(self.norm_loader.epoch(epoch) if self.norm_loader else ()):
+            moment = self.seed, "norms", epoch, number
+            self.runtime.seed(key(*moment))
+            yield self.pipeline.train(images, labels, generator(*moment), self.fraction())[0]
+
+    def metric_names(self) -> list[str]:
+        """Name what a validation measures, in the order of metrics.csv."""
+        terms = list(self.penalty(self.weights)) if self.penalty is not None else []
+        return metric_names(clean=self.clean_loader is not None, average=self.average is not None, penalties=terms)
 
     def note_best(self, metrics: dict[str, float]) -> str | None:
         """Compare the monitored metric, of the raw and the averaged weights; name the weights that are best so far."""
@@ -311,6 +365,8 @@ class Trainer:
             self.runtime.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
+        elif self.average is not None:
+            self.average.restart()
         self.progress = Progress(**state["progress"])
         self.validated = replace(self.progress)
 

@@ -155,6 +155,18 @@ def test_a_row_without_averages_shows_the_gap_and_a_slow_loader():
     assert second.endswith("1h04m")
 
 
+def test_an_average_that_starts_late_gets_its_column():
+    stream = io.StringIO()
+    screen = Screen(stream)
+    screen.begin(3, 100)
+    for epoch, extra in enumerate(({}, {"accuracy/val_average": 0.99}, {"accuracy/val_average": 0.98}), start=1):
+        screen.epoch({**ROW, "epoch": epoch, **extra}, best=False)
+    head, _, new, second, third = stream.getvalue().splitlines()
+    assert "gap" in head and "avg acc" not in head
+    assert "avg acc" in new and len(new) <= 80
+    assert "99.00%" in second and "98.00%" in third
+
+
 def test_the_head_is_aligned_and_at_most_twelve_lines():
     stream = io.StringIO()
     Screen(stream).lines([*HEAD, *(f"setting{i}  " + "model.depth=20 " * 12 for i in range(20))])

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from deeptrain import build, checkpoint
 from deeptrain.aug.pipeline import Pipeline
+from deeptrain.aug.whitening import Whitening
 from deeptrain.config import Mistakes, Run
 from deeptrain.evaluation import predict, score
+from deeptrain.loss import plain
 from deeptrain.metrics import ClassScore, confusion_matrix, per_class
-from deeptrain.runtime import Runtime, pick_device, pick_precision
+from deeptrain.runtime import Runtime, keep_freed_memory, pick_device, pick_precision, use_threads
 
 Split = Literal["test", "val"]
 
@@ -33,9 +35,10 @@ class Evaluation:
 
 def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluation:
     """Evaluate a checkpoint on a split of its run's data; Mistakes if the two do not fit."""
+    keep_freed_memory()
     try:
         device, _ = pick_device(run.spine.device)
-        state = checkpoint.load(state_path, device)
+        state = checkpoint.load(state_path)
     except ValueError as error:
         raise Mistakes([str(error)]) from error
     source = build.part("data", run.parts["data"])
@@ -47,8 +50,11 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
     classes = state["classes"]
     if dataset.classes != classes:
         raise Mistakes([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
+    loss = plain(build.part("loss", run.parts["loss"], **build.shape_facts(dataset)))
     runtime = Runtime(device, pick_precision(run.spine.precision, device))
-    pipeline = Pipeline([], state["mean"], state["std"], subtract_image_mean=source.subtract_image_mean)
+    use_threads(run.spine.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
+    whitening = Whitening(**state["whitening"]) if state.get("whitening") else None
+    pipeline = Pipeline([], state["mean"], state["std"], source.subtract_image_mean, whitening)
     shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}
     model = runtime.place(build.part("model", run.parts["model"], **shape))
     try:
@@ -60,7 +66,7 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
     batches = build.eval_loader(source, samples, run, runtime)
     logits, labels = predict(model, batches.epoch(0), pipeline, runtime)
     matrix = confusion_matrix(logits.argmax(1), labels, len(classes))
-    return Evaluation(split, score(logits, labels), classes, matrix, per_class(matrix), len(labels))
+    return Evaluation(split, score(logits, labels, loss), classes, matrix, per_class(matrix), len(labels))
 
 
 def append(folder: Path, evaluation: Evaluation, weights: str, changed: list[str]) -> int:

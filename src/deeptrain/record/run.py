@@ -1,5 +1,6 @@
 """What a run leaves behind as it goes: the screen's lines, metrics.csv, TensorBoard's points and the checkpoints."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ VALIDATED = ("train_clean", "val", "val_average")
 ALWAYS = ("epoch", "step", "rate/lr", "images_per_second", "seconds")
 
 
-def metric_names(*, clean: bool, average: bool) -> list[str]:
-    """Name the metrics that a run measures, in the order of metrics.csv."""
+def metric_names(*, clean: bool, average: bool, penalties: Sequence[str] = ()) -> list[str]:
+    """Name the metrics that a run measures, in the order of metrics.csv; `penalties` are the terms beside the loss."""
     parts = ["train", *(["train_clean"] if clean else []), "val", *(["val_average"] if average else [])]
-    return [f"{name}/{part}" for part in parts for name in ("loss", "accuracy", "top5")]
+    names = [f"{name}/{part}" for part in parts for name in ("loss", "accuracy", "top5")]
+    return [*names, *(["loss/penalty"] if penalties else []), *(f"penalty/{term}" for term in penalties)]
 
 
 class Record:
@@ -49,6 +51,7 @@ class Record:
         self,
         step: int,
         means: dict[str, float],
+        penalties: Mapping[str, float],
         *,
         epoch: int,
         step_in_epoch: int,
@@ -56,13 +59,14 @@ class Record:
         images_per_second: float,
         seconds_left: float,
     ) -> None:
-        """Show and log the training means since the last log point."""
+        """Show and log the training means since the last log point, and the penalties, by their tags."""
         self.screen.progress(
             epoch + 1, step_in_epoch, means["loss"], means["accuracy"], rate, images_per_second, seconds_left
         )
         if self.board is not None:
             tags = {f"{name}/train": value for name, value in means.items()}
-            self.board.scalars({**tags, "rate/lr": rate, "speed/images_per_second": images_per_second}, step)
+            pace = {"rate/lr": rate, "speed/images_per_second": images_per_second}
+            self.board.scalars({**tags, **penalties, **pace}, step)
 
     def row(self, row: dict[str, Any], *, best: bool, waited: float, seconds_left: float) -> None:
         """Show and keep the metrics of one validation; `waited` is the share of the time spent waiting for data."""
@@ -73,9 +77,9 @@ class Record:
             self.board.scalars({tag: row[tag] for tag in row if tag.partition("/")[2] in VALIDATED}, row["step"])
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Write checkpoints/<name>.pt; the one before stays until the new one is whole."""
+        """Write checkpoints/<name>.pt; the one before stays until the new one is whole, and of last.pt also then."""
         if self.folder is not None:
-            checkpoint.save(self.folder / "checkpoints" / f"{name}.pt", state)
+            checkpoint.save(self.folder / "checkpoints" / f"{name}.pt", state, keep=name == "last")
 
     def close(self) -> None:
         self.screen.close()

@@ -146,15 +146,19 @@ class Screen:
     def epoch(self, row: Mapping[str, float], best: bool) -> None:
         """Add a table row: metrics by tag, `epoch`, `images_per_second`, `data_wait` (fraction), `seconds_left`.
 
-        The columns are those that the first row has values for; whatever else a row holds is not shown.
+        The columns are those that some row had values for, with a new head where one is added (an average that starts
+        late); whatever else a row holds is not shown.
         """
-        width = max(5, 2 * len(str(self._epochs)) + 1)
-        if self._columns is None:
-            self._columns = _fitting([column for column in COLUMNS if row.keys() >= set(column.keys)], width)
-            heads = {column: column.head for column in self._columns}
+        width = max(5, 2 * len(f"{self._epochs:g}") + 1)
+        before = self._columns or []
+        columns = [column for column in COLUMNS if column in before or row.keys() >= set(column.keys)]
+        columns = _fitting(columns, width)
+        if self._columns is None or not set(columns) <= set(before):
+            self._columns = columns
+            heads = {column: column.head for column in columns}
             self._print(Text(_joined("epoch".rjust(width), heads), "bold"))
         cells = {c: c.write(*(row[k] for k in c.keys)) if row.keys() >= set(c.keys) else "" for c in self._columns}
-        line = Text(_joined(f"{row['epoch']:g}/{self._epochs}".rjust(width), cells, "*" if best else " "))
+        line = Text(_joined(f"{row['epoch']:g}/{self._epochs:g}".rjust(width), cells, "*" if best else " "))
         line.highlight_regex(r"\S+ +\*", "green")
         self._print(line)
 
@@ -171,7 +175,7 @@ class Screen:
     def _live_line(self, epoch: float, done: float, facts: list[str]) -> Text:
         """Lay out the line in the width there is: position and facts, and a bar of up to 30 columns."""
         room = self._console.width - 1  # a full line wraps on some terminals
-        position = f"{epoch:g}/{self._epochs}"
+        position = f"{epoch:g}/{self._epochs:g}"
         while facts and len(position) + sum(len(fact) + 2 for fact in facts) > room:
             facts.pop(2 if len(facts) > 2 else -1)  # the rate goes first, the loss last
         room -= len(position) + sum(len(fact) + 2 for fact in facts)

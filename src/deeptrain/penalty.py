@@ -1,0 +1,87 @@
+"""Penalties λ R(W) beside the loss: callables from the weights, without norms and biases, to terms by name."""
+# pyright: reportPrivateImportUsage=false
+# (torch documents its foreach operations, underscore and all)
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from deeptrain.schema import NonNegative, checked
+
+
+class L1:
+    """λ Σ |W|: pulls every weight towards 0 at the same pace, so that many end there (Tibshirani, 1996)."""
+
+    @checked
+    def __init__(self, *, strength: NonNegative = 1e-5):
+        self.strength = strength
+
+    def __call__(self, weights: list[Tensor]) -> dict[str, Tensor]:
+        return {"l1": self.strength * absolute(weights)}
+
+
+class L2:
+    """λ Σ W²: pulls every weight towards 0 in proportion to its size (Hoerl & Kennard, 1970).
+
+    Its gradient is 2λW, just what weight_decay = 2λ adds to the gradient in every optimizer but AdamW. Adam and others
+    that divide the gradient by its usual size divide this part of it too: weights with large gradients hardly shrink.
+    AdamW's decoupled decay goes past the gradient: every weight shrinks by lr weight_decay W (Loshchilov & Hutter,
+    2019). So penalty and decoupled decay are the same under plain SGD, with weight_decay = 2λ, and differ under Adam.
+    """
+
+    @checked
+    def __init__(self, *, strength: NonNegative = 1e-4):
+        self.strength = strength
+
+    def __call__(self, weights: list[Tensor]) -> dict[str, Tensor]:
+        return {"l2": self.strength * squared(weights)}
+
+
+class Elastic:
+    """λ Σ (β W² + |W|): sparse like L1, and of weights that go together keeps all (Zou & Hastie, 2005)."""
+
+    @checked
+    def __init__(self, *, strength: NonNegative = 1e-5, beta: NonNegative = 1.0):
+        self.strength, self.beta = strength, beta
+
+    def __call__(self, weights: list[Tensor]) -> dict[str, Tensor]:
+        return {"l1": self.strength * absolute(weights), "l2": self.strength * self.beta * squared(weights)}
+
+
+def absolute(weights: list[Tensor]) -> Tensor:
+    """Return Σ |W| over all weights, a scalar; its gradient at 0 is 0."""
+    return _Absolute.apply(*weights)  # pyright: ignore
+
+
+def squared(weights: list[Tensor]) -> Tensor:
+    """Return Σ W² over all weights, a scalar."""
+    return _Squared.apply(*weights)  # pyright: ignore
+
+
+# One pass over all weights forth and one back, in a launch each on a GPU; autograd would take five of each tensor.
+
+
+class _Absolute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(*weights)
+        return torch.stack(torch._foreach_norm(weights, 1)).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+        signs = torch._foreach_sign(ctx.saved_tensors)
+        torch._foreach_mul_(signs, gradient)
+        return tuple(signs)
+
+
+class _Squared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(*weights)
+        return torch.stack(torch._foreach_norm(weights, 2)).square().sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch._foreach_mul(ctx.saved_tensors, 2 * gradient))
