@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from deeptrain.aug.draws import checked_range, uniform, upload
-from deeptrain.aug.lines import padded
+from deeptrain.aug.lines import padded, stored
 from deeptrain.schema import Fraction, Positive, checked
 
 SIGMA = [0.1, 2.0]  # pixels, as in SimCLR
@@ -38,7 +38,7 @@ class Blur:
         smooth = _weighted(whole.view(count, whole.shape[1], -1), taps, 1, 1)
         smooth = _weighted(smooth, taps, 2, channels)
         smooth = smooth if images.is_floating_point() else smooth.round_()
-        return smooth.to(images.dtype).view(count, height, width, channels).permute(0, 3, 1, 2), targets
+        return stored(smooth, images.dtype).view(count, height, width, channels).permute(0, 3, 1, 2), targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
         return [f"blur {sigma:.1f}" for sigma in uniform(rng, self.sigma, len(images))]

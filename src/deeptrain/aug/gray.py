@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from deeptrain.aug.lines import interleaved
+from deeptrain.aug.lines import interleaved, stored
 
 WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue in brightness (ITU-R BT.601), as torchvision rounds them
 
@@ -15,7 +15,7 @@ class Gray:
         """Return new images of the dtype that came, and the targets as they are; nothing is drawn."""
         if images.shape[1] == 1:
             return images, targets
-        gray = brightness(images.contiguous()).to(images.dtype)
+        gray = stored(brightness(images.contiguous()), images.dtype)
         return interleaved(gray[:, None].expand(-1, 3, -1, -1), images.dtype), targets
 
 
