@@ -12,7 +12,7 @@ the classes; writes confusion-<split>.png and appends to evaluation.json. Settin
 data.root=DIR or device=cpu, replace those that the run was trained with.
 """
 
-READ = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "precision", "workers")
+READ = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "model.test_draws", "precision", "workers")
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -32,7 +32,8 @@ def evaluate(arguments: list[str]) -> int:
     at, state = folder.find(where, "run", best=True)
     changed = [word for word in words if not word.startswith("split=")]
     run = compose_run([*folder.saved_words(at, changed), *changed])
-    unread = [word for word in changed if word.lstrip("+").partition("=")[0].partition(".")[0] not in READ]
+    keys = {word: word.lstrip("+").partition("=")[0] for word in changed}
+    unread = [word for word, key in keys.items() if not {key, key.partition(".")[0]} & set(READ)]
     if unread:
         raise Mistakes(f"{word}: evaluating does not read it; it takes {', '.join(READ[1:])}" for word in unread)
 

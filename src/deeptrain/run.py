@@ -303,8 +303,10 @@ def _draw_mistakes(trainer: "Trainer", classes: list[str], logits: Any, labels: 
 
 
 def _next_commands(trainer: "Trainer", at: Path) -> list[tuple[str, str]]:
-    """Return what one may want to do next, as commands to paste."""
+    """Return what one may want to do next, as commands to paste, with the words that are not taken from a folder."""
     where, kept = shlex.quote(str(at)), at / "checkpoints"
+    trusted = [shlex.quote(word) for word in trainer.about["overrides"] if word.partition("=")[0] in folder.RUN_CODE]
+    where = " ".join([where, *trusted])
     over = trainer.over() is not None and not trainer.interrupted
     commands = []
     if (kept / "best.pt").is_file():
