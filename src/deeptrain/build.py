@@ -1,6 +1,7 @@
 """From configuration to objects: a node to its part, all parts to a Trainer. A failure names the key to change."""
 
 import inspect
+import logging
 import math
 import os
 import re
@@ -169,6 +170,8 @@ def whitening(run: Run, source: Any, dataset: "Dataset", pipeline: "Pipeline") -
         raise Mistakes([f"data.whiten={source.whiten}: {reason}: choose smaller images or data.whiten=null"])
 
     def fit() -> list[Any]:
+        if values > QUICK:
+            logging.getLogger(__name__).info("computing the whitening of %s values an image, once", f"{values:,}")
         images = torch.from_numpy(some_images(dataset.train, SEEN)).permute(0, 3, 1, 2)
         fitted = Whitening.fit(pipeline.evaluate(images), source.whiten, source.whiten_eps)
         return [fitted.weight.numpy(), fitted.bias.numpy()]
