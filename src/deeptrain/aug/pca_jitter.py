@@ -21,6 +21,7 @@ class PCAJitter:
     @checked
     def __init__(self, covariance: Sequence[Sequence[float]], *, strength: NonNegative = 0.1):
         variances, components = np.linalg.eigh(np.asarray(covariance, np.float64))
+        components *= np.where(components.sum(0) < 0, -1, 1)  # else the library decides which way is up
         self.strength = strength
         self.colours = np.sqrt(np.maximum(variances, 0))[:, None] * components.T  # (C, C), a row is σ_k p_k
 
