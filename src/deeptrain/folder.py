@@ -2,8 +2,8 @@
 
 import json
 import os
+import platform
 import secrets
-import socket
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,7 +22,8 @@ except ImportError:  # Windows: nobody is kept out
 
 OUTPUTS = Path("outputs")
 LOCK = ".lock"
-LARGEST_TEXT = 64 * 2**20  # bytes of a text file that is read back from a run folder
+LARGEST_JSON = 64 * 2**20  # bytes of a file that is read back from a run folder
+LARGEST_YAML = 2**18  # it is read a thousand times more slowly
 RUN_CODE = ("allow_targets", "--config-dir", "-cd")
 MOST_WORDS, LONGEST_WORD = 1000, 10_000
 
@@ -93,7 +94,7 @@ def hold(folder: Path, key: str) -> None:
     except OSError as error:
         raise Mistakes([f"{key}: {folder} cannot be written to ({error.strerror})"]) from None
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S}")
+    file.write(f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}")
     file.flush()
     _held[folder] = file
     for place in (folder, folder / "checkpoints"):
@@ -115,7 +116,8 @@ def _let_go(folder: Path) -> None:
 def _locked(path: Path) -> IO[str]:
     """Open and lock a file; BlockingIOError if another process has."""
     while True:
-        file = path.open("a+", encoding="utf-8")
+        follow = getattr(os, "O_NOFOLLOW", 0)  # no link: it could lead to a file of yours
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | follow, 0o666), "r+", encoding="utf-8")
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,6 +166,24 @@ def find(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
 
     Raises Mistakes that say what was expected.
     """
+    folder, state = _at(path, key, best=best)
+    if not _is_saved(state):
+        raise Mistakes([f"{key}={path}: is no run to load ({state.name} is missing); name the folder of a run"])
+    return folder, state
+
+
+def find_to_resume(path: str) -> tuple[Path, Path | None]:
+    """Return the folder of a run and its last.pt, or the checkpoint that is named; None if it was killed before any.
+
+    `auto` is the newest run in outputs/ that did not finish and that no process holds.
+    """
+    folder, state = _at(str(_newest_unfinished()) if path == "auto" else path, "resume")
+    if not _is_saved(state) and any((folder / "checkpoints").iterdir()):
+        raise Mistakes([f"resume={path}: is no run to load ({state.name} is missing); name the folder of a run"])
+    return folder, state if _is_saved(state) else None
+
+
+def _at(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
     given = Path(path).expanduser()
     folder, state = given, given / "checkpoints" / ("best.pt" if best else "last.pt")
     if given.suffix == ".pt":
@@ -172,11 +192,15 @@ def find(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
         raise Mistakes(
             [f"{key}={path}: there is no such run; name its folder, for example {_newest() or 'outputs/...'}"]
         )
-    for needed in (folder / "overrides.yaml", state):
-        if not needed.is_file() and not (needed == state and checkpoint.previous(state).is_file()):
+    for needed in (folder / "overrides.yaml", state.parent):
+        if not needed.exists():
             raise Mistakes([f"{key}={path}: is no run to load ({needed.name} is missing); name the folder of a run"])
     _check_own_files([folder, state.parent], f"{key}={path}")
     return folder, state
+
+
+def _is_saved(state: Path) -> bool:
+    return state.is_file() or checkpoint.previous(state).is_file()
 
 
 def _check_own_files(folders: list[Path], key: str) -> None:
@@ -195,7 +219,7 @@ def saved_words(folder: Path, now: Sequence[str] = ()) -> list[str]:
     """
     path = folder / "overrides.yaml"
     try:
-        words = yaml.safe_load(_read_text(path)) or []
+        words = yaml.safe_load(_read_text(path, LARGEST_YAML)) or []
     except (yaml.YAMLError, RecursionError) as error:
         raise Mistakes([f"{path}: is no list of settings ({str(error).partition(chr(10))[0]})"]) from None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -224,7 +248,7 @@ def read_json(path: Path, kind: type, empty: Any) -> Any:
     if not path.is_file():
         return empty
     try:
-        content = json.loads(_read_text(path))
+        content = json.loads(_read_text(path, LARGEST_JSON))
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, kind):
@@ -232,9 +256,9 @@ def read_json(path: Path, kind: type, empty: Any) -> Any:
     return content
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, most: int) -> str:
     try:
-        if path.stat().st_size > LARGEST_TEXT:
+        if path.stat().st_size > most:
             raise Mistakes([f"{path}: is too large to be of a run of deeptrain"])
         return path.read_text("utf-8")
     except OSError as error:
@@ -244,5 +268,29 @@ def _read_text(path: Path) -> str:
 
 
 def _newest() -> Path | None:
-    runs = sorted(path.parent for path in OUTPUTS.glob("*/*/overrides.yaml"))
-    return runs[-1] if runs else None
+    return next(iter(_newest_first()), None)
+
+
+def _newest_first() -> list[Path]:
+    return sorted((path.parent for path in OUTPUTS.glob("*/*/overrides.yaml")), reverse=True)
+
+
+def _newest_unfinished() -> Path:
+    for folder in _newest_first():
+        result = read_json(folder / "result.json", dict, {})
+        if result.get("status", "interrupted") in ("interrupted", "failed") and not _is_held(folder):
+            return folder
+    raise Mistakes(
+        [f"resume=auto: every run in {OUTPUTS}/ has finished; name one to train longer, resume=RUN epochs=N"]
+    )
+
+
+def _is_held(folder: Path) -> bool:
+    """Tell whether a process is at work in a folder."""
+    try:
+        _locked(folder / LOCK).close()
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -14,11 +14,13 @@ from deeptrain.aug.pipeline import Pipeline
 from deeptrain.aug.whitening import Whitening
 from deeptrain.config import Mistakes, Run
 from deeptrain.evaluation import predict, score
+from deeptrain.folder import read_json
 from deeptrain.loss import plain
 from deeptrain.metrics import ClassScore, confusion_matrix, per_class
 from deeptrain.runtime import Runtime, keep_freed_memory, pick_device, pick_precision, use_threads
 
 Split = Literal["test", "val"]
+LARGEST_SIDE = 4096  # pixels of an input that a checkpoint may ask for: a stranger's could fill the memory
 
 
 @dataclass
@@ -43,23 +45,25 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
         raise Mistakes([str(error)]) from error
     source = build.part("data", run.parts["data"])
     dataset = build.opened(run, source.load)
-    split_file = state_path.parent.parent / "split.json"
-    if split == "val" and split_file.is_file() and json.loads(split_file.read_text()) != dataset.split:
+    held_out = read_json(state_path.parent.parent / "split.json", dict, dataset.split)
+    if split == "val" and held_out != dataset.split:
         raise Mistakes(["split=val: these settings hold out other images than the run did; leave data as it was"])
     samples = build.opened(run, source.test) if split == "test" else dataset.val
+    if not _describes_data(state, dataset.image_shape[0]):
+        raise Mistakes([f"{state_path}: does not say what it was trained on; is it from a run of deeptrain?"])
     classes = state["classes"]
     if dataset.classes != classes:
         raise Mistakes([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
     loss = plain(build.part("loss", run.parts["loss"], **build.shape_facts(dataset)))
     runtime = Runtime(device, pick_precision(run.spine.precision, device))
     use_threads(run.spine.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
-    whitening = Whitening(**state["whitening"]) if state.get("whitening") else None
-    pipeline = Pipeline([], state["mean"], state["std"], source.subtract_image_mean, whitening)
     shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}
     model = runtime.place(build.part("model", run.parts["model"], **shape))
     try:
+        whitening = Whitening(**state["whitening"]) if state.get("whitening") else None
+        pipeline = Pipeline([], state["mean"], state["std"], source.subtract_image_mean, whitening)
         model.load_state_dict(state["model"])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise Mistakes(
             [f"{state_path}: its weights do not fit; leave the settings of the model as they were"]
         ) from error
@@ -69,10 +73,26 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
     return Evaluation(split, score(logits, labels, loss), classes, matrix, per_class(matrix), len(labels))
 
 
+def _describes_data(state: dict[str, Any], channels: int) -> bool:
+    """Say whether a checkpoint tells the classes, the statistics of each channel and a shape, and sane ones."""
+    classes, shape = state.get("classes"), state.get("input_shape")
+    statistics = [state.get(name) for name in ("mean", "std")]
+    return (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and isinstance(shape, list)
+        and len(shape) == 3
+        and all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in shape)
+        and all(isinstance(values, list) and len(values) == channels for values in statistics)
+        and all(isinstance(value, float) and math.isfinite(value) for values in statistics for value in values or [])
+        and all(value > 0 for value in state["std"])
+    )
+
+
 def append(folder: Path, evaluation: Evaluation, weights: str, changed: list[str]) -> int:
     """Note in evaluation.json that a split was opened and what was found; return how often it has been."""
     path = folder / "evaluation.json"
-    entries: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    entries: list[dict[str, Any]] = read_json(path, list, [])
     entry = {
         "split": evaluation.split,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -82,7 +102,7 @@ def append(folder: Path, evaluation: Evaluation, weights: str, changed: list[str
         "images": evaluation.images,
     }
     checkpoint.write_atomically(path, json.dumps([*entries, entry], indent=1).encode())
-    return 1 + sum(earlier["split"] == evaluation.split for earlier in entries)
+    return 1 + sum(isinstance(earlier, dict) and earlier.get("split") == evaluation.split for earlier in entries)
 
 
 def interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, float]:

@@ -41,18 +41,21 @@ class MetricsTable:
     def truncate(self, after_step: int) -> None:
         """Drop the rows of later steps: what a killed run wrote after the checkpoint it is resumed from."""
         rows = self.rows()
-        kept = [row for row in rows if row["step"] <= after_step]
+        kept = [row for row in rows if row.get("step", 0) <= after_step]
         if len(kept) < len(rows):
             self._rewrite(kept)
 
     def _read(self) -> tuple[list[str], list[Row]]:
         """Return the columns and rows on disk, less a torn last line."""
-        content = self.path.read_text("utf-8") if self.path.exists() else ""
+        content = self.path.read_text("utf-8", "replace") if self.path.exists() else ""
         whole = content[: content.rfind("\n") + 1]
         if len(whole) < len(content):
             os.truncate(self.path, len(whole.encode()))
-        header, *lines = list(csv.reader(whole.splitlines())) or [[]]
-        return header, [{k: _number(cell) for k, cell in zip(header, line, strict=True) if cell} for line in lines]
+        try:
+            header, *lines = list(csv.reader(whole.splitlines())) or [[]]
+            return header, [{k: _number(cell) for k, cell in zip(header, line, strict=True) if cell} for line in lines]
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{self.path}: is not the table of a run ({error}); move it away") from error
 
     def _rewrite(self, rows: Sequence[Row]) -> None:
         """Replace the file by the header and these rows in one step: a kill leaves the old or the new one."""
