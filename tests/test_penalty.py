@@ -196,3 +196,18 @@ def test_evaluating_a_run_that_had_one(in_own_folder):
     part = "val_average" if best["weights"] == "average" else "val"
     for name in ("loss", "accuracy"):
         assert found[name] == pytest.approx(best["progress"]["metrics"][f"{name}/{part}"], rel=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_with_everything_on_never_waits_for_the_gpu():
+    words = ["device=cuda", "penalty=elastic", "sam=0.05", "max_norm=3", "clip_norm=1", "average=swa"]
+    loss = ["loss=hinge", "loss.class_weights=auto"]
+    trainer = build.trainer(build.bench(compose_run([*TINY, *words, *loss, "model=resnet"])))
+    batches = list(trainer.train_loader.epoch(0))
+    trainer.model.train()
+    trainer.train_step(*batches[0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.train_step(*batches[1])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
