@@ -32,8 +32,8 @@ class AlexNet(PooledNetwork):
     classes with norm="none". The small one, taken where the short side is under 96 px, starts with 5x5 kernels, at
     stride 2 from 24 px and 1 below, and has one fully connected layer of 512 in place of two of 4096. `width`
     multiplies the convolutions' channels, `classifier` lists the hidden fully connected layers; dropout follows
-    each, DropConnect is in each. Batch norm is later than the paper: it is on because without it SGD at the usual rate
-    of 0.1 diverges. Pools are 3x3 at stride 2, or fractional ones (FractionalMaxPool); these leave larger maps, which
+    each, DropConnect is in each. Batch norm is later than the paper: it is on because without it, with group and layer
+    norm too, SGD at the usual rate of 0.1 diverges. Pools are 3x3 at stride 2, or fractional ones (FractionalMaxPool); these leave larger maps, which
     cost more, and are averaged over `test_draws` draws in evaluation (PooledNetwork).
     """
 

@@ -68,3 +68,7 @@ class RNN(nn.Module):
         _, state = self.recurrent(rows)
         state = state[0] if isinstance(state, tuple) else state  # of an LSTM: without the cell's own
         return self.classifier(state[-1])
+
+    def train(self, mode: bool = True) -> "RNN":
+        self.recurrent.flatten_parameters()  # those of a copy (an average) lie apart: cuDNN would warn at every pass
+        return super().train(mode)

@@ -15,7 +15,7 @@ class WideResNet(ResidualNetwork):
 
     (N, C, H, W) -> logits (N, num_classes). A convolution of 16 channels, then three stages of n = (depth - 4) / 6
     pre-activation blocks of 16, 32 and 64 times `width` channels. 28 and 10 is the paper's best, with 36.5 million
-    parameters; 16 and 4, with 2.7 million, is what a CPU can train. `dropout` is between the convolutions of each block
+    parameters; 16 and 2, with 0.7 million, is what a CPU can train. `dropout` is between the convolutions of each block
     (0.3 in the paper). Stems and stochastic depth are those of model=resnet; large images get the large stem in front
     of the same stages.
     """
@@ -27,7 +27,7 @@ class WideResNet(ResidualNetwork):
         num_classes: int,
         *,
         depth: Count = 16,
-        width: Positive = 4.0,
+        width: Positive = 2.0,
         stem: Stem = "auto",
         patch_size: Count | None = None,
         activation: Activation = "relu",
