@@ -31,10 +31,10 @@ class AlexNet(PooledNetwork):
     (N, C, H, W) -> logits (N, num_classes). The large layout is torchvision's: 61,100,840 parameters at 224 px and 1000
     classes with norm="none". The small one, taken where the short side is under 96 px, starts with 5x5 kernels, at
     stride 2 from 24 px and 1 below, and has one fully connected layer of 512 in place of two of 4096. `width`
-    multiplies the convolutions' channels, `classifier` lists the hidden fully connected layers; dropout follows
-    each, DropConnect is in each. Batch norm is later than the paper: it is on because without it, with group and layer
-    norm too, SGD at the usual rate of 0.1 diverges. Pools are 3x3 at stride 2, or fractional ones (FractionalMaxPool); these leave larger maps, which
-    cost more, and are averaged over `test_draws` draws in evaluation (PooledNetwork).
+    multiplies the convolutions' channels, `classifier` lists the hidden fully connected layers; dropout follows each,
+    DropConnect is in each. Batch norm is later than the paper: it is on because without it, with group and layer norm
+    too, SGD at the usual rate of 0.1 diverges. Pools are 3x3 at stride 2, or fractional ones (FractionalMaxPool); these
+    leave larger maps, which cost more, and are averaged over `test_draws` draws in evaluation (PooledNetwork).
     """
 
     @checked
