@@ -1,0 +1,49 @@
+"""RandAugment: a few operations, drawn anew for every image, all at one magnitude."""
+
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from deeptrain.aug.operations import Operations, magnitude_table
+from deeptrain.schema import Count, Natural, Range, checked
+
+Bins = Annotated[int, Range(minimum=2)]
+TRANSLATE = 150 / 331  # of the image's side: the paper's largest, 150 pixels of 331
+
+
+class RandAugment:
+    """Apply `num_operations` of fourteen operations to every image, one after the other (Cubuk et al., 2020).
+
+    Each is drawn from all, with a random sign where it goes either way. The magnitude counts up from 0, which changes
+    least, in equal steps to bins - 1, which changes most. Raises ValueError if there is no such magnitude.
+    """
+
+    @checked
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        *,
+        num_operations: Count = 2,
+        magnitude: Natural = 9,
+        bins: Bins = 31,
+    ):
+        if magnitude >= bins:
+            raise ValueError(f"magnitude={magnitude}: must be below bins={bins}")
+        height, width = input_shape[1:]
+        table = magnitude_table(
+            bins, shear=0.3, translate=(TRANSLATE * width, TRANSLATE * height), rotate=30, blend=0.9, posterize=4
+        )
+        self.num_operations = num_operations
+        self.operations = Operations(input_shape, {name: [values[magnitude]] for name, values in table.items()})
+
+    def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return new images of bytes, to which float images are rounded, and the targets as they are."""
+        return self.operations(images, *self._draw(len(images), rng)), targets
+
+    def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
+        rounds = self._draw(len(images), rng)
+        return [" · ".join(map(self.operations.describe, choices)) for choices in zip(*rounds, strict=True)]
+
+    def _draw(self, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+        return [self.operations.draw(count, rng) for _ in range(self.num_operations)]

@@ -1,0 +1,29 @@
+"""TrivialAugment: one operation for every image, at any magnitude."""
+
+import numpy as np
+from torch import Tensor
+
+from deeptrain.aug.operations import Operations, magnitude_table
+from deeptrain.schema import checked
+
+BINS = 31
+WIDEST = {"shear": 0.99, "translate": (32.0, 32.0), "rotate": 135.0, "blend": 0.99, "posterize": 6}
+
+
+class TrivialAugment:
+    """Apply one of RandAugment's operations to every image, its magnitude drawn evenly (Müller & Hutter, 2021).
+
+    There is nothing to tune: the ranges are the paper's wide ones, with translations of up to 32 pixels whatever the
+    image's size.
+    """
+
+    @checked
+    def __init__(self, input_shape: tuple[int, int, int]):
+        self.operations = Operations(input_shape, magnitude_table(BINS, **WIDEST))
+
+    def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return new images of bytes, to which float images are rounded, and the targets as they are."""
+        return self.operations(images, self.operations.draw(len(images), rng)), targets
+
+    def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
+        return [self.operations.describe(choice) for choice in self.operations.draw(len(images), rng)]
