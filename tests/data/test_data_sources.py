@@ -85,7 +85,7 @@ def test_synthetic_has_any_shape_and_its_patterns_carry_over_to_test(shape):
 
 
 def test_settings_without_effect_say_so():
-    assert Digits(root="x").load().notes == ["root=x has no effect: digits come with scikit-learn"]
+    assert Digits(root="x").load().notes == ["root has no effect: digits come with scikit-learn"]
     assert Digits().load().notes == []
 
 

@@ -161,9 +161,9 @@ def assemble(source: Source, classes: list[str], parts: Parts) -> Dataset:
 
 
 def no_effect(root: str | None, download: bool, reason: str) -> list[str]:
-    """Say so if settings were made that this source has no use for."""
-    given = (f"root={root}" if root else "", "download=true" if download else "")
-    return [f"{setting} has no effect: {reason}" for setting in given if setting]
+    """Say so if settings were made that this source has no use for; not their values, which may be secret."""
+    given = {"root": root, "download": download}
+    return [f"{name} has no effect: {reason}" for name, value in given.items() if value]
 
 
 def spread(total: int, count: int) -> np.ndarray:
