@@ -89,7 +89,7 @@ def test_every_choice_trains_two_steps(word, device):
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_composes_and_trains_two_steps(name):
     """On synthetic images in place of the experiment's own data."""
-    data = ["data=synthetic", "data.shape=[3,32,32]", "data.size=300", "limit_steps=2", "validate.clean_images=16"]
+    data = [*TINY[:2], "data.size=300", "data.val_fraction=0.1", "limit_steps=2", "validate.clean_images=16"]
     run = compose_run([f"experiment={name}", *data])
     trainer = build.trainer(build.bench(run))
     trainer.fit()

@@ -117,7 +117,7 @@ def help_page() -> str:
     for group in dict.fromkeys([*defaults, *sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())]):
         options = {file.stem: describe(file) for file in sorted((CONFIGS / group).glob("*.yaml"))}
         for folder in sorted(path for path in (CONFIGS / group).iterdir() if path.is_dir()):
-            options[f"{folder.name}/..."] = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+            options[f"{folder.name}/..."] = ", ".join(sorted(file.stem for file in folder.glob("[!_]*.yaml")))
         for index, (option, what) in enumerate(options.items()):
             mark = "*" if defaults.get(group) == option else " "
             label = f"{group}=" if index == 0 else ""
