@@ -178,7 +178,8 @@ def find_to_resume(path: str) -> tuple[Path, Path | None]:
     `auto` is the newest run in outputs/ that did not finish and that no process holds.
     """
     folder, state = _at(str(_newest_unfinished()) if path == "auto" else path, "resume")
-    if not _is_saved(state) and any((folder / "checkpoints").iterdir()):
+    kept = [file for file in state.parent.iterdir() if not file.name.endswith(checkpoint.UNFINISHED)]
+    if kept and not _is_saved(state):
         raise Mistakes([f"resume={path}: is no run to load ({state.name} is missing); name the folder of a run"])
     return folder, state if _is_saved(state) else None
 
