@@ -1,9 +1,11 @@
 """Checkpoints: whole or detected, the one before kept until then and after, nothing left lying about."""
 
 import errno
+import multiprocessing
 import os
 import random
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -200,3 +202,29 @@ def test_who_takes_a_folder_clears_what_a_kill_left(tmp_path):
     folder.hold(tmp_path, "resume=x")
     folder.release()
     assert files(tmp_path) == {"checkpoints"} and not files(kept)
+
+
+def test_a_process_killed_while_it_saves_leaves_a_good_one(tmp_path):
+    """Fifty times, at any moment of a loop that does nothing else (DEEPTRAIN_KILLS=500 for more)."""
+    path, rng = tmp_path / "last.pt", random.Random(0)
+    big = {"model": {"weight": torch.zeros(50_000)}, "number": 0}
+    checkpoint.save(path, big, keep=True)
+
+    def save_on_and_on(first: int) -> None:
+        for number in range(first, first + 10_000):
+            checkpoint.save(path, big | {"number": number}, keep=True)
+
+    reached, left = 0, 0
+    for _ in range(int(os.environ.get("DEEPTRAIN_KILLS", "50"))):
+        process = multiprocessing.get_context("fork").Process(target=save_on_and_on, args=(reached + 1,))
+        process.start()
+        time.sleep(rng.uniform(0.002, 0.03))
+        process.kill()
+        process.join()
+        found = checkpoint.load(path)["number"]
+        assert found >= reached, "what was saved before the last start is not lost"
+        reached = found
+        left += len(files(tmp_path) - {"last.pt", "last.previous.pt"})
+        checkpoint.clear_unfinished(tmp_path)
+        assert files(tmp_path) <= {"last.pt", "last.previous.pt"}
+    assert reached and left, "kills between and in the middle of saves"
