@@ -114,6 +114,27 @@ def test_every_check_has_a_case():
         assert any(re.fullmatch(pattern, sentence) for sentence in seen), each.says
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("loss=hinge loss.label_smoothing=0.1", "a setting of loss=cross_entropy, which is not chosen here"),
+        ("model=vgg model.stochastic_depth=0.5", "a setting of model=preact_resnet or model=resnet"),
+        ("aug=cutout aug.cutout.size=9", "aug.cutout.size=9: must be at most 8"),
+        ("model=fcn model.hidden=[] model.dropout=0.5", "model.dropout=0.5: hidden=[] has no hidden units to drop"),
+        ("model.norm=layer model.norm_momentum=0.2", "model.norm_momentum=0.2: only norm=batch reads it"),
+        ("schedule.warmup=30", "schedule.warmup=30: must be shorter than the run (epochs=30)"),
+    ],
+)
+def test_what_a_part_knows_by_itself_is_refused_by_it(words, said):
+    """Settings that a part does not have, or cannot have here: no check of combinations is needed."""
+    with pytest.raises(Mistakes) as caught:
+        run = compose_run(["data=synthetic", "data.shape=[1,8,8]", "data.size=60", *words.split()])
+        build.rehearse(run)
+        build.trainer(build.bench(run))
+    (line,) = caught.value.lines
+    assert said in line
+
+
 def test_mistakes_of_all_kinds_are_told_at_once():
     run = compose_run(["early_stop.patience=9", "epochs=2", "schedule.warmup=3", "batch_size=2", "accumulate=3"])
     with pytest.raises(Mistakes) as caught:
