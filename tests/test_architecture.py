@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "deeptrain"
 GROUND = -1
 FLOORS = {
-    GROUND: ("schema", "randomness", "paths"),
+    GROUND: ("schema", "randomness", "paths", "stopping"),
     0: ("model", "aug", "data", "loss", "penalty", "optimizer", "schedule", "metrics", "average"),
     1: ("runtime", "checkpoint", "record", "evaluation"),
     2: ("trainer",),

@@ -283,6 +283,8 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
         min_delta=spine.early_stop.min_delta,
         validate_every_epochs=spine.validate.every_epochs,
         validate_every_steps=spine.validate.every_steps,
+        save_every_steps=spine.checkpoint.every_steps,
+        save_every_minutes=spine.checkpoint.every_minutes,
         log_every_steps=spine.log.every_steps,
         about=about or {},
     )

@@ -47,6 +47,12 @@ class EarlyStop:
 
 
 @dataclass
+class Checkpoint:
+    every_steps: Count | None = None
+    every_minutes: Positive | None = 1.0
+
+
+@dataclass
 class Log:
     every_steps: Count = 20
     tensorboard: bool = True
@@ -76,6 +82,7 @@ class Spine:
     monitor: Literal["accuracy/val", "top5/val", "loss/val"] = "accuracy/val"
     validate: Validate = field(default_factory=Validate)
     early_stop: EarlyStop = field(default_factory=EarlyStop)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     log: Log = field(default_factory=Log)
     allow_targets: list[str] = field(default_factory=list)
 
@@ -256,11 +263,15 @@ def _hydra_setting(words: list[str], key: str, searchpath: tuple[str, ...]) -> A
 
 
 def options(group: str, searchpath: tuple[str, ...] = ()) -> list[str]:
-    """List the options of a group: the YAML files in its folder, those in folders below it as folder/name."""
+    """List the options of a group: the YAML files in its folder, those in folders below it as folder/name.
+
+    A file whose name starts with _ is no option, but what others are built upon.
+    """
     found = set()
     for folder in (CONFIGS, *map(Path, searchpath)):
         base = folder / group
-        found |= {str(path.relative_to(base).with_suffix("")) for path in base.rglob("*.yaml")}
+        files = [path for path in base.rglob("*.yaml") if not path.name.startswith("_")]
+        found |= {str(path.relative_to(base).with_suffix("")) for path in files}
     return sorted(found)
 
 
@@ -276,7 +287,7 @@ def _parse(words: list[str], mistakes: list[str]) -> list[Override]:
     for word in words:
         try:
             parsed.append(OverridesParser.create().parse_override(_quoted(word)))
-        except HydraException:
+        except (HydraException, RecursionError):  # brackets in brackets in brackets
             mistakes.append(f"{word}: {_how_to_write(word)}")
     return parsed
 

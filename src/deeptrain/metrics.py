@@ -1,12 +1,12 @@
 """Metrics: running means that make nobody wait until they are read, the confusion matrix and what follows from it."""
 
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
 
 TOP = 5
+TOTALS: tuple[str, ...] = ("loss", "accuracy", "top5", "images")
 HELD = 2**22  # logits kept before they are reduced on their device: 16 MiB of float32
 
 
@@ -21,11 +21,13 @@ class Batches:
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []  # batches as they came
         self._numbers = 0  # logits among them
         self._reduced: list[tuple[Tensor, list[int]]] = []  # losses, top-1 and top-5 counts on the device; batch sizes
+        self._totals: dict[str, float] = dict.fromkeys(TOTALS, 0.0)  # on the host
 
     @property
     def images(self) -> int:
         """How many images the next `read` is about; for whoever weighs the means of several processes."""
-        return sum(len(logits) for _, logits, _ in self._held) + sum(sum(sizes) for _, sizes in self._reduced)
+        waiting = sum(len(logits) for _, logits, _ in self._held) + sum(sum(sizes) for _, sizes in self._reduced)
+        return waiting + int(self._totals["images"])
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Take one batch: its mean loss (scalar), logits (N, K) and targets, ids (N,) or probabilities (N, K)."""
@@ -36,18 +38,26 @@ class Batches:
 
     def read(self) -> dict[str, float]:
         """Return `loss`, `accuracy` and `top5` over all batches since the last read; {} when there were none."""
+        totals, self._totals = self.state_dict(), dict.fromkeys(TOTALS, 0.0)
+        images = totals.pop("images")
+        return {name: total / images for name, total in totals.items()} if images else {}
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the sums over all images since the last read: whoever loads them reads on as if nothing had been."""
         self._reduce()
-        if not self._reduced:
-            return {}
-        images = self.images
-        loss = top1 = top5 = 0.0
-        host = iter(torch.cat([vector for vector, _ in self._reduced]).tolist())  # the one wait for the device
-        for _, sizes in self._reduced:
-            loss += sum(mean * size for mean, size in zip(islice(host, len(sizes)), sizes, strict=True))
-            top1 += next(host)
-            top5 += next(host)
-        self._reduced = []
-        return {"loss": loss / images, "accuracy": top1 / images, "top5": top5 / images}
+        if self._reduced:
+            host = iter(torch.cat([vector for vector, _ in self._reduced]).tolist())  # the one wait for the device
+            for _, sizes in self._reduced:
+                for size in sizes:
+                    self._totals["loss"] += next(host) * size
+                self._totals["accuracy"] += next(host)
+                self._totals["top5"] += next(host)
+                self._totals["images"] += sum(sizes)
+            self._reduced = []
+        return dict(self._totals)
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._totals = {name: float(state[name]) for name in TOTALS}
 
     def _reduce(self) -> None:
         """Replace the held batches by one vector on their device: every loss, then both counts; nothing waits."""

@@ -5,11 +5,9 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -18,24 +16,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from deeptrain import build, folder
+from deeptrain import build, folder, stopping
 from deeptrain.config import Mistakes, Run, compose_run
 from deeptrain.record.screen import Screen
 
 if TYPE_CHECKING:
     from deeptrain.trainer import Trainer
 
-EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": 130}
+EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": stopping.EXIT_CODE}
 
 
 def start(words: list[str]) -> int:
     """Compose, check and train; return the exit code. Nothing is written before everything has been found good."""
     try:
-        run, folder_of_run, resumed = prepare(words)
-        build.rehearse(run)
-        screen = Screen(sys.stdout)
-        _, code = train(run, screen, folder_of_run, resumed)
-        return code
+        with stopping.listening(stopping.at_once):
+            run, folder_of_run, resumed = prepare(words)
+            build.rehearse(run)
+            _, code = train(run, Screen(sys.stdout), folder_of_run, resumed)
+            return code
     finally:
         folder.release()
 
@@ -43,14 +41,15 @@ def start(words: list[str]) -> int:
 def prepare(words: list[str]) -> tuple[Run, Path | None, Path | None]:
     """Compose a run; with resume=RUN from the words it was started with, then those given now.
 
-    Returns the run, the folder and the checkpoint to go on from (None for a new run).
+    Returns the run, the folder and the checkpoint to go on from: None and None for a new run, no checkpoint for one
+    that was killed before it had saved anything, which begins again in its folder.
     """
     given = [word.partition("=")[2] for word in words if word.startswith("resume=")]
     if not given or given[-1] in ("", "null"):
         return compose_run(words), None, None
     if any(word.startswith("dir=") for word in words):
         raise Mistakes(["dir=: a resumed run goes on in its own folder; leave out dir"])
-    at, state = folder.find(given[-1].strip("'"), "resume")
+    at, state = folder.find_to_resume(given[-1].strip("'"))
     folder.hold(at, f"resume={given[-1]}")
     now = [word for word in words if not word.startswith("resume=")]
     return compose_run([*folder.saved_words(at, now), *now]), at, state
@@ -64,12 +63,14 @@ def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None
     trainer = build.trainer(bench, _about(bench))
     if resumed is not None:
         _load(trainer, resumed, screen)
-    at = at or folder.new_folder(run.spine.dir)
+    is_new, at = at is None, at or folder.new_folder(run.spine.dir)
     try:
         _open_record(trainer, bench, screen, at)
-    except BaseException:
-        if resumed is None:  # what has not taken its first step leaves nothing behind
+    except BaseException as error:
+        if is_new:  # what has not taken its first step leaves nothing behind
             shutil.rmtree(at)
+        if isinstance(error, ValueError | OSError):  # of a file there that is none of a run, or a full disk
+            raise Mistakes([str(error)]) from error
         raise
     screen.lines(_head(trainer, bench, at))
     for sentence in bench.warnings:
@@ -83,7 +84,7 @@ def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None
         screen.warn(f"the pictures could not all be drawn ({type(error).__name__}: {error})")
     trainer.close()
     screen.end(_closing_lines(trainer, at, result))
-    _write_json(at / "result.json", result)
+    _write(at / "result.json", json.dumps(result, indent=1))
     return trainer.progress.best, EXIT_CODES[status]
 
 
@@ -100,22 +101,15 @@ def _told(screen: Screen) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-@contextmanager
-def _interruptible(trainer: "Trainer") -> Iterator[None]:
-    """Let Ctrl-C end the run after its step, with everything saved; a second one ends it at once."""
+def _stopper(trainer: "Trainer") -> Callable[[int], None]:
+    """Make what ends the run after its step, with everything saved; told a second time it ends the process at once."""
 
-    def stop(number: int, frame: Any) -> None:
-        trainer.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def stop(number: int) -> None:
+        if trainer.interrupted:
+            os._exit(stopping.EXIT_CODE)  # files are written whole or not at all, so nothing needs to be put in order
+        trainer.interrupted = stopping.SIGNALS[number]
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen
-        yield
-        return
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return stop
 
 
 def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
@@ -123,10 +117,8 @@ def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
     from deeptrain.trainer import TrainingFailed
 
     try:
-        with _interruptible(trainer):
+        with stopping.listening(_stopper(trainer)):
             return trainer.fit()
-    except KeyboardInterrupt:
-        return "interrupted", "stopped from the keyboard"
     except (TrainingFailed, ValueError) as error:  # a ValueError: an image that cannot be read, in one line
         return "failed", str(error)
     except Exception as error:
@@ -170,8 +162,10 @@ def _load(trainer: "Trainer", path: Path, screen: Screen) -> None:
         raise Mistakes([f"resume={path}: {error}".replace(f"{path}: {path}", str(path))]) from error
     except RuntimeError as error:
         raise Mistakes([f"resume={path}: its weights do not fit this model; resume with the model it had"]) from error
+    except (TypeError, KeyError, AttributeError, IndexError) as error:
+        raise Mistakes([f"resume={path}: is not what a run of deeptrain writes"]) from error
     end = trainer.over()
-    if end is not None:
+    if end is not None and (path.parent.parent / "result.json").is_file():  # else it was killed while it drew pictures
         raise Mistakes([f"resume={path}: nothing left to do ({end[1]}); to train longer add {_more(trainer)}"])
 
 
@@ -183,9 +177,9 @@ def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Pat
 
     run, step = bench.run, trainer.progress.step
     screen.open_log(at / "run.log")
-    (at / "config.yaml").write_text(run.yaml)
-    (at / "overrides.yaml").write_text(yaml.safe_dump(run.overrides, allow_unicode=True))
-    _write_json(at / "split.json", bench.dataset.split)
+    _write(at / "split.json", json.dumps(bench.dataset.split, indent=1))
+    _write(at / "config.yaml", run.yaml)
+    _write(at / "overrides.yaml", yaml.safe_dump(run.overrides, allow_unicode=True))  # last: now it can be resumed
     (at / "result.json").unlink(missing_ok=True)  # of the run that now goes on
     metrics = trainer.metric_names()
     trainer.record = Record(screen, at, metrics=metrics, first_step=step, tensorboard=run.spine.log.tensorboard)
@@ -345,7 +339,7 @@ def _closing_lines(trainer: "Trainer", at: Path, result: dict[str, Any]) -> list
     return [*lines, *(f"{what}  {command}" for what, command in _next_commands(trainer, at))]
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, text: str) -> None:
     from deeptrain.checkpoint import write_atomically
 
-    write_atomically(path, json.dumps(content, indent=1).encode())
+    write_atomically(path, text.encode())

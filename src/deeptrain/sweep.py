@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deeptrain import build, folder
+from deeptrain import build, folder, stopping
 from deeptrain.config import compose_run, compose_sweep, sweeps_by_itself
 from deeptrain.paths import ROOT
 
@@ -88,16 +88,22 @@ def _run(job: Job) -> None:
     """Train in a process of its own, so that no run sees what another left behind in memory."""
     command = [sys.executable, str(ROOT / "train.py"), *job.words, f"dir={job.folder}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        _, said = process.communicate()
-    except KeyboardInterrupt:  # the run has been told as well: it ends its step and saves
-        _, said = process.communicate(timeout=60)
+
+    def pass_on(number: int) -> None:  # Ctrl-C reaches the run by itself
+        process.send_signal(number)
+        raise KeyboardInterrupt
+
+    with stopping.listening(pass_on, keyboard=False):
+        try:
+            _, said = process.communicate()
+        except KeyboardInterrupt:  # the run has been told as well: it ends its step and saves
+            _, said = process.communicate(timeout=60)
     result = job.folder / "result.json"
     job.result = json.loads(result.read_text()) if result.is_file() else None
     if process.returncode:
         last = said.strip().splitlines()[-1:]
         job.error = (job.result or {}).get("reason") or (last[0] if last else f"exit code {process.returncode}")
-    if process.returncode == 130:
+    if process.returncode == stopping.EXIT_CODE or -process.returncode in stopping.SIGNALS:
         raise KeyboardInterrupt
 
 

@@ -21,6 +21,7 @@ from deeptrain.optimizer import SAM, weights_of
 from deeptrain.randomness import generator, key
 from deeptrain.record.run import Record, metric_names
 from deeptrain.runtime import Runtime
+from deeptrain.schema import Natural, NonNegative, checked
 
 Loader = ResidentLoader | StreamLoader
 
@@ -33,14 +34,15 @@ class TrainingFailed(RuntimeError):
 class Progress:
     """Where a run stands: all of the loop's state that is not a tensor."""
 
-    epoch: int = 0  # passes completed
-    step_in_epoch: int = 0
-    step: int = 0  # optimizer steps
-    images: int = 0
-    train_seconds: float = 0.0  # spent in training steps, validation not counted
+    epoch: Natural = 0  # passes completed
+    step_in_epoch: Natural = 0
+    step: Natural = 0  # optimizer steps
+    images: Natural = 0
+    train_seconds: NonNegative = 0.0  # spent in training steps, validation not counted
     best: float | None = None  # of the monitored metric
-    best_epoch: float = 0  # passes completed by then
-    since_best: int = 0  # validations
+    best_epoch: NonNegative = 0  # passes completed by then
+    since_best: Natural = 0  # validations
+    validated: Natural = 0  # at which step last
     metrics: dict[str, float] = field(default_factory=dict)  # last value of each
 
 
@@ -74,6 +76,8 @@ class Trainer:
     min_delta: float = 0.0
     validate_every_epochs: int = 1
     validate_every_steps: int | None = None
+    save_every_steps: int | None = None
+    save_every_minutes: float | None = None
     log_every_steps: int = 20
     about: dict[str, Any] = field(default_factory=dict)  # goes into every checkpoint: overrides, versions, classes
     progress: Progress = field(default_factory=Progress)
@@ -92,7 +96,8 @@ class Trainer:
         self.recent = Batches()  # since the last log point
         self.passed: list[tuple[int, dict[str, float]]] = []  # images and means of the log points since a validation
         self.clock, self.waited = 0.0, 0.0
-        self.interrupted = False  # set by whoever wants the run to stop after its step, with everything saved
+        self.saved_at = perf_counter()
+        self.interrupted = ""  # by what: set by whoever wants the run to stop after its step, with everything saved
         self.validated = replace(self.progress)  # where the run stood at the last validation
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -102,6 +107,8 @@ class Trainer:
     def fit(self) -> tuple[str, str]:
         """Train until there is a reason to stop; return the status and the reason."""
         self.record.begin(self.epochs, len(self.train_loader), self.progress.epoch)
+        if self.progress.validated < self.progress.step and self.validation_is_due():  # stopped just before it
+            self.validate()
         while (end := self.over()) is None:
             self.train_epoch()
         return end
@@ -119,10 +126,10 @@ class Trainer:
             if progress.step % self.log_every_steps == 0:
                 self.log_step()
             due = self.validation_is_due()
-            if self.interrupted:
-                self.record.save("last", self.state_dict())
-            elif due:
+            if due and not self.interrupted:
                 self.validate()
+            elif due or self.save_is_due():
+                self.save()
             if progress.step_in_epoch == 0 or (due and self.over()):
                 break
 
@@ -209,7 +216,7 @@ class Trainer:
         """Return status and reason if the run is to end here."""
         progress = self.progress
         if self.interrupted:
-            return "interrupted", "stopped from the keyboard"
+            return "interrupted", f"stopped by {self.interrupted}"
         if progress.epoch >= self.epochs:
             return "finished", f"{self.epochs} epoch{'s' if self.epochs > 1 else ''} done"
         if self.limit_steps is not None and progress.step >= self.limit_steps:
@@ -224,6 +231,11 @@ class Trainer:
         progress, every = self.progress, self.validate_every_steps
         passed = progress.step_in_epoch == 0 and progress.epoch % self.validate_every_epochs == 0
         return passed or (every is not None and progress.step % every == 0) or self.over() is not None
+
+    def save_is_due(self) -> bool:
+        if self.save_every_steps is not None and self.progress.step % self.save_every_steps == 0:
+            return True
+        return self.save_every_minutes is not None and self.clock - self.saved_at > 60 * self.save_every_minutes
 
     # --- now and then ---
 
@@ -254,8 +266,8 @@ class Trainer:
 
     def read_penalties(self) -> dict[str, float]:
         """Return the penalties of the last step by their tags, and what they come to."""
-        if not self.penalty_terms:
-            return {}
+        if not self.penalty_terms:  # no step yet, or none since a resume
+            return self.penalties
         values = torch.stack(list(self.penalty_terms.values())).tolist()
         terms = {f"penalty/{name}": value for name, value in zip(self.penalty_terms, values, strict=True)}
         return {"loss/penalty": sum(values), **terms}
@@ -279,7 +291,7 @@ class Trainer:
             measured["val_average"] = self.evaluate(self.average.module, self.val_loader)
         metrics = {f"{name}/{part}": value for part, means in measured.items() for name, value in means.items()}
         metrics |= self.penalties
-        progress.metrics = metrics
+        progress.metrics, progress.validated = metrics, progress.step
         best = self.note_best(metrics)
         seconds = progress.train_seconds - self.validated.train_seconds
         self.record.row(
@@ -298,7 +310,7 @@ class Trainer:
         self.validated, self.waited, self.passed = replace(progress), 0.0, []
         if best is not None:
             self.record.save("best", self.best_state(best))
-        self.record.save("last", self.state_dict())
+        self.save()
         self.model.train()
         self.clock = self.logged_at = perf_counter()
 
@@ -340,6 +352,11 @@ class Trainer:
 
     # --- state ---
 
+    def save(self) -> None:
+        """Write last.pt: from there the run goes on as if it had never stopped."""
+        self.record.save("last", self.state_dict())
+        self.saved_at = self.clock = perf_counter()
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a run needs to go on as if it had never stopped: plain values and tensors only."""
         return {
@@ -348,6 +365,7 @@ class Trainer:
             "average": self.average and self.average.state_dict(),
             "scaler": self.runtime.scaler.state_dict(),
             "progress": asdict(self.progress),
+            "meters": {"recent": self.recent.state_dict(), "passed": self.passed, "penalties": self.read_penalties()},
             **self.about,
         }
 
@@ -367,7 +385,14 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         elif self.average is not None:
             self.average.restart()
-        self.progress = Progress(**state["progress"])
+        self.progress = checked(Progress)(**state["progress"])
+        meters = state["meters"]
+        self.recent.load_state_dict(meters["recent"])
+        self.passed = [(images, dict(means)) for images, means in meters["passed"]]
+        self.penalties = dict(meters["penalties"])
+        stopped, steps = self.progress.step_in_epoch, len(self.train_loader)
+        if stopped >= steps:
+            raise ValueError(f"it stopped in step {stopped} of an epoch, which now has {steps}; keep its batch_size")
         self.validated = replace(self.progress)
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
