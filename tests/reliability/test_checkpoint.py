@@ -12,7 +12,16 @@ import pytest
 import torch
 
 from deeptrain import checkpoint, folder
+from deeptrain.cli import train
 
+TINY = [
+    "data=synthetic",
+    "data.shape=[3,8,8]",
+    "data.size=40",
+    "model=fcn",
+    "model.hidden=[4]",
+    "log.tensorboard=false",
+]
 STATE = {
     "model": {"weight": torch.arange(12.0).reshape(3, 4), "steps": torch.tensor(7)},
     "optimizer": {
@@ -228,3 +237,32 @@ def test_a_process_killed_while_it_saves_leaves_a_good_one(tmp_path):
         checkpoint.clear_unfinished(tmp_path)
         assert files(tmp_path) <= {"last.pt", "last.previous.pt"}
     assert reached and left, "kills between and in the middle of saves"
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, monkeypatch, capfd, damage):
+    """With one line that says so; the epoch that is trained again comes out as it was."""
+    monkeypatch.chdir(tmp_path)
+    assert train([*TINY, "epochs=2", "dir=run"]) == 0
+    path = tmp_path / "run" / "checkpoints" / "last.pt"
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    weights = checkpoint.load(path)["model"]
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-1] + b"?")
+    capfd.readouterr()
+    assert train(["resume=run"]) == 0
+    said = capfd.readouterr()
+    assert said.out.count("going on from the one before, last.previous.pt") == 1 and not said.err
+    again = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[:6] for row in again] == [row.split(",")[:6] for row in rows]
+    assert all(torch.equal(weights[name], value) for name, value in checkpoint.load(path)["model"].items())
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_so_in_a_line(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert train([*TINY, "epochs=2", "dir=run"]) == 0
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    capfd.readouterr()
+    assert train(["resume=run", "epochs=3"]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("error: resume=run/checkpoints/last.pt: damaged") and said.count("\n") == 1
