@@ -46,31 +46,30 @@ def check(root: Path) -> Report:
     layout = read_layout(root)
     counts = {part: Counter(layout.classes[label] for label in split.labels) for part, split in layout.splits.items()}
     report = Report(layout, counts)
-    found: dict[bytes, list[tuple[str, str, str]]] = defaultdict(list)  # split, class, file, by what is to be seen
-    owners = [
-        (part, layout.classes[label], printable(f"{split.shown}{name}"))
-        for part, split in layout.splits.items()
-        for name, label in zip(split.names, split.labels, strict=True)
-    ]
-    files = [file for split in layout.splits.values() for file in split.files]
-    for owner, seen in zip(owners, _look(files), strict=True):
+    found: dict[bytes, list[tuple[str, int]]] = defaultdict(list)  # split and number in it, by what is to be seen
+    for place, seen in zip(_places(layout), _look(layout), strict=True):
         if isinstance(seen, str):
             report.broken.append(seen)
             continue
         digest, size, kind = seen
         report.sizes[size] += 1
         report.kinds[kind] += 1
-        found[digest].append(owner)
+        found[digest].append(place)
     for same in found.values():
         if len(same) > 1:
             _note(report, same)
     return report
 
 
-def _note(report: Report, same: list[tuple[str, str, str]]) -> None:
+def _places(layout: Layout) -> Iterator[tuple[str, int]]:
+    return ((part, index) for part, split in layout.splits.items() for index in range(len(split.names)))
+
+
+def _note(report: Report, same: list[tuple[str, int]]) -> None:
     """Sort the files of one picture into what it means that there are several."""
-    names = [name for _, _, name in same]
-    splits, classes = {part for part, _, _ in same}, {owner for _, owner, _ in same}
+    owners = [(report.layout.splits[part], index) for part, index in same]
+    names = [printable(f"{split.shown}{split.names[index]}") for split, index in owners]
+    splits, classes = {part for part, _ in same}, {int(split.labels[index]) for split, index in owners}
     if len(splits) > 1:
         report.leaks.append(names)
     if len(classes) > 1:
@@ -82,26 +81,25 @@ def _note(report: Report, same: list[tuple[str, str, str]]) -> None:
 Seen = tuple[bytes, tuple[int, int], str] | str
 
 
-def _look(files: list[Path]) -> Iterator[Seen]:
-    """Decode the files in order, in processes of their own: a picture is compared by its pixels, not by its bytes."""
+def _look(layout: Layout) -> Iterator[Seen]:
+    """Decode all files in order, in processes of their own: pictures are compared by their pixels, not their bytes."""
     from rich.console import Console
     from rich.progress import track
 
     method = "fork" if sys.platform == "linux" else None
     with ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), multiprocessing.get_context(method)) as pool:
-        seen = pool.map(_see, files, chunksize=64)
+        files = (f"{split.folder}/{name}" for split in layout.splits.values() for name in split.names)
+        seen, total = pool.map(_see, files, chunksize=64), sum(len(split.names) for split in layout.splits.values())
         console = Console(stderr=True)
-        yield from track(
-            seen, "reading", total=len(files), console=console, transient=True, disable=not console.is_terminal
-        )
+        yield from track(seen, "reading", total, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _see(path: Path) -> Seen:
+def _see(path: str) -> Seen:
     """Return a digest of a picture's pixels, its size and its kind; or the line that says what is wrong with it."""
     from PIL import ImageOps
 
     try:
-        with opened(path) as image:
+        with opened(Path(path)) as image:
             kind = f"{image.format} {image.mode}"
             pixels = np.asarray(convert(ImageOps.exif_transpose(image), 3))
     except ValueError as error:
