@@ -114,9 +114,10 @@ def test_scripts_refuse_what_they_do_not_read(script, words, said, tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: ") and said in done.stderr
 
 
-def test_help_lists_folders_of_options_in_a_line():
-    (line,) = [line for line in help_page().splitlines() if "shelf/..." in line]
-    assert "mixup" in line and "explain=" in help_page()
+def test_help_lists_folders_of_options():
+    page = help_page()
+    assert "shelf/..." in page and "whitening\n" in page and "_base" not in page and "explain=" in page
+    assert max(map(len, page.splitlines())) <= 120
 
 
 def test_many_epochs_break_no_column(capsys):

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,10 +116,12 @@ def help_page() -> str:
     text = (CONFIGS / "train.yaml").read_text("utf-8")
     defaults = dict(re.findall(r"^  - (\w+): (\w+)", text, flags=re.MULTILINE))
     for group in dict.fromkeys([*defaults, *sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())]):
-        options = {file.stem: describe(file) for file in sorted((CONFIGS / group).glob("*.yaml"))}
+        options = [(file.stem, describe(file)) for file in sorted((CONFIGS / group).glob("*.yaml"))]
         for folder in sorted(path for path in (CONFIGS / group).iterdir() if path.is_dir()):
-            options[f"{folder.name}/..."] = ", ".join(sorted(file.stem for file in folder.glob("[!_]*.yaml")))
-        for index, (option, what) in enumerate(options.items()):
+            names = ", ".join(sorted(file.stem for file in folder.glob("[!_]*.yaml")))
+            first, *rest = textwrap.wrap(names, width - 31)
+            options += [(f"{folder.name}/...", first), *(("", more) for more in rest)]
+        for index, (option, what) in enumerate(options):
             mark = "*" if defaults.get(group) == option else " "
             label = f"{group}=" if index == 0 else ""
             lines.append(f"  {label:<11}{mark}{option:<16} {what}"[:width])
