@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "deeptrain"
 GROUND = -1
 FLOORS = {
     GROUND: ("schema", "randomness", "paths", "stopping"),
-    0: ("model", "aug", "data", "loss", "penalty", "optimizer", "schedule", "metrics", "average"),
+    0: ("model", "aug", "data", "loss", "penalty", "optimizer", "schedule", "metrics", "average", "finite"),
     1: ("runtime", "checkpoint", "record", "evaluation"),
     2: ("trainer",),
     3: ("config",),

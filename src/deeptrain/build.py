@@ -278,6 +278,7 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
         clip_norm=spine.clip_norm,
         max_norm=spine.max_norm,
         sam=spine.sam,
+        on_nan=spine.on_nan,
         monitor=spine.monitor,
         patience=spine.early_stop.patience,
         min_delta=spine.early_stop.min_delta,

@@ -76,6 +76,7 @@ class Spine:
     sam: Positive | None = None
     limit_steps: Count | None = None
     max_seconds: Positive | None = None
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
     dir: str | None = None
     resume: str | None = None
     cache_dir: str | None = None

@@ -14,6 +14,7 @@ from deeptrain.aug.pipeline import Pipeline
 from deeptrain.average import Average
 from deeptrain.data.loader import ResidentLoader, StreamLoader
 from deeptrain.evaluation import evaluate
+from deeptrain.finite import first_layer, not_finite, state_tensors
 from deeptrain.loss import plain
 from deeptrain.metrics import Batches
 from deeptrain.model.layers import limit_norms
@@ -26,8 +27,15 @@ from deeptrain.schema import Natural, NonNegative, checked
 Loader = ResidentLoader | StreamLoader
 
 
+SLOWED = 5  # times that on_nan=rollback halves the rate before it gives up
+
+
 class TrainingFailed(RuntimeError):
     """Training cannot go on; the message says at which step, and the likely causes."""
+
+
+class NotFinite(TrainingFailed):
+    """A value has become inf or NaN, some time since the last checkpoint."""
 
 
 @dataclass
@@ -43,6 +51,8 @@ class Progress:
     best_epoch: NonNegative = 0  # passes completed by then
     since_best: Natural = 0  # validations
     validated: Natural = 0  # at which step last
+    slowed: Natural = 0  # times that the rate has been halved, by on_nan=rollback
+    left_out: Natural = 0  # steps, by on_nan=skip
     metrics: dict[str, float] = field(default_factory=dict)  # last value of each
 
 
@@ -71,6 +81,7 @@ class Trainer:
     clip_norm: float | None = None
     max_norm: float | None = None  # of the weights into each unit
     sam: float | None = None  # the radius of sharpness-aware minimization
+    on_nan: str = "stop"  # or skip, rollback
     monitor: str = "accuracy/val"
     patience: int | None = None
     min_delta: float = 0.0
@@ -95,6 +106,7 @@ class Trainer:
         self.penalties: dict[str, float] = {}  # as they were at the last log point
         self.recent = Batches()  # since the last log point
         self.passed: list[tuple[int, dict[str, float]]] = []  # images and means of the log points since a validation
+        self.watching = False  # every step, for values that are not finite
         self.clock, self.waited = 0.0, 0.0
         self.saved_at = perf_counter()
         self.interrupted = ""  # by what: set by whoever wants the run to stop after its step, with everything saved
@@ -107,10 +119,15 @@ class Trainer:
     def fit(self) -> tuple[str, str]:
         """Train until there is a reason to stop; return the status and the reason."""
         self.record.begin(self.epochs, len(self.train_loader), self.progress.epoch)
+        if self.progress.step == 0:
+            self.save()  # so that there is always something to go back to
         if self.progress.validated < self.progress.step and self.validation_is_due():  # stopped just before it
             self.validate()
         while (end := self.over()) is None:
-            self.train_epoch()
+            try:
+                self.train_epoch()
+            except NotFinite as wrong:
+                self.recover(wrong)
         return end
 
     def train_epoch(self) -> None:
@@ -129,6 +146,7 @@ class Trainer:
             if due and not self.interrupted:
                 self.validate()
             elif due or self.save_is_due():
+                self.check_weights()
                 self.save()
             if progress.step_in_epoch == 0 or (due and self.over()):
                 break
@@ -139,27 +157,33 @@ class Trainer:
         moment = progress.epoch, progress.step_in_epoch
         draws, done = key(self.seed, "model", *moment), self.fraction()
         runtime.seed(draws)
-        factor = self.schedule(done)
+        factor = self.schedule(done) / 2**progress.slowed
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
         rng = generator(self.seed, "augment", *moment) if self.pipeline.augmentations else None
         images, targets = self.pipeline.train(images, labels, rng, done)
-        self.backward(images, targets)
+        buffers = [buffer.clone() for buffer in self.model.buffers()] if self.watching else []
+        measured = self.backward(images, targets)
         if self.sharpness is not None:
             with self.sharpness.uphill():
                 runtime.seed(draws)  # the same units dropped, the same branches
-                self.backward(images, targets, again=True)
+                self.backward(images, targets)
         if self.penalty is not None:
             self.penalty_terms = self.penalty(self.weights)
             torch.autograd.backward(runtime.scaler.scale(list(self.penalty_terms.values())))
-        if self.clip_norm is not None:
-            runtime.scaler.unscale_(self.optimizer)
-            clip_grad_norm_(self.parameters, self.clip_norm)
-        runtime.scaler.step(self.optimizer)
-        runtime.scaler.update()
-        if self.max_norm is not None:
-            limit_norms(self.weights, self.max_norm)
+        if self.watching and self.leaves_out(images, measured, buffers):
+            measured = []
+        else:
+            if self.clip_norm is not None:
+                runtime.scaler.unscale_(self.optimizer)
+                clip_grad_norm_(self.parameters, self.clip_norm)
+            runtime.scaler.step(self.optimizer)
+            runtime.scaler.update()
+            if self.max_norm is not None:
+                limit_norms(self.weights, self.max_norm)
+        for batch in measured:
+            self.recent.add(*batch)
         for parameter in self.parameters:
             parameter.grad = None  # 6 us a step less than zero_grad()
 
@@ -172,17 +196,17 @@ class Trainer:
         progress.train_seconds += now - self.clock
         self.clock = now
 
-    def backward(self, images: Tensor, targets: Tensor, *, again: bool = False) -> None:
-        """Add the gradient of a batch's mean loss; a batch that comes `again` is not measured twice."""
-        runtime = self.runtime
+    def backward(self, images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Add the gradient of a batch's mean loss; return loss, logits and targets of each piece."""
+        runtime, measured = self.runtime, []
         for piece, wanted in self.pieces(images, targets):
             with runtime.autocast:
                 logits = self.network(piece)
                 loss = self.loss(logits, wanted)
             share = loss if piece is images else loss * (len(piece) / len(images))
             runtime.scaler.scale(share).backward()
-            if not again:
-                self.recent.add(loss, logits, wanted)
+            measured.append((loss, logits, wanted))
+        return measured
 
     def pieces(self, images: Tensor, targets: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
         """Cut a batch into `accumulate` pieces, whose gradients add up to the whole batch's."""
@@ -243,11 +267,7 @@ class Trainer:
         """Read the training means since the last log point: the one moment at which the host waits for the device."""
         images, means = self.recent.images, self.recent.read()
         if not math.isfinite(means["loss"]):
-            rate = self.optimizer.param_groups[0]["lr"]
-            raise TrainingFailed(
-                f"the loss is {means['loss']} at step {self.progress.step}: "
-                f"the learning rate (now {rate:.3g}) is too high, or the initialization is bad; try a tenth of the rate"
-            )
+            raise NotFinite(f"the loss is {means['loss']} at step {self.progress.step}: {self.advice()}")
         self.passed.append((images, means))
         self.penalties = self.read_penalties()
         now = perf_counter()
@@ -280,6 +300,7 @@ class Trainer:
         """Evaluate val and the clean slice of train, write the row, and keep what is to be kept."""
         if self.recent.images:
             self.log_step()
+        self.check_weights()
         progress = self.progress
         measured = {"train": _pooled(self.passed)}
         if self.clean_loader is not None:
@@ -291,6 +312,8 @@ class Trainer:
             measured["val_average"] = self.evaluate(self.average.module, self.val_loader)
         metrics = {f"{name}/{part}": value for part, means in measured.items() for name, value in means.items()}
         metrics |= self.penalties
+        if wrong := [f"{tag} is {value}" for tag, value in metrics.items() if not math.isfinite(value)]:
+            raise NotFinite(f"{', '.join(wrong)} at step {progress.step}: {self.advice()}")
         progress.metrics, progress.validated = metrics, progress.step
         best = self.note_best(metrics)
         seconds = progress.train_seconds - self.validated.train_seconds
@@ -349,6 +372,60 @@ class Trainer:
             return None
         progress.best, progress.best_epoch = value, self.passes()
         return "average" if name.endswith("_average") else "raw"
+
+    # --- when numbers go wrong ---
+
+    def check_weights(self) -> None:
+        """Raise NotFinite if anything that a checkpoint would hold is inf or NaN."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()["state"]}
+        if wrong := not_finite(state_tensors(state)):
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise NotFinite(f"{wrong[0]}{more} is not finite at step {self.progress.step}: {self.advice()}")
+
+    def recover(self, wrong: NotFinite) -> None:
+        """Go back to the last checkpoint; from there watch every step (on_nan=stop, skip) or go slower (rollback)."""
+        good, slowed = self.record.last(), self.progress.slowed + 1
+        if good is None or self.watching or (self.on_nan == "rollback" and slowed > SLOWED):
+            raise wrong
+        self.load_state_dict(good)
+        self.record.rewind(self.progress.step)
+        self.record.note(f"{wrong}; going back to step {self.progress.step}")
+        if self.on_nan == "rollback":
+            self.progress.slowed = slowed
+        else:
+            self.watching = True
+
+    def leaves_out(self, images: Tensor, measured: list[tuple[Tensor, Tensor, Tensor]], buffers: list[Tensor]) -> bool:
+        """Tell, with on_nan=skip, whether a step is not to be taken; with stop end the run, saying why."""
+        cause = self.cause(images, measured)
+        if cause is None:
+            return False
+        progress = self.progress
+        drawn = self.train_loader.indices(progress.epoch, progress.step_in_epoch).tolist()
+        where = f"step {progress.step + 1} (epoch {progress.epoch + 1}; training images {_short(drawn)})"
+        if self.on_nan != "skip":
+            raise TrainingFailed(f"{cause} in {where}: {self.advice()}")
+        self.record.note(f"{cause} in {where}: left out")
+        progress.left_out += 1
+        with torch.no_grad():
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        return True
+
+    def cause(self, images: Tensor, measured: list[tuple[Tensor, Tensor, Tensor]]) -> str | None:
+        """Say what was the first to be inf or NaN: the images, a layer, the loss or a gradient."""
+        if not_finite({"images": images}):
+            return "the images are not finite after augmentation"
+        if not_finite({str(number): loss for number, (loss, _, _) in enumerate(measured)}):
+            layer = first_layer(self.model, images)
+            return f"the output of {layer} is not finite" if layer else "the loss is not finite"
+        gradients = {name: weight.grad for name, weight in self.model.named_parameters() if weight.grad is not None}
+        wrong = [] if self.runtime.precision == "fp16" else not_finite(gradients)  # there the scaler leaves steps out
+        return f"the gradient of {wrong[-1]} is not finite" if wrong else None  # the last layer's came first
+
+    def advice(self) -> str:
+        rate = self.optimizer.param_groups[0]["lr"]
+        return f"the learning rate (now {rate:.3g}) is too high, or the initialization is bad; try a tenth of the rate"
 
     # --- state ---
 
@@ -410,3 +487,8 @@ def _pooled(passed: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
     """Return the means over all images from the means of several stretches of them."""
     images = sum(count for count, _ in passed)
     return {name: sum(count * means[name] for count, means in passed) / images for name in passed[0][1]}
+
+
+def _short(numbers: list[int], most: int = 8) -> str:
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return ", ".join(map(str, numbers[:most])) + more

@@ -88,6 +88,10 @@ class ResidentLoader:
         draws = draw_epoch(self.seed, epoch, len(self.host_labels), self.padding, self.flip)
         return self._on_host(draws, first_step) if self.device.type == "cpu" else self._on_device(draws, first_step)
 
+    def indices(self, epoch: int, step: int) -> np.ndarray:
+        """Say which training images a batch holds, by their place in the samples."""
+        return draw_epoch(self.seed, epoch, len(self.host_labels), 0, False).order[self.batches[step]]
+
     def close(self) -> None:
         """Give the memory back."""
         del self.store
@@ -127,8 +131,8 @@ class StreamLoader:
         flip: bool = False,
         workers: int = 0,
     ):
-        self.device = torch.device(device)
-        batches = _batches(len(samples), batch_size, train)
+        self.device, self.seed, self.count = torch.device(device), seed, len(samples)
+        self.batches = batches = _batches(len(samples), batch_size, train)
         self.num_images = batches[-1].stop
         self.steps = _Steps(len(batches))
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user's choice
@@ -160,6 +164,10 @@ class StreamLoader:
             return
         self.close()
         raise ValueError(trouble)
+
+    def indices(self, epoch: int, step: int) -> np.ndarray:
+        """Say which training images a batch holds, by their place in the samples."""
+        return draw_epoch(self.seed, epoch, self.count, 0, False).order[self.batches[step]]
 
     def close(self) -> None:
         """End the workers now; left to the garbage collector they can take seconds each to notice."""

@@ -81,6 +81,20 @@ class Record:
         if self.folder is not None:
             checkpoint.save(self.folder / "checkpoints" / f"{name}.pt", state, keep=name == "last")
 
+    def last(self) -> dict[str, Any] | None:
+        """Read the last checkpoint back; None where none is kept."""
+        return None if self.folder is None else checkpoint.load_newest(self.folder / "checkpoints" / "last.pt")[0]
+
+    def rewind(self, step: int) -> None:
+        """Drop what has been recorded after a step, since the run goes on from there."""
+        if self.table is not None:
+            self.table.truncate(step)
+        if self.board is not None:
+            self.board.rewind(step + 1)
+
+    def note(self, text: str) -> None:
+        self.screen.note(text)
+
     def close(self) -> None:
         self.screen.close()
         if self.board is not None:

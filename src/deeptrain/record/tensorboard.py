@@ -30,8 +30,6 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, first_step: int = 0, warn: Callable[[str], Any] = warnings.warn):
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-
         folder = Path(folder).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         earlier = [path.name for path in folder.glob(f"{EVENTS}*")]
@@ -39,6 +37,12 @@ class TensorBoard:
         self._name = f"{folder.parent.name}/{folder.name}"
         self._file = GrowingFile(folder / f"{EVENTS}{_stamp(earlier)}", warn)
         self._write(file_version="brain.Event:2")
+        self.rewind(first_step)
+
+    def rewind(self, first_step: int) -> None:
+        """Drop, for every reader, what has been written from a step on."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
         self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
