@@ -22,6 +22,10 @@ ENTRY = re.compile(r"[^/]+/(data\.pkl|data/\d+|byteorder|version|\.format_versio
 TENSOR = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}  # besides storages, all that weights need
 
 
+class Damaged(ValueError):
+    """A checkpoint is missing or not as it was written; the message names it."""
+
+
 def save(path: Path, state: dict[str, Any], *, keep: bool = False) -> None:
     """Write a checkpoint atomically: until the new file is whole on the disk, the one before stays.
 
@@ -37,7 +41,7 @@ def save(path: Path, state: dict[str, Any], *, keep: bool = False) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; ValueError when it is missing, damaged or holds more than save would write.
+    """Read a checkpoint onto the CPU; Damaged if it is not whole, ValueError if it holds more than save would write.
 
     What is not `torch.load`'s business is looked at first, since a stranger's file has a fitting checksum too: that
     nothing in it is compressed or larger than the file, and that it calls for tensors alone.
@@ -47,9 +51,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         whole = _is_whole(path)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); is it the path of a checkpoint?") from error
+        raise Damaged(f"{path}: cannot be read ({error.strerror}); is it the path of a checkpoint?") from error
     if not whole:
-        raise ValueError(f"{path}: damaged or not a checkpoint of deeptrain (its checksum does not fit)")
+        raise Damaged(f"{path}: damaged or not a checkpoint of deeptrain (its checksum does not fit)")
     try:
         _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -63,7 +67,7 @@ def load_newest(path: Path) -> tuple[dict[str, Any], str | None]:
     """Read a checkpoint or, where it is damaged or missing, the one before it, with a line that says so."""
     try:
         return load(path), None
-    except ValueError as error:
+    except Damaged as error:
         before = previous(path)
         if not before.is_file():
             raise

@@ -275,6 +275,8 @@ def progress(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def descriptions(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name checkpoints whose words about the data are wrong: what evaluating reads and resuming does not."""
+    import torch
+
     for name, parts in {
         "classes of another set": {"classes": ["a", "b"]},
         "classes of numbers": {"classes": [1, 2]},
@@ -290,6 +292,7 @@ def descriptions(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         "no input": {"input_shape": []},
         "a whitening of text": {"whitening": "zca"},
         "a whitening of another kind": {"whitening": {"command": "touch canary"}},
+        "a whitening of another size": {"whitening": {"weight": torch.eye(3), "bias": torch.ones(3)}},
     }.items():
         yield name, {**state, **parts}
 

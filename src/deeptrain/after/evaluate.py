@@ -49,7 +49,7 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
     if split == "val" and held_out != dataset.split:
         raise Mistakes(["split=val: these settings hold out other images than the run did; leave data as it was"])
     samples = build.opened(run, source.test) if split == "test" else dataset.val
-    if not _describes_data(state, dataset.image_shape[0]):
+    if not _describes_data(state, dataset.image_shape):
         raise Mistakes([f"{state_path}: does not say what it was trained on; is it from a run of deeptrain?"])
     classes = state["classes"]
     if dataset.classes != classes:
@@ -73,10 +73,11 @@ def evaluate_run(run: Run, state_path: Path, split: Split = "test") -> Evaluatio
     return Evaluation(split, score(logits, labels, loss), classes, matrix, per_class(matrix), len(labels))
 
 
-def _describes_data(state: dict[str, Any], channels: int) -> bool:
+def _describes_data(state: dict[str, Any], image_shape: tuple[int, int, int]) -> bool:
     """Say whether a checkpoint tells the classes, the statistics of each channel and a shape, and sane ones."""
     classes, shape = state.get("classes"), state.get("input_shape")
-    statistics = [state.get(name) for name in ("mean", "std")]
+    statistics, whitening = [state.get(name) for name in ("mean", "std")], state.get("whitening") or {}
+    channels, values = image_shape[0], math.prod(image_shape)
     return (
         isinstance(classes, list)
         and all(isinstance(name, str) for name in classes)
@@ -86,6 +87,9 @@ def _describes_data(state: dict[str, Any], channels: int) -> bool:
         and all(isinstance(values, list) and len(values) == channels for values in statistics)
         and all(isinstance(value, float) and math.isfinite(value) for values in statistics for value in values or [])
         and all(value > 0 for value in state["std"])
+        and isinstance(whitening, dict)
+        and {name: getattr(part, "shape", ()) for name, part in whitening.items()}
+        in ({}, {"weight": (values, values), "bias": (values,)})
     )
 
 
