@@ -9,7 +9,7 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("timing", "ours", "step", "loader", "train")
+MODULES = ("timing", "ours", "step", "loader", "augment", "train")
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def load(monkeypatch):
     [
         ("step", ["bare loop", "bare loop, fused=True", "deeptrain"]),
         ("loader", ["deeptrain", "torchvision v1 on PIL, 2 workers", "torchvision v2 on tensors, 2 workers"]),
+        ("augment", ["deeptrain", "torchvision v2 on PIL", "torchvision v2 on PIL, 2 workers"]),
         ("train", ["deeptrain", "by hand: torchvision, 2 workers", "by hand: resident tensors"]),
     ],
 )
