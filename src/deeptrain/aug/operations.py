@@ -57,7 +57,7 @@ class Operations:
         kinds = [NAMES.index(name) for name, _ in self.choices]
         self.edges = np.searchsorted(kinds, np.arange(len(NAMES) + 1))  # between them lie an operation's choices
         without_effect = {"Color"} if channels == 1 else set()
-        without_effect |= {"Sharpness"} if min(height, width) <= 2 else set()
+        without_effect |= {"Sharpness"} if min(height, width) <= 2 else set()  # no pixel has all its neighbours
         self.magnitudes = np.array([0 if name in without_effect else m for name, m in self.choices], np.float32)
         moves = [(name, m) for name, m in self.choices if name in MOVES]
         self.sources = torch.stack([source(name, m, height, width) for name, m in moves])  # (moves, H·W)
@@ -170,7 +170,7 @@ def blended(images: Tensor, magnitude: Tensor, channels: int, color: int, contra
     levels = _levels(own[color:sharpness], channels)
     for channel in grey.view(*levels[: len(grey)].shape, channels).unbind(3):
         channel.copy_(levels[: len(grey)])
-    flat.copy_(levels[len(grey) :].mean((1, 2), keepdim=True))
+    flat.copy_(_mean(levels[len(grey) :]))
     _blur(own[sharpness:], channels, out=smooth)
     own.mul_(1 + magnitude)
     own[color:] -= plain.mul_(magnitude[color:])
@@ -186,6 +186,12 @@ def _levels(images: Tensor, channels: int) -> Tensor:
     sums = weighted[:-2] + weighted[1:-1]
     sums += weighted[2:]  # a third of them are pixels; picking those first would take longer
     return sums[::3].floor().view(count, height, length // channels)
+
+
+def _mean(images: Tensor) -> Tensor:
+    """Return each image's mean (M, 1, 1), rounded alike on every device: a GPU takes a plain number's reciprocal."""
+    total = images.sum((1, 2), keepdim=True)
+    return total.div_(total.new_full((), images.shape[1] * images.shape[2]))
 
 
 def _blur(images: Tensor, channels: int, out: Tensor) -> None:
@@ -236,7 +242,7 @@ def equalize(images: Tensor, magnitude: Tensor, channels: int) -> Tensor:
     histogram = _histogram(places, 256 * count * channels).view(-1, 256)
     darker = (histogram.cumsum(1) - histogram).to(torch.float32)  # how many pixels are
     brightest = (height * width - darker).clamp_(max=1)  # 1 up to the brightest value that occurs, then 0
-    step = (darker * brightest).amax(1, keepdim=True).div_(255).floor_()
+    step = (darker * brightest).amax(1, keepdim=True).add_(0.5).div_(255).floor_()  # + 0.5: for a GPU's reciprocals
     flat = step == 0  # next to nothing but the brightest: stays
     curves = darker.add_((step / 2).floor_()).div_(step.masked_fill_(flat, 1)).floor_()
     curves.lerp_(torch.arange(256.0, device=images.device), flat.to(torch.float32))
