@@ -45,6 +45,18 @@ CLOCKS = ("seconds", "images_per_second", "speed/images_per_second")  # what no 
 TIMES = ("train_seconds",)
 
 
+def import_everything() -> None:
+    """Import what a run imports, so that its forks need not."""
+    import matplotlib.pyplot  # noqa: F401
+    import tensorboard.plugins.hparams.summary_v2  # noqa: F401
+    import torch._dynamo  # noqa: F401  (building an optimizer does)
+
+    import deeptrain.lab.preview
+    import deeptrain.report.card
+    import deeptrain.run
+    import deeptrain.trainer  # noqa: F401
+
+
 def start(words: list[str], log: Path) -> int:
     """Fork a process that trains, its output into a file; return its number."""
     sys.stdout.flush()
@@ -159,6 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     def varied(index: int) -> list[str]:
         return [f"{key}={choices[index % len(choices)]}" for key, _, text in varying if (choices := text.split("|"))]
 
+    import_everything()
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as home:
         place, log = Path(home), Path(home) / "output.txt"
