@@ -376,7 +376,7 @@ def _owners(key: str) -> list[str]:
 
 
 def _suggest_key(key: str, value: str, tree: DictConfig, known: dict[str, Any]) -> str:
-    """Name the key that was meant: by spelling, or by its last word alone (lr means optimizer.lr)."""
+    """Name the key that was meant: by its last word alone (lr means optimizer.lr), or by spelling."""
     groups = _groups()
     key = ALIASES.get(key, key)
     by_last_word = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
@@ -384,13 +384,16 @@ def _suggest_key(key: str, value: str, tree: DictConfig, known: dict[str, Any]) 
     match = nearest(key, [*known, *groups])
     if by_last_word and (match is None or "." not in key):
         match = by_last_word[0]
-    if parent in _nodes(tree):
-        siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    elsewhere = [] if "." in key or by_last_word else [name for group in groups for name in _owners(f"{group}.{key}")]
+    if elsewhere:
+        return f"{' or '.join(elsewhere)} has it: write {elsewhere[0].partition('=')[0]}.{key}={value}"
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    if siblings and parent in _nodes(tree):
         near = nearest(key, siblings)
         return (f"did you mean {near}? " if near else "") + "choose from " + ", ".join(siblings)
     if match:
         return f"did you mean {match}?" + (f" write {match}={value}" if value else "")
-    return "choose from " + ", ".join([*groups, *(name for name in known if "." not in name)])
+    return "choose from " + ", ".join(dict.fromkeys([*groups, *(name for name in known if "." not in name)]))
 
 
 def _report(mistakes: list[str], wrong: str | None) -> bool:
