@@ -159,6 +159,7 @@ def _stopper(trainer: "Trainer") -> Callable[[int], None]:
 def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
     """Train; whatever ends it becomes a status and a reason, an unforeseen error's traceback goes into run.log."""
     from deeptrain.checkpoint import FULL
+    from deeptrain.runtime import is_out_of_memory
     from deeptrain.trainer import TrainingFailed
 
     try:
@@ -171,10 +172,21 @@ def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
             raise
         if isinstance(error, OSError) and error.errno in FULL:
             return "failed", f"{_told_of(error)}; make room, then go on from the last checkpoint"
+        if is_out_of_memory(error):
+            return "failed", f"out of memory in step {trainer.progress.step + 1}: {_what_needs_less(trainer)}"
         with suppress(OSError), (at / "run.log").open("a") as log:
             traceback.print_exc(file=log)
         first = str(error).strip().partition("\n")[0]
         return "failed", f"{type(error).__name__}: {first} (traceback in {at / 'run.log'})"
+
+
+def _what_needs_less(trainer: "Trainer") -> str:
+    """Say what to change where memory does not suffice, the settings that keep the same step first."""
+    runtime, about = trainer.runtime, trainer.train_loader.batch_size
+    pieces = "accumulate=auto" if trainer.runtime.device.type != "cpu" else f"accumulate={2 * trainer.accumulate}"
+    changes_nothing = f"resume it with {pieces} (the same step in pieces)"
+    smaller = [f"batch_size={max(1, about // 2)}", *(["precision=bf16"] if runtime.precision == "fp32" else [])]
+    return f"{changes_nothing}, or start anew with {' or '.join(smaller)}, a smaller model, or another device"
 
 
 def _told_of(error: Exception) -> str:

@@ -136,3 +136,10 @@ def _source() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package).as_posix()}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that a device's or the machine's memory does not suffice."""
+    words = ("DefaultCPUAllocator", "not enough memory", "out of memory")  # the CPU's allocator has no class of its own
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
