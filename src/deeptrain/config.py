@@ -70,7 +70,7 @@ class Spine:
     compile: bool = False
     threads: Count | Literal["auto"] = "auto"
     workers: Natural | Literal["auto"] = "auto"
-    accumulate: Count = 1
+    accumulate: Count | Literal["auto"] = 1
     clip_norm: Positive | None = None
     max_norm: Positive | None = None
     sam: Positive | None = None

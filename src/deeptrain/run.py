@@ -182,17 +182,20 @@ def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
 
 def _what_needs_less(trainer: "Trainer") -> str:
     """Say what to change where memory does not suffice, the settings that keep the same step first."""
-    runtime, about = trainer.runtime, trainer.train_loader.batch_size
-    pieces = "accumulate=auto" if trainer.runtime.device.type != "cpu" else f"accumulate={2 * trainer.accumulate}"
-    changes_nothing = f"resume it with {pieces} (the same step in pieces)"
-    smaller = [f"batch_size={max(1, about // 2)}", *(["precision=bf16"] if runtime.precision == "fp32" else [])]
-    return f"{changes_nothing}, or start anew with {' or '.join(smaller)}, a smaller model, or another device"
+    images = len(trainer.train_loader.indices(0, 0))
+    pieces = "" if trainer.halve else "go on with accumulate=auto (the same step, in pieces), or "
+    smaller = [
+        f"batch_size={max(1, images // 2)}",
+        *(["precision=bf16"] if trainer.runtime.precision == "fp32" else []),
+    ]
+    return f"{pieces}start anew with {', '.join(smaller)}, a smaller model or another device"
 
 
 def _told_of(error: Exception) -> str:
     """Say in a line what went wrong, of a file by its name first."""
-    named = isinstance(error, OSError) and error.filename is not None
-    return f"{error.filename}: {error.strerror}" if named else str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 # --- before ---

@@ -22,7 +22,7 @@ from deeptrain import checkpoint, cli, run
 from deeptrain.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
-import torture
+import torture  # pyright: ignore
 
 WORDS = ["data=synthetic", "data.shape=[3,8,8]", "data.size=80", "data.flip=true", "model=fcn", "model.hidden=[8]"]
 WORDS += ["model.dropout=0.2", "aug=mixup", "average=ema", "batch_size=16", "epochs=2", "log.every_steps=2"]
@@ -66,8 +66,9 @@ class Disk:
 
     def open(self, file: Any, mode: str = "r", *args: Any, **named: Any) -> Any:
         opened = self.real(file, mode, *args, **named)
-        watched = not isinstance(file, int) and set(mode) & set(self.modes)
-        return Full(opened, self.fails) if watched and self.place in Path(file).resolve().parents else opened
+        if isinstance(file, int) or not set(mode) & set(self.modes) or self.place not in Path(file).resolve().parents:
+            return opened
+        return Full(opened, self.fails)
 
     def fails(self) -> bool:
         self.number += 1
