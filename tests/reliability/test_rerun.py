@@ -146,7 +146,6 @@ def test_every_setting_is_declared():
     [
         ("model.hidden=[9]", "[8]", changes.NEVER),
         ("model.dropout=0.5", "0.2", changes.NEVER),
-        ("model=rnn", "fcn", changes.NEVER),
         ("data.size=200", "120", changes.NEVER),
         ("optimizer=sgd", "adamw", changes.NEVER),
         ("seed=3", "0", changes.ASKED),
