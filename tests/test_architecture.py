@@ -21,9 +21,9 @@ FLOORS = {
     1: ("runtime", "checkpoint", "record", "evaluation"),
     2: ("trainer",),
     3: ("config",),
-    4: ("combination", "build", "explain", "folder"),
+    4: ("changes", "combination", "build", "explain", "folder"),
     5: ("lab", "after", "report"),
-    6: ("run", "sweep", "cli"),
+    6: ("rerun", "run", "sweep", "cli"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # passed by the builder, not by YAML

@@ -163,7 +163,7 @@ def test_tags_and_columns_and_a_resume_with_another_penalty(in_own_folder):
     from deeptrain.record.tensorboard import EVENTS
 
     assert train([*SMALL, "epochs=2", "penalty=l1", "dir=run", "log.every_steps=2"]) == 0
-    assert train(["resume=run", "penalty=l2", "epochs=3"]) == 0
+    assert train(["resume=run", "penalty=l2", "epochs=3", "resume_changed=true"]) == 0
     rows = list(csv.DictReader(Path("run/metrics.csv").read_text().splitlines()))
     assert [bool(row["penalty/l1"]) for row in rows] == [True, True, False]
     assert [bool(row["penalty/l2"]) for row in rows] == [False, False, True]

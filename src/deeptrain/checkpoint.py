@@ -16,6 +16,7 @@ from typing import Any
 
 MARK = b"deeptrain-sha256"  # a checkpoint ends in this and the digest of all before; torch.load ignores what trails
 TAIL = len(MARK) + hashlib.sha256().digest_size
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or what one may use of it
 UNFINISHED = ".unfinished"  # ends the name of a file that is being written
 LARGEST_INDEX = 64 * 2**20  # bytes of a checkpoint that are no tensor: names, shapes, settings
 ENTRY = re.compile(r"[^/]+/(data\.pkl|data/\d+|byteorder|version|\.format_version|\.storage_alignment|\.data/\w+)")
@@ -61,6 +62,17 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # made to mislead, it can fail in any way
         raise ValueError(f"{path}: holds more than weights and plain values, so it is not opened") from error
     return state
+
+
+def digest(tensors: dict[str, Any]) -> str:
+    """Return the SHA-256 of named tensors: the same for the same bits, in whatever order, file or device they are."""
+    import torch
+
+    whole = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        whole.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        whole.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return whole.hexdigest()
 
 
 def load_newest(path: Path) -> tuple[dict[str, Any], str | None]:
@@ -113,7 +125,7 @@ def _write(path: Path, parts: Sequence[bytes | memoryview], *, keep: bool = Fals
         beside.replace(path)
     except BaseException as error:
         beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             space = f"{sum(map(len, parts)):,} bytes needed, {shutil.disk_usage(path.parent).free:,} free"
             raise OSError(error.errno, f"{error.strerror} ({space})", str(path)) from error
         raise

@@ -31,6 +31,7 @@ class Settings(dict):
         super().__init__(_flat(asdict(run.spine)) | _flat(run.parts) | run.choices)
         self.defaults = _flat(asdict(Spine()))
         self.augs = list(run.parts["aug"])
+        self["accumulate"] = 1 if self["accumulate"] == "auto" else self["accumulate"]
         if facts is None:
             self["batch_size"] = None if self["batch_size"] == "auto" else self["batch_size"]
             return

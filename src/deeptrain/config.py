@@ -25,7 +25,7 @@ FOLDER = "--config-dir="
 ALLOWED_TARGETS = ("deeptrain", "torch.optim", "torch.nn", "torchvision.models", "timm")
 MISSING = object()
 ALIASES = {"learning_rate": "lr", "bs": "batch_size", "batchsize": "batch_size", "wd": "weight_decay", "gpu": "device"}
-PATHS = ("dir", "resume", "cache_dir", "data.root")  # their values are taken as they are, commas and all
+PATHS = ("dir", "resume", "rerun", "cache_dir", "data.root")  # their values are taken as they are, commas and all
 PARTS = ("data", "model", "loss", "penalty", "optimizer", "schedule", "average")  # and aug, of which there may be many
 
 Device = Literal[
@@ -70,7 +70,7 @@ class Spine:
     compile: bool = False
     threads: Count | Literal["auto"] = "auto"
     workers: Natural | Literal["auto"] = "auto"
-    accumulate: Count = 1
+    accumulate: Count | Literal["auto"] = 1
     clip_norm: Positive | None = None
     max_norm: Positive | None = None
     sam: Positive | None = None
@@ -79,6 +79,8 @@ class Spine:
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     dir: str | None = None
     resume: str | None = None
+    resume_changed: bool = False
+    rerun: str | None = None
     cache_dir: str | None = None
     monitor: Literal["accuracy/val", "top5/val", "loss/val"] = "accuracy/val"
     validate: Validate = field(default_factory=Validate)
@@ -143,7 +145,9 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
     axes: list[list[str]] = [[]]
     if not any(override.is_sweep_override() for override in overrides) and not mistakes:
         raise Mistakes(["-m: gives several values to no setting; write for example seed=0,1,2, or leave out -m"])
-    mistakes += [f"{o.input_line}: does not go with -m" for o in overrides if o.key_or_group in ("dir", "resume")]
+    mistakes += [
+        f"{o.input_line}: does not go with -m" for o in overrides if o.key_or_group in ("dir", "resume", "rerun")
+    ]
     for override in overrides:
         name = override.get_key_element()
         try:

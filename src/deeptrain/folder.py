@@ -6,6 +6,7 @@ import platform
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -93,9 +94,10 @@ def hold(folder: Path, key: str) -> None:
         raise Mistakes([f"{key}: another run is in there{_holder(folder)}; wait for its end, or end it"]) from None
     except OSError as error:
         raise Mistakes([f"{key}: {folder} cannot be written to ({error.strerror})"]) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}")
-    file.flush()
+    with suppress(OSError):  # on a full disk it holds as well
+        file.truncate(0)
+        said = f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
+        os.write(file.fileno(), said.encode())
     _held[folder] = file
     for place in (folder, folder / "checkpoints"):
         checkpoint.clear_unfinished(place)
@@ -184,6 +186,11 @@ def find_to_resume(path: str) -> tuple[Path, Path | None]:
     return folder, state if _is_saved(state) else None
 
 
+def find_to_rerun(path: str) -> Path:
+    """Return the folder of a run that may have finished or not."""
+    return _at(path, "rerun")[0]
+
+
 def _at(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
     given = Path(path).expanduser()
     folder, state = given, given / "checkpoints" / ("best.pt" if best else "last.pt")
@@ -234,6 +241,23 @@ def saved_words(folder: Path, now: Sequence[str] = ()) -> list[str]:
     return [word for word in words if _key(word) not in RUN_CODE and not _reaches_out(word)]
 
 
+def saved_settings(folder: Path) -> dict[str, Any]:
+    """Read back the whole configuration that a run had; empty if it does not say."""
+    path = folder / "config.yaml"
+    return settings_of(_read_text(path, LARGEST_YAML), str(path)) if path.is_file() else {}
+
+
+def settings_of(text: str, name: str) -> dict[str, Any]:
+    """Read a configuration as text; Mistakes if it is none."""
+    try:
+        settings = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, RecursionError, ValueError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise Mistakes([f"{name}: is damaged; move it away"])
+    return settings
+
+
 def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0].partition("@")[0]
 
@@ -241,7 +265,7 @@ def _key(word: str) -> str:
 def _reaches_out(word: str) -> bool:
     if _key(word) == "cache_dir":
         return not any(Path(word.partition("=")[2]).expanduser().glob("*/entry.json"))
-    return _key(word) in ("data.download", "dir", "resume")
+    return _key(word) in ("data.download", "dir", "resume", "resume_changed", "rerun")
 
 
 def read_json(path: Path, kind: type, empty: Any) -> Any:

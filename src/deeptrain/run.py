@@ -8,7 +8,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from deeptrain import build, folder, stopping
+from deeptrain import build, changes, folder, rerun, stopping
 from deeptrain.config import Mistakes, Run, compose_run
 from deeptrain.record.screen import Screen
+from deeptrain.rerun import Original
 
 if TYPE_CHECKING:
     from deeptrain.trainer import Trainer
 
+NOT_KEPT = ("resume=", "resume_changed=", "rerun=")  # words that are of this start alone
 EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": stopping.EXIT_CODE}
 
 
@@ -30,6 +32,8 @@ def start(words: list[str]) -> int:
     """Compose, check and train; return the exit code. Nothing is written before everything has been found good."""
     try:
         with stopping.listening(stopping.at_once):
+            if (original := _given(words, "rerun")) is not None:
+                return again(words, original)
             run, folder_of_run, resumed = prepare(words)
             build.rehearse(run)
             _, code = train(run, Screen(sys.stdout), folder_of_run, resumed)
@@ -44,25 +48,58 @@ def prepare(words: list[str]) -> tuple[Run, Path | None, Path | None]:
     Returns the run, the folder and the checkpoint to go on from: None and None for a new run, no checkpoint for one
     that was killed before it had saved anything, which begins again in its folder.
     """
-    given = [word.partition("=")[2] for word in words if word.startswith("resume=")]
-    if not given or given[-1] in ("", "null"):
+    given = _given(words, "resume")
+    if given is None:
         return compose_run(words), None, None
     if any(word.startswith("dir=") for word in words):
         raise Mistakes(["dir=: a resumed run goes on in its own folder; leave out dir"])
-    at, state = folder.find_to_resume(given[-1].strip("'"))
-    folder.hold(at, f"resume={given[-1]}")
+    at, state = folder.find_to_resume(given)
+    folder.hold(at, f"resume={given}")
     now = [word for word in words if not word.startswith("resume=")]
-    return compose_run([*folder.saved_words(at, now), *now]), at, state
+    run = _composed([*folder.saved_words(at, now), *now])
+    if state is not None:
+        changes.check(folder.saved_settings(at), folder.settings_of(run.yaml, "now"), asked=run.spine.resume_changed)
+    return run, at, state
 
 
-def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None = None) -> tuple[float | None, int]:
+def again(words: list[str], path: str) -> int:
+    """Repeat a run from its folder alone, in a new one; the exit code is 1 also where other bits come out."""
+    now = [word for word in words if not word.startswith("rerun=")]
+    saved, original = rerun.find(path, now)
+    run = _composed([*saved, *now])
+    run.spine.rerun = str(original.path)
+    build.rehearse(run)
+    _, code = train(run, Screen(sys.stdout), original=original)
+    return code
+
+
+def _given(words: list[str], key: str) -> str | None:
+    """Return the path that a word gives; None where there is none, or null."""
+    given = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
+    return given[-1].strip("'") if given and given[-1] not in ("", "null") else None
+
+
+def _composed(words: list[str]) -> Run:
+    """Compose a run whose words do not say that it goes on from another, since that is not to be done twice."""
+    run = compose_run(words)
+    run.overrides = [word for word in run.overrides if not word.startswith(NOT_KEPT)]
+    return run
+
+
+def train(
+    run: Run,
+    screen: Screen,
+    at: Path | None = None,
+    resumed: Path | None = None,
+    original: Original | None = None,
+) -> tuple[float | None, int]:
     """Build everything, make the folder, train, write what a person looks at; return the objective and exit code."""
     started = perf_counter()
     with _told(screen):
         bench = build.bench(run)
     trainer = build.trainer(bench, _about(bench))
     if resumed is not None:
-        _load(trainer, resumed, screen)
+        _load(trainer, run, resumed, screen)
     is_new, at = at is None, at or folder.new_folder(run.spine.dir)
     try:
         _open_record(trainer, bench, screen, at)
@@ -70,10 +107,12 @@ def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None
         if is_new:  # what has not taken its first step leaves nothing behind
             shutil.rmtree(at)
         if isinstance(error, ValueError | OSError):  # of a file there that is none of a run, or a full disk
-            raise Mistakes([str(error)]) from error
+            raise Mistakes([_told_of(error)]) from error
         raise
     screen.lines(_head(trainer, bench, at))
     for sentence in bench.warnings:
+        screen.warn(sentence)
+    for sentence in original.forewarnings(run, _facts(trainer)) if original else ():
         screen.warn(sentence)
     status, reason = _fit(trainer, screen, at)
     trainer.record.close()
@@ -83,9 +122,14 @@ def train(run: Run, screen: Screen, at: Path | None = None, resumed: Path | None
     except Exception as error:  # the training is done: a picture less does not undo it
         screen.warn(f"the pictures could not all be drawn ({type(error).__name__}: {error})")
     trainer.close()
-    screen.end(_closing_lines(trainer, at, result))
-    _write(at / "result.json", json.dumps(result, indent=1))
-    return trainer.progress.best, EXIT_CODES[status]
+    said, same = original.verdict(run, result) if original else ("", True)
+    screen.end([*_closing_lines(trainer, at, result), *([f"rerun  {said}"] if said else [])])
+    try:
+        _write(at / "result.json", json.dumps(result, indent=1))
+    except OSError as error:
+        screen.warn(f"{_told_of(error)}; once there is room, resume={at} writes it")
+        return trainer.progress.best, EXIT_CODES["failed"]
+    return trainer.progress.best, EXIT_CODES[status] if same else 1
 
 
 @contextmanager
@@ -114,6 +158,8 @@ def _stopper(trainer: "Trainer") -> Callable[[int], None]:
 
 def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
     """Train; whatever ends it becomes a status and a reason, an unforeseen error's traceback goes into run.log."""
+    from deeptrain.checkpoint import FULL
+    from deeptrain.runtime import is_out_of_memory
     from deeptrain.trainer import TrainingFailed
 
     try:
@@ -124,10 +170,32 @@ def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
     except Exception as error:
         if os.environ.get("DEEPTRAIN_DEBUG"):
             raise
-        with (at / "run.log").open("a") as log:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return "failed", f"{_told_of(error)}; make room, then go on from the last checkpoint"
+        if is_out_of_memory(error):
+            return "failed", f"out of memory in step {trainer.progress.step + 1}: {_what_needs_less(trainer)}"
+        with suppress(OSError), (at / "run.log").open("a") as log:
             traceback.print_exc(file=log)
         first = str(error).strip().partition("\n")[0]
         return "failed", f"{type(error).__name__}: {first} (traceback in {at / 'run.log'})"
+
+
+def _what_needs_less(trainer: "Trainer") -> str:
+    """Say what to change where memory does not suffice, the settings that keep the same step first."""
+    images = len(trainer.train_loader.indices(0, 0))
+    pieces = "" if trainer.halve else "go on with accumulate=auto (the same step, in pieces), or "
+    smaller = [
+        f"batch_size={max(1, images // 2)}",
+        *(["precision=bf16"] if trainer.runtime.precision == "fp32" else []),
+    ]
+    return f"{pieces}start anew with {', '.join(smaller)}, a smaller model or another device"
+
+
+def _told_of(error: Exception) -> str:
+    """Say in a line what went wrong, of a file by its name first."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 # --- before ---
@@ -135,12 +203,15 @@ def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
 
 def _about(bench: build.Bench) -> dict[str, Any]:
     """Return what every checkpoint says of itself, so that it can be used without the run's folder."""
-    from deeptrain.runtime import versions
+    from deeptrain.runtime import machine, versions
 
     dataset = bench.dataset
     return {
         "overrides": bench.run.overrides,
         "versions": versions(),
+        "machine": machine(bench.runtime.device),
+        "data": dataset.fingerprint,
+        "changed": [],
         "classes": dataset.classes,
         "input_shape": list(dataset.image_shape),
         "mean": [float(value) for value in dataset.mean],
@@ -149,7 +220,7 @@ def _about(bench: build.Bench) -> dict[str, Any]:
     }
 
 
-def _load(trainer: "Trainer", path: Path, screen: Screen) -> None:
+def _load(trainer: "Trainer", run: Run, path: Path, screen: Screen) -> None:
     """Put a checkpoint's state into the trainer; Mistakes if it does not fit or there is nothing left to do."""
     from deeptrain import checkpoint
 
@@ -157,7 +228,11 @@ def _load(trainer: "Trainer", path: Path, screen: Screen) -> None:
         state, warning = checkpoint.load_newest(path)
         if warning:
             screen.warn(warning)
+        _check_data(trainer, run, state.get("data"))
+        trainer.about["changed"] = _history(trainer, run, state.get("changed"), path.parent.parent)
         trainer.load_state_dict(state)
+    except Mistakes:
+        raise
     except ValueError as error:
         raise Mistakes([f"resume={path}: {error}".replace(f"{path}: {path}", str(path))]) from error
     except RuntimeError as error:
@@ -167,6 +242,23 @@ def _load(trainer: "Trainer", path: Path, screen: Screen) -> None:
     end = trainer.over()
     if end is not None and (path.parent.parent / "result.json").is_file():  # else it was killed while it drew pictures
         raise Mistakes([f"resume={path}: nothing left to do ({end[1]}); to train longer add {_more(trainer)}"])
+
+
+def _check_data(trainer: "Trainer", run: Run, then: Any) -> None:
+    """Raise Mistakes if the training images are not those that a run was trained on, unless that is asked for."""
+    now = trainer.about["data"]
+    if then is not None and then != now and not run.spine.resume_changed:
+        said = (
+            f"resume={run.spine.resume}: the training images are others: fingerprint {changes.shown(then)}, now {now}"
+        )
+        raise Mistakes([f"{said}; give it those that it had (data.root), or add resume_changed=true"])
+
+
+def _history(trainer: "Trainer", run: Run, before: Any, at: Path) -> list[str]:
+    """List what has been changed whenever a run went on, this time included."""
+    known = [changes.shown(line) for line in before[:100]] if isinstance(before, list) else []
+    found = changes.between(folder.saved_settings(at), folder.settings_of(run.yaml, "now"))
+    return [*known, *(str(change) for change in found if change.kind != changes.FREE)]
 
 
 def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Path) -> None:
@@ -194,7 +286,7 @@ def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Pat
 
 def _hyperparameters(run: Run) -> dict[str, Any]:
     """Return the settings that a sweep compares: the choices by name, and every value."""
-    plumbing = ("dir", "resume", "cache_dir", "allow_targets", "log.", "workers", "data.root", "data.download")
+    plumbing = ("dir", "resume", "rerun", "cache_dir", "allow_targets", "log.", "workers", "data.root", "data.download")
     values = {key: value for key, value in run.settings.items() if not key.startswith(plumbing)}
     return {**run.choices, **values}
 
@@ -227,7 +319,10 @@ def _head(trainer: "Trainer", bench: build.Bench, at: Path) -> list[str]:
 
 
 def _result(trainer: "Trainer", status: str, reason: str, seconds: float) -> dict[str, Any]:
+    from deeptrain.checkpoint import digest
+
     progress = trainer.progress
+    weights = digest(trainer.model.state_dict()) if status != "failed" else None  # what last.pt holds
     return {
         "status": status,
         "reason": reason,
@@ -241,8 +336,14 @@ def _result(trainer: "Trainer", status: str, reason: str, seconds: float) -> dic
         "images_per_second": round(progress.images / max(progress.train_seconds, 1e-9), 1),
         "metrics": progress.metrics,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "versions": trainer.about["versions"],
+        "weights": weights,
+        **_facts(trainer),
     }
+
+
+def _facts(trainer: "Trainer") -> dict[str, Any]:
+    """Return what a result depends on besides the words of its run."""
+    return {name: trainer.about[name] for name in ("versions", "machine", "data", "changed")}
 
 
 def _draw(trainer: "Trainer", bench: build.Bench, at: Path, result: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from deeptrain.model.layers import limit_norms
 from deeptrain.optimizer import SAM, weights_of
 from deeptrain.randomness import generator, key
 from deeptrain.record.run import Record, metric_names
-from deeptrain.runtime import Runtime
+from deeptrain.runtime import Runtime, is_out_of_memory
 from deeptrain.schema import Natural, NonNegative, checked
 
 Loader = ResidentLoader | StreamLoader
@@ -78,6 +78,7 @@ class Trainer:
     limit_steps: int | None = None
     max_seconds: float | None = None
     accumulate: int = 1
+    halve: bool = False  # the pieces of a batch, whenever memory does not suffice
     clip_norm: float | None = None
     max_norm: float | None = None  # of the weights into each unit
     sam: float | None = None  # the radius of sharpness-aware minimization
@@ -164,11 +165,11 @@ class Trainer:
         rng = generator(self.seed, "augment", *moment) if self.pipeline.augmentations else None
         images, targets = self.pipeline.train(images, labels, rng, done)
         buffers = [buffer.clone() for buffer in self.model.buffers()] if self.watching else []
-        measured = self.backward(images, targets)
+        measured = self.backward_or_halve(images, targets, draws)
         if self.sharpness is not None:
             with self.sharpness.uphill():
                 runtime.seed(draws)  # the same units dropped, the same branches
-                self.backward(images, targets)
+                self.backward_or_halve(images, targets, draws)
         if self.penalty is not None:
             self.penalty_terms = self.penalty(self.weights)
             torch.autograd.backward(runtime.scaler.scale(list(self.penalty_terms.values())))
@@ -195,6 +196,27 @@ class Trainer:
         now = perf_counter()
         progress.train_seconds += now - self.clock
         self.clock = now
+
+    def backward_or_halve(self, images: Tensor, targets: Tensor, draws: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Do `backward`; with accumulate=auto again, in pieces half as large, whenever memory does not suffice."""
+        while self.halve:
+            buffers = [buffer.clone() for buffer in self.model.buffers()]
+            try:
+                return self.backward(images, targets)
+            except (RuntimeError, MemoryError) as error:
+                if self.accumulate >= len(images) or not is_out_of_memory(error):
+                    raise
+            self.accumulate = min(2 * self.accumulate, len(images))  # only here has the failed pass been let go of
+            self.record.note(
+                f"out of memory in step {self.progress.step + 1}: batches go in {self.accumulate} pieces now"
+            )
+            for parameter in self.parameters:
+                parameter.grad = None
+            with torch.no_grad():
+                for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+            self.runtime.seed(draws)
+        return self.backward(images, targets)
 
     def backward(self, images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Add the gradient of a batch's mean loss; return loss, logits and targets of each piece."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from deeptrain.checkpoint import write_atomically
+
 CELL = 96  # pixels that a small image is enlarged to, about
 LARGEST = 192  # pixels that a large one is reduced to
 MARGIN = 8
@@ -70,7 +72,7 @@ def encode(image: np.ndarray) -> bytes:
 
 def save(path: Path, image: np.ndarray) -> None:
     """Write a picture, uint8 (H, W, 3), as PNG."""
-    Path(path).write_bytes(encode(image))
+    write_atomically(Path(path), encode(image))
 
 
 def _size(width: int, height: int, cell: int) -> tuple[int, int]:

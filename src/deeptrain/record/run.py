@@ -97,5 +97,7 @@ class Record:
 
     def close(self) -> None:
         self.screen.close()
+        if self.table is not None:
+            self.table.close()
         if self.board is not None:
             self.board.close()

@@ -1,0 +1,92 @@
+"""Memory that does not suffice: told in a line with what to change, or got along with by accumulate=auto."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from deeptrain import build, checkpoint, run
+from deeptrain.cli import train
+from deeptrain.config import compose_run
+from deeptrain.runtime import is_out_of_memory
+from deeptrain.trainer import Trainer
+
+WORDS = ["data=synthetic", "data.shape=[3,8,8]", "data.size=160", "model=fcn", "model.hidden=[16]", "model.norm=none"]
+WORDS += ["batch_size=32", "epochs=2", "threads=1", "device=cpu", "log.tensorboard=false", "aug=[cutout,mixup]"]
+ERRORS = {
+    "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
+    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    "python": MemoryError(),
+}
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Let only so many images go through the network at once."""
+
+    def only(images: int, error: Exception, since: int = 0) -> None:
+        pieces = Trainer.pieces
+
+        def some_pieces(self, *batch):
+            for piece, wanted in pieces(self, *batch):
+                yield piece, wanted
+                if len(piece) > images and self.progress.step >= since:  # after its pass: there is a gradient already
+                    raise error
+
+        monkeypatch.setattr(Trainer, "pieces", some_pieces)
+
+    return only
+
+
+def fitted(*words: str) -> Trainer:
+    trainer = build.trainer(build.bench(compose_run([*WORDS, *words])))
+    trainer.fit()
+    return trainer
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_it_is_told_in_a_line_with_what_to_change(kind, small_memory, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_draw", lambda *_: None)
+    small_memory(16, ERRORS[kind], since=6)
+    assert train([*WORDS, "dir=run", "checkpoint.every_steps=2"]) == 1
+    reason = json.loads(Path("run/result.json").read_text())["reason"]
+    assert reason.startswith("out of memory in step 7: ") and "\n" not in reason
+    for said in ("accumulate=auto", "batch_size=16", "precision=bf16", "device"):
+        assert said in reason
+    assert "Traceback" not in capsys.readouterr().out + Path("run/run.log").read_text()
+    assert checkpoint.load(Path("run/checkpoints/last.pt"))["progress"]["step"] == 6
+    assert train(["resume=run", "accumulate=auto"]) == 0
+    assert "batches go in 2 pieces now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["sam=0.05"], ["average=ema", "clip_norm=1", "penalty=l2"]], ids=str)
+def test_auto_takes_the_same_steps_in_pieces(words, small_memory):
+    whole = fitted(*words)
+    small_memory(10, ERRORS["gpu"])
+    pieces = fitted(*words, "accumulate=auto")
+    assert pieces.accumulate == 4 and pieces.progress.step == whole.progress.step
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(pieces.model.state_dict()[name], value, atol=1e-5, rtol=1e-5)
+    assert pieces.progress.metrics["loss/val"] == pytest.approx(whole.progress.metrics["loss/val"], abs=1e-5)
+
+
+def test_auto_leaves_no_trace_of_the_pass_that_failed(small_memory):
+    """With batch norm a batch in pieces is another step, but the same one as with that many pieces from the start."""
+    four = fitted("model.norm=batch", "accumulate=4")
+    small_memory(10, ERRORS["cpu"])
+    auto = fitted("model.norm=batch", "accumulate=auto")
+    assert all(torch.equal(value, auto.model.state_dict()[name]) for name, value in four.model.state_dict().items())
+
+
+def test_a_single_image_that_is_too_much_ends_it(small_memory):
+    small_memory(0, ERRORS["gpu"])
+    with pytest.raises(torch.OutOfMemoryError):
+        fitted("accumulate=auto")
+
+
+def test_other_errors_are_not_taken_for_it():
+    assert all(map(is_out_of_memory, ERRORS.values()))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
