@@ -85,6 +85,11 @@ def test_a_card_is_found_by_method_option_and_setting(name, title):
     assert max(map(len, page.splitlines())) <= 110
 
 
+@pytest.mark.parametrize(("word", "title"), [("test_draws", "Fractional max pooling"), ("patience", "Early stopping")])
+def test_a_card_is_found_by_the_last_word_of_a_setting(word, title):
+    assert explain([word]).strip().startswith(title)
+
+
 def test_all_cards_are_listed(capsys):
     assert train(["explain="]) == 0
     said = capsys.readouterr().out

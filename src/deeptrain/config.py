@@ -318,6 +318,8 @@ def _how_to_write(word: str) -> str:
         name, _, value = word.lstrip("-").partition("=")
         return f"no such flag; settings are written key=value: {name}={value or '...'}"
     if "=" not in word:
+        if word in _groups():
+            return f"write {word}=..., choose from {', '.join(options(word))}"
         group = next((group for group in _groups() if word in options(group)), None)
         return f"write {group}={word}" if group else "settings are written key=value, for example epochs=10"
     if "[" in word or "]" in word:

@@ -51,14 +51,18 @@ def settings_of(option: Path) -> dict[str, tuple[str, str]]:
 
 
 def _find(name: str) -> Path:
-    """Return the card of a method, of `group=option`, or of a setting by its dotted key; Mistakes name the nearest."""
+    """Return the card of a method, of `group=option`, or of a setting by its dotted key or the last word of it.
+
+    Mistakes name the nearest.
+    """
     cards = {path.stem: path for path in sorted(CARDS.glob("*.md"))}
     plain = name.rpartition("=")[2].lower().replace("-", "_")
     if plain in cards:
         return cards[plain]
     for path in cards.values():
         typed = TYPED.findall(_parts(path)[1])
-        if name in typed or any(name.startswith(f"{word.replace('=', '.')}.") for word in typed):
+        last_words = [word.rpartition(".")[2] for word in typed]
+        if name in [*typed, *last_words] or any(name.startswith(f"{word.replace('=', '.')}.") for word in typed):
             return path
     match = nearest(plain.rpartition(".")[2], cards)
     hint = f"did you mean {match}? " if match else ""
