@@ -269,7 +269,7 @@ def check_same_batches(endless: Iterator, others: list[Iterable]) -> None:
     for images, targets in chain([next(endless)], *others):
         assert images.shape == own.shape and images.dtype == torch.float32
         assert targets.shape == (BATCH, CLASSES) and torch.allclose(targets.sum(1), torch.ones(BATCH))
-        torch.testing.assert_close(images.std(), own.std(), rtol=0.2, atol=0)  # another draw
+        torch.testing.assert_close(images.std(), own.std(), rtol=0.5, atol=0)  # another draw, of λ too
 
 
 def report(title: str, timings: dict[str, Timing]) -> None:
