@@ -83,7 +83,8 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
             print(f"error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if here().first:
+            print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

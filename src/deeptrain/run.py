@@ -264,7 +264,7 @@ def _about(bench: build.Bench) -> dict[str, Any]:
     return {
         "overrides": bench.run.overrides,
         "versions": versions(),
-        "machine": machine(bench.runtime.device) | ({} if here().alone else {"processes": here().count}),
+        "machine": machine(bench.runtime.device) | {"processes": here().count},
         "data": dataset.fingerprint,
         "changed": [],
         "classes": dataset.classes,
