@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "deeptrain"
 GROUND = -1
 FLOORS = {
-    GROUND: ("schema", "randomness", "paths", "stopping"),
+    GROUND: ("schema", "randomness", "paths", "stopping", "processes"),
     0: ("model", "aug", "data", "loss", "penalty", "optimizer", "schedule", "metrics", "average", "finite"),
-    1: ("runtime", "checkpoint", "record", "evaluation"),
+    1: ("runtime", "checkpoint", "record", "evaluation", "parallel"),
     2: ("trainer",),
     3: ("config",),
     4: ("changes", "combination", "build", "explain", "folder"),

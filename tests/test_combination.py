@@ -20,11 +20,13 @@ REFUSED = [
     ("model=fcn model.norm=batch batch_size=1", None, "cannot norm a single image"),
     ("model=fcn model.norm=batch accumulate=100", COLOUR, "batch_size=100, accumulate=100"),
     ("model=fcn model.norm=batch batch_size=5 accumulate=4", None, "cannot norm a single image"),
+    ("sync_batch_norm=true accumulate=2", COLOUR, "sync_batch_norm=true: does not go with accumulate=2"),
     ("sam=0.05 precision=fp16", None, "sam=0.05: does not go with precision=fp16"),
 ]
 
 POINTLESS = [
     ("batch_size=1", None, "norms every image by itself"),
+    ("sync_batch_norm=true", None, "sync_batch_norm=true has no effect in a single process"),
     ("data=mnist data.flip=true", None, "mirrors digits"),
     ("data=digits aug=flip", None, "aug=flip mirrors digits"),
     ("data=cifar10 aug=flip", None, "aug=flip mirrors again what data=cifar10 has mirrored"),
@@ -102,8 +104,19 @@ def test_no_option_alone_is_pointless(group):
         assert check(compose_run([f"{group}={name}"])) == []
 
 
-def test_every_check_has_a_case():
-    seen = []
+TORCHRUN = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}
+
+
+def said_in_four_processes(monkeypatch, words: str) -> list[str]:
+    with monkeypatch.context() as patch, pytest.raises(Mistakes) as caught:
+        for name, value in TORCHRUN.items():
+            patch.setenv(name, value)
+        check(compose_run(words.split()))
+    return caught.value.lines
+
+
+def test_every_check_has_a_case(monkeypatch):
+    seen = said_in_four_processes(monkeypatch, "batch_size=3 accumulate=auto")
     for words, facts, _ in [*REFUSED, *POINTLESS]:
         try:
             seen += check(compose_run(words.split()), facts)

@@ -15,6 +15,7 @@ import numpy as np
 
 from deeptrain import combination
 from deeptrain.config import Mistakes, Run, part_nodes
+from deeptrain.processes import ALONE, Processes, here
 from deeptrain.randomness import key as random_key
 from deeptrain.schema import choose
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
 
     from deeptrain.aug.pipeline import Applied, Pipeline
     from deeptrain.aug.whitening import Whitening
-    from deeptrain.data.dataset import Dataset
+    from deeptrain.data.dataset import Dataset, Samples
     from deeptrain.record.run import Record
     from deeptrain.runtime import Runtime
     from deeptrain.trainer import Loader, Trainer
@@ -75,6 +76,7 @@ class Bench:
     dataset: "Dataset"
     runtime: "Runtime"
     pipeline: "Pipeline"
+    processes: Processes = ALONE  # that train together
     machine: str = ""  # device, threads and precision, for the reader
     warnings: list[str] = field(default_factory=list)  # a sentence for every setting that has no effect
 
@@ -114,9 +116,9 @@ def bench(run: Run) -> Bench:
     from deeptrain.runtime import Runtime, keep_freed_memory, pick_device, pick_precision, use_threads
 
     keep_freed_memory()
-    spine = run.spine
+    spine, processes = run.spine, here()
     try:
-        device, reason = pick_device(spine.device)
+        device, reason = pick_device(spine.device, processes)
     except ValueError as error:
         raise Mistakes([str(error)]) from error
     source = part("data", run.parts["data"])
@@ -127,8 +129,9 @@ def bench(run: Run) -> Bench:
     pipeline.whitening = whitening(run, source, dataset, pipeline)
     precision = pick_precision(spine.precision, device)
     runtime = Runtime(device, precision, spine.compile)
-    bench = Bench(run, source, dataset, runtime, pipeline)
-    threads = use_threads(spine.threads, bench.batch_size * math.prod(dataset.image_shape[1:]))
+    bench = Bench(run, source, dataset, runtime, pipeline, processes)
+    pixels = bench.batch_size * math.prod(dataset.image_shape[1:]) // processes.count
+    threads = use_threads(spine.threads, pixels)
     reason += f", {threads}" if device.type == "cpu" else ""
     reason += f", {precision} (auto)" if spine.precision == "auto" else ""
     bench.machine = reason
@@ -208,10 +211,10 @@ def model(bench: Bench) -> "nn.Module":
     return bench.runtime.place(built)
 
 
-def train_loader(bench: Bench, count: int | None = None) -> "Loader":
+def train_loader(bench: Bench, count: int | None = None, processes: Processes = ALONE) -> "Loader":
     """Make the loader of the training images, in random order and with the data set's own crop and flip.
 
-    With a count it has so many of them only, evenly spread.
+    With a count it has so many of them only, evenly spread; of several processes each gets its part of every batch.
     """
     from deeptrain.data.loader import make_loader
 
@@ -227,6 +230,7 @@ def train_loader(bench: Bench, count: int | None = None) -> "Loader":
             seed=spine.seed,
             workers=workers,
             train=True,
+            processes=processes,
         )
     except ValueError as error:
         raise Mistakes([str(error)]) from error
@@ -241,19 +245,22 @@ def eval_loader(source: Any, samples: Any, run: Run, runtime: "Runtime") -> "Loa
 
 
 def worker_count(workers: int | Literal["auto"]) -> int:
-    return min(os.cpu_count() or 1, 8) if workers == "auto" else workers
+    return max(1, min(os.cpu_count() or 1, 8) // here().local_count) if workers == "auto" else workers
 
 
 def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record | None" = None) -> "Trainer":
     """Build what a run still lacks and put all of it together; without a record it trains in silence."""
     from deeptrain.optimizer import parameter_groups
+    from deeptrain.parallel import synchronise_norms
     from deeptrain.record.run import Record
     from deeptrain.record.screen import Screen
     from deeptrain.trainer import Trainer
 
-    spine, parts = bench.run.spine, bench.run.parts
-    batches = train_loader(bench)
+    spine, parts, processes = bench.run.spine, bench.run.parts, bench.processes
+    batches = train_loader(bench, processes=processes)
     network = model(bench)
+    if spine.sync_batch_norm and not processes.alone:
+        synchronise_norms(network)
     clean = bench.dataset.train.spread(spine.validate.clean_images)
     average = part("average", parts["average"], model=network) if parts["average"] else None
     return Trainer(
@@ -263,10 +270,12 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
         part("loss", parts["loss"], **shape_facts(bench.dataset)),
         bench.pipeline,
         batches,
-        eval_loader(bench.source, bench.dataset.val, bench.run, bench.runtime),
+        eval_loader(bench.source, _own(bench.dataset.val, processes), bench.run, bench.runtime),
         bench.runtime,
         record or Record(Screen(quiet=True)),
-        clean_loader=eval_loader(bench.source, clean, bench.run, bench.runtime) if len(clean) else None,
+        clean_loader=eval_loader(bench.source, _own(clean, processes), bench.run, bench.runtime)
+        if len(clean)
+        else None,
         norm_loader=train_loader(bench, average.norm_images) if average is not None and average.norm_images else None,
         penalty=part("penalty", parts["penalty"]) if parts["penalty"] else None,
         average=average,
@@ -289,4 +298,13 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
         save_every_minutes=spine.checkpoint.every_minutes,
         log_every_steps=spine.log.every_steps,
         about=about or {},
+        processes=processes,
     )
+
+
+def _own(samples: "Samples", processes: Processes) -> "Samples":
+    """Pick a process's share of the images to be evaluated: each is somebody's, once."""
+    if processes.alone:
+        return samples
+    part = processes.part(slice(0, len(samples)))
+    return samples.take(np.arange(part.start, part.stop))

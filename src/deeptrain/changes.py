@@ -35,6 +35,7 @@ CHANGES = {
     "on_nan": SAFE,
     "precision": SAFE,
     "compile": SAFE,
+    "sync_batch_norm": SAFE,
     "accumulate": SAFE,
     "clip_norm": SAFE,
     "average": SAFE,

@@ -5,10 +5,12 @@ import re
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from deeptrain.paths import CONFIGS
+from deeptrain.processes import here, was_torchrun
 
 HYDRA_FLAGS = ("-sc", "--shell-completion", "--cfg", "-c", "--info", "-i", "--hydra-help", "--version")
 
@@ -21,12 +23,19 @@ python train.py -m key=value,value ...                   a sweep over all combin
   explain=mixup      what a method does, what to expect of it, sensible values; explain= lists them all
 """
 
+TORCHRUN_SWEEP = (
+    "-m: a sweep does not go with torchrun; run python train.py -m ... (a process a run), "
+    "or torchrun ... train.py for each run"
+)
+PATIENCE = 20  # seconds for the first of several processes to come to the same mistakes
+
 EXAMPLES = """\
 python train.py                                          handwritten digits, a small ResNet: a minute
 python train.py model=vgg 'aug=[cutout,mixup]' optimizer.lr=0.05 epochs=10
 python train.py data=image_folder data.root=pictures     pictures in folders named by class
 python train.py -m model=fcn,resnet aug=none,mixup seed=0,1,2
 python train.py resume=outputs/...                       go on; with epochs=60, train longer
+torchrun --nproc-per-node 2 train.py batch_size=256       two GPUs, 128 images each
 python train.py explain=label_smoothing                  what it does, what to expect, sensible values, the paper
 """
 
@@ -44,8 +53,11 @@ def train(arguments: list[str]) -> int:
         if "explain" in (word.partition("=")[0] for word in words):
             return _explain(words)
         from deeptrain import run, sweep
+        from deeptrain.config import Mistakes
 
         if "multirun" in flags or sweep.is_declared(words):
+            if was_torchrun():
+                raise Mistakes([TORCHRUN_SWEEP])
             return sweep.sweep(words)
         return run.start(words)
 
@@ -64,11 +76,15 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
     except Mistakes as mistakes:
         if debug:
             raise
+        if not here().first:  # the first process tells them too, and its end ends this one
+            time.sleep(PATIENCE)
+            return 2
         for line in mistakes.lines:
             print(f"error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if here().first:
+            print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deeptrain.config import Mistakes, Run, Spine, written
+from deeptrain.processes import here
 
 DIGITS = ("digits", "mnist", "kmnist", "svhn")  # mirrored, a 2 or a 5 is no digit any more
 MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
@@ -31,7 +32,8 @@ class Settings(dict):
         super().__init__(_flat(asdict(run.spine)) | _flat(run.parts) | run.choices)
         self.defaults = _flat(asdict(Spine()))
         self.augs = list(run.parts["aug"])
-        self["accumulate"] = 1 if self["accumulate"] == "auto" else self["accumulate"]
+        self["processes"], self["halves"] = here().count, self["accumulate"] == "auto"
+        self["accumulate"] = 1 if self["halves"] else self["accumulate"]
         if facts is None:
             self["batch_size"] = None if self["batch_size"] == "auto" else self["batch_size"]
             return
@@ -58,8 +60,9 @@ class Settings(dict):
         """Return the fewest images that go through the network at once in training."""
         if self["batch_size"] is None:
             return math.inf
-        size = math.ceil(self["batch_size"] / self["accumulate"])
-        return self["batch_size"] % size or size
+        batch = self["batch_size"] if self["sync_batch_norm"] else self["batch_size"] // self["processes"]
+        size = max(1, math.ceil(batch / self["accumulate"]))
+        return batch % size or size
 
     def last_average(self) -> float:
         """Return the part of the run that is done when average=swa takes in weights for the last time."""
@@ -95,6 +98,20 @@ ERRORS = (
         lambda s: s.above("accumulate", "batch_size"),
     ),
     Check(
+        "batch_size={batch_size}: is that of all processes together, so it must be at least {processes}, their number",
+        lambda s: s.above("processes", "batch_size"),
+    ),
+    Check(
+        "accumulate=auto: does not go with torchrun, since a process without memory left would wait for the others; "
+        "write accumulate=2",
+        lambda s: s["halves"] and s["processes"] > 1,
+    ),
+    Check(
+        "sync_batch_norm=true: does not go with accumulate={accumulate}, whose pieces are normed apart; "
+        "write accumulate=1",
+        lambda s: s["sync_batch_norm"] and s["accumulate"] > 1,
+    ),
+    Check(
         "model.norm=batch: cannot norm a single image of model=fcn (batch_size={batch_size}, accumulate={accumulate}); "
         "take a larger batch, or model.norm=layer",
         lambda s: s["model"] == "fcn" and s["model.norm"] == "batch" and s.smallest_piece() == 1,
@@ -105,6 +122,10 @@ WARNINGS = (
     Check(
         "model.norm=batch norms every image by itself where batch_size / accumulate is 1: take model.norm=group",
         lambda s: s["model.norm"] == "batch" and s.smallest_piece() == 1,
+    ),
+    Check(
+        "sync_batch_norm=true has no effect in a single process: start several with torchrun",
+        lambda s: s["sync_batch_norm"] and s["processes"] == 1,
     ),
     Check(
         "data.flip=true mirrors digits, and a mirrored 2 is no 2: set data.flip=false",

@@ -68,6 +68,7 @@ class Spine:
     batch_size: Count | Literal["auto"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
+    sync_batch_norm: bool = False
     threads: Count | Literal["auto"] = "auto"
     workers: Natural | Literal["auto"] = "auto"
     accumulate: Count | Literal["auto"] = 1

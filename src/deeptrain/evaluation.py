@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from deeptrain.aug.pipeline import Pipeline
 from deeptrain.metrics import Batches
+from deeptrain.parallel import pool
+from deeptrain.processes import ALONE, Processes
 from deeptrain.runtime import Runtime
 
 Batch = tuple[Tensor, Tensor]
@@ -15,11 +17,17 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, batches: Iterable[Batch], pipeline: Pipeline, runtime: Runtime, loss: Loss
+    model: nn.Module,
+    batches: Iterable[Batch],
+    pipeline: Pipeline,
+    runtime: Runtime,
+    loss: Loss,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Return the means of `loss`, `accuracy` and `top5` over batches, with one read from the device.
 
     Pass the run's own loss made plain (loss.plain): without class weights, smoothing and penalties, runs compare.
+    Several processes bring images of their own, and get the means over all of them.
     """
     model.eval()
     means = Batches()
@@ -28,6 +36,8 @@ def evaluate(
             logits = model(pipeline.evaluate(images))
         logits = logits.float()
         means.add(loss(logits, labels), logits, labels)
+    if not processes.alone:
+        pool(means)
     return means.read()
 
 

@@ -18,13 +18,15 @@ import yaml
 
 from deeptrain import build, changes, folder, rerun, stopping
 from deeptrain.config import Mistakes, Run, compose_run
+from deeptrain.processes import here
 from deeptrain.record.screen import Screen
 from deeptrain.rerun import Original
 
 if TYPE_CHECKING:
-    from deeptrain.trainer import Trainer
+    from deeptrain.trainer import Loader, Trainer
 
 NOT_KEPT = ("resume=", "resume_changed=", "rerun=")  # words that are of this start alone
+IMPATIENT = 2  # seconds after which a second signal is a person's: torchrun passes on what the terminal sends as well
 EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": stopping.EXIT_CODE}
 
 
@@ -36,7 +38,7 @@ def start(words: list[str]) -> int:
                 return again(words, original)
             run, folder_of_run, resumed = prepare(words)
             build.rehearse(run)
-            _, code = train(run, Screen(sys.stdout), folder_of_run, resumed)
+            _, code = train(run, Screen(sys.stdout, quiet=not here().first), folder_of_run, resumed)
             return code
     finally:
         folder.release()
@@ -53,10 +55,12 @@ def prepare(words: list[str]) -> tuple[Run, Path | None, Path | None]:
         return compose_run(words), None, None
     if any(word.startswith("dir=") for word in words):
         raise Mistakes(["dir=: a resumed run goes on in its own folder; leave out dir"])
+    now = [word for word in words if not word.startswith("resume=")]
+    if not here().first:  # the folder is the first one's business alone
+        return _composed(_of_the_first([])), None, None
     at, state = folder.find_to_resume(given)
     folder.hold(at, f"resume={given}")
-    now = [word for word in words if not word.startswith("resume=")]
-    run = _composed([*folder.saved_words(at, now), *now])
+    run = _composed(_of_the_first([*folder.saved_words(at, now), *now]))
     if state is not None:
         changes.check(folder.saved_settings(at), folder.settings_of(run.yaml, "now"), asked=run.spine.resume_changed)
     return run, at, state
@@ -65,11 +69,12 @@ def prepare(words: list[str]) -> tuple[Run, Path | None, Path | None]:
 def again(words: list[str], path: str) -> int:
     """Repeat a run from its folder alone, in a new one; the exit code is 1 also where other bits come out."""
     now = [word for word in words if not word.startswith("rerun=")]
-    saved, original = rerun.find(path, now)
-    run = _composed([*saved, *now])
-    run.spine.rerun = str(original.path)
+    saved, original = rerun.find(path, now) if here().first else ([], None)
+    run = _composed(_of_the_first([*saved, *now]))
+    if original is not None:
+        run.spine.rerun = str(original.path)
     build.rehearse(run)
-    _, code = train(run, Screen(sys.stdout), original=original)
+    _, code = train(run, Screen(sys.stdout, quiet=not here().first), original=original)
     return code
 
 
@@ -97,9 +102,15 @@ def train(
     started = perf_counter()
     with _told(screen):
         bench = build.bench(run)
+    if not bench.processes.alone:
+        from deeptrain import parallel
+
+        parallel.join(bench.processes)
     trainer = build.trainer(bench, _about(bench))
-    if resumed is not None:
+    if _of_the_first(resumed is not None):
         _load(trainer, run, resumed, screen)
+    if not bench.processes.first:
+        return None, _help(trainer)
     is_new, at = at is None, at or folder.new_folder(run.spine.dir)
     try:
         _open_record(trainer, bench, screen, at)
@@ -114,11 +125,13 @@ def train(
         screen.warn(sentence)
     for sentence in original.forewarnings(run, _facts(trainer)) if original else ():
         screen.warn(sentence)
-    status, reason = _fit(trainer, screen, at)
+    status, reason = _fit(trainer, at)
     trainer.record.close()
     result = _result(trainer, status, reason, perf_counter() - started)
+    left_alone = status == "failed" and not bench.processes.alone  # the others are gone, and torchrun is impatient
     try:
-        _draw(trainer, bench, at, result)
+        if not left_alone:
+            _draw(trainer, bench, at, result)
     except Exception as error:  # the training is done: a picture less does not undo it
         screen.warn(f"the pictures could not all be drawn ({type(error).__name__}: {error})")
     trainer.close()
@@ -129,7 +142,40 @@ def train(
     except OSError as error:
         screen.warn(f"{_told_of(error)}; once there is room, resume={at} writes it")
         return trainer.progress.best, EXIT_CODES["failed"]
+    _part(trainer, status)
     return trainer.progress.best, EXIT_CODES[status] if same else 1
+
+
+def _help(trainer: "Trainer") -> int:
+    """Train as one of the processes that write nothing; return the exit code once the first one is done too."""
+    status, reason = _fit(trainer, None)
+    if status == "failed":
+        print(f"error: process {trainer.processes.rank}: {reason}", file=sys.stderr)
+    trainer.close()
+    _part(trainer, status)
+    return EXIT_CODES[status]
+
+
+def _part(trainer: "Trainer", status: str) -> None:
+    """Let all processes end together, unless this one has failed, which the others may not have."""
+    if not trainer.processes.alone:
+        from deeptrain import parallel
+
+        if status == "failed":
+            folder.release()
+            sys.stdout.flush()
+            parallel.break_off(EXIT_CODES[status])
+        parallel.leave()
+
+
+def _of_the_first(what: Any) -> Any:
+    """Return what the first process has; it alone reads the folder, which may lie on its machine."""
+    if here().alone:
+        return what
+    from deeptrain import parallel
+
+    parallel.join(here())
+    return parallel.shared(what, here())
 
 
 @contextmanager
@@ -148,15 +194,20 @@ def _told(screen: Screen) -> Iterator[None]:
 def _stopper(trainer: "Trainer") -> Callable[[int], None]:
     """Make what ends the run after its step, with everything saved; told a second time it ends the process at once."""
 
+    told_at = 0.0
+
     def stop(number: int) -> None:
-        if trainer.interrupted:
+        nonlocal told_at
+        if trainer.told and perf_counter() - told_at > (0 if trainer.processes.alone else IMPATIENT):
             os._exit(stopping.EXIT_CODE)  # files are written whole or not at all, so nothing needs to be put in order
-        trainer.interrupted = stopping.SIGNALS[number]
+        if not trainer.told:
+            told_at = perf_counter()
+            trainer.tell(number)
 
     return stop
 
 
-def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
+def _fit(trainer: "Trainer", at: Path | None) -> tuple[str, str]:
     """Train; whatever ends it becomes a status and a reason, an unforeseen error's traceback goes into run.log."""
     from deeptrain.checkpoint import FULL
     from deeptrain.runtime import is_out_of_memory
@@ -174,10 +225,14 @@ def _fit(trainer: "Trainer", screen: Screen, at: Path) -> tuple[str, str]:
             return "failed", f"{_told_of(error)}; make room, then go on from the last checkpoint"
         if is_out_of_memory(error):
             return "failed", f"out of memory in step {trainer.progress.step + 1}: {_what_needs_less(trainer)}"
+        first = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        if not trainer.processes.alone and "onnection" in first:  # what gloo and NCCL say of it is for experts
+            first = "another process has ended, perhaps with a message of its own above; go on with resume"
+        if at is None:
+            return "failed", first
         with suppress(OSError), (at / "run.log").open("a") as log:
             traceback.print_exc(file=log)
-        first = str(error).strip().partition("\n")[0]
-        return "failed", f"{type(error).__name__}: {first} (traceback in {at / 'run.log'})"
+        return "failed", f"{first} (traceback in {at / 'run.log'})"
 
 
 def _what_needs_less(trainer: "Trainer") -> str:
@@ -209,7 +264,7 @@ def _about(bench: build.Bench) -> dict[str, Any]:
     return {
         "overrides": bench.run.overrides,
         "versions": versions(),
-        "machine": machine(bench.runtime.device),
+        "machine": machine(bench.runtime.device) | {"processes": here().count},
         "data": dataset.fingerprint,
         "changed": [],
         "classes": dataset.classes,
@@ -220,8 +275,14 @@ def _about(bench: build.Bench) -> dict[str, Any]:
     }
 
 
-def _load(trainer: "Trainer", run: Run, path: Path, screen: Screen) -> None:
-    """Put a checkpoint's state into the trainer; Mistakes if it does not fit or there is nothing left to do."""
+def _load(trainer: "Trainer", run: Run, path: Path | None, screen: Screen) -> None:
+    """Put a checkpoint's state into the trainer; Mistakes if it does not fit or there is nothing left to do.
+
+    Only the first of several processes has a path; the others get the state from it.
+    """
+    if path is None:
+        trainer.load_state_dict(_of_the_first(None))
+        return
     from deeptrain import checkpoint
 
     try:
@@ -230,7 +291,7 @@ def _load(trainer: "Trainer", run: Run, path: Path, screen: Screen) -> None:
             screen.warn(warning)
         _check_data(trainer, run, state.get("data"))
         trainer.about["changed"] = _history(trainer, run, state.get("changed"), path.parent.parent)
-        trainer.load_state_dict(state)
+        trainer.load_state_dict(_of_the_first(state))
     except Mistakes:
         raise
     except ValueError as error:
@@ -240,7 +301,8 @@ def _load(trainer: "Trainer", run: Run, path: Path, screen: Screen) -> None:
     except (TypeError, KeyError, AttributeError, IndexError) as error:
         raise Mistakes([f"resume={path}: is not what a run of deeptrain writes"]) from error
     end = trainer.over()
-    if end is not None and (path.parent.parent / "result.json").is_file():  # else it was killed while it drew pictures
+    was_drawn = (path.parent.parent / "result.json").is_file()
+    if end is not None and was_drawn:  # else it was killed while it drew pictures
         raise Mistakes([f"resume={path}: nothing left to do ({end[1]}); to train longer add {_more(trainer)}"])
 
 
@@ -276,7 +338,10 @@ def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Pat
     metrics = trainer.metric_names()
     trainer.record = Record(screen, at, metrics=metrics, first_step=step, tensorboard=run.spine.log.tensorboard)
     moment = trainer.progress.epoch, trainer.progress.step_in_epoch, trainer.fraction()
-    picture = training_samples(bench, trainer.train_loader, *moment)
+    batches = trainer.train_loader if bench.processes.alone else build.train_loader(bench)  # whole ones
+    picture = training_samples(bench, batches, *moment)
+    if batches is not trainer.train_loader:
+        batches.close()
     save(at / "samples.png", picture)
     if trainer.record.board is not None:
         trainer.record.board.image("samples", picture, step)
@@ -361,10 +426,15 @@ def _draw(trainer: "Trainer", bench: build.Bench, at: Path, result: dict[str, An
     classes, words = bench.dataset.classes, bench.run.overrides
     draw_curves(rows, at / "curves.png", bench.run.title, best_epoch=trainer.progress.best_epoch)
     trainer.model.load_state_dict(checkpoint.load(best)["model"])
-    logits, labels = predict(trainer.model, trainer.val_loader.epoch(0), trainer.pipeline, trainer.runtime)
+    val = trainer.val_loader
+    if not bench.processes.alone:  # of which it has a part
+        val = build.eval_loader(bench.source, bench.dataset.val, bench.run, bench.runtime)
+    logits, labels = predict(trainer.model, val.epoch(0), trainer.pipeline, trainer.runtime)
     matrix = confusion_matrix(logits.argmax(1), labels, len(classes)).numpy()
     draw_confusion(matrix, classes, at / "confusion.png")
-    _draw_mistakes(trainer, classes, logits, labels, at / "mistakes.png")
+    _draw_mistakes(val, classes, logits, labels, at / "mistakes.png")
+    if val is not trainer.val_loader:
+        val.close()
     repeat = " ".join(["python train.py", *map(shlex.quote, words)])
     facts = CardFacts(
         title=bench.run.title,
@@ -379,7 +449,7 @@ def _draw(trainer: "Trainer", bench: build.Bench, at: Path, result: dict[str, An
     write_card(at, facts)
 
 
-def _draw_mistakes(trainer: "Trainer", classes: list[str], logits: Any, labels: Any, path: Path) -> None:
+def _draw_mistakes(val: "Loader", classes: list[str], logits: Any, labels: Any, path: Path) -> None:
     """Draw the images of val that the network is most wrong about, what it says and what it should, worst first."""
     from torch.nn.functional import cross_entropy
 
@@ -388,7 +458,7 @@ def _draw_mistakes(trainer: "Trainer", classes: list[str], logits: Any, labels: 
     losses = cross_entropy(logits, labels, reduction="none").masked_fill(logits.argmax(1) == labels, 0)
     worst = [index for index in losses.argsort(descending=True)[:32].tolist() if losses[index] > 0]
     pixels, start = {}, 0
-    for images, _ in trainer.val_loader.epoch(0):
+    for images, _ in val.epoch(0):
         here = [index for index in worst if start <= index < start + len(images)]
         pixels |= {index: images[index - start].permute(1, 2, 0).cpu().numpy() for index in here}
         start += len(images)

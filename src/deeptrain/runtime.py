@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from deeptrain.processes import ALONE, Processes
+
 SMALL_BATCH = 32 * 1024  # pixels: 32 images of 32x32
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -55,8 +57,13 @@ class Runtime:
         return model.to(self.device)
 
 
-def pick_device(name: str) -> tuple[torch.device, str]:
-    """Return the device of a setting and a line that says why; ValueError if it is not there."""
+def pick_device(name: str, processes: Processes = ALONE) -> tuple[torch.device, str]:
+    """Return the device of a setting and a line that says why; ValueError if it is not there.
+
+    Of several processes on a machine each has a GPU of its own, by its number there.
+    """
+    if not processes.alone:
+        return _own_device(name, processes)
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
@@ -74,6 +81,20 @@ def pick_device(name: str) -> tuple[torch.device, str]:
             raise ValueError(f"device={name}: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
         reason = f"{name}, {torch.cuda.get_device_name(device)}"
     return device, reason
+
+
+def _own_device(name: str, processes: Processes) -> tuple[torch.device, str]:
+    said = f"{processes.count} processes"
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu"), f"{said} on the CPU"
+    if name not in ("auto", "cuda"):
+        raise ValueError(f"device={name}: torchrun's processes have a GPU each; write device=cuda or device=cpu")
+    reason = pick_device("cuda")[1]
+    gpus = torch.cuda.device_count()
+    if processes.local_count > gpus:
+        more = f"torchrun started {processes.local_count} processes on this machine, which has {gpus} GPU(s)"
+        raise ValueError(f"device={name}: {more}; write --nproc-per-node {gpus}, or device=cpu")
+    return torch.device("cuda", processes.local_rank), f"{said}, {reason} each"
 
 
 def pick_precision(name: str, device: torch.device) -> str:

@@ -1,15 +1,17 @@
 """The training loop, written out once, in order. To change what happens, change it here."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from deeptrain import parallel
 from deeptrain.aug.pipeline import Pipeline
 from deeptrain.average import Average
 from deeptrain.data.loader import ResidentLoader, StreamLoader
@@ -19,10 +21,12 @@ from deeptrain.loss import plain
 from deeptrain.metrics import Batches
 from deeptrain.model.layers import limit_norms
 from deeptrain.optimizer import SAM, weights_of
+from deeptrain.processes import ALONE, Processes
 from deeptrain.randomness import generator, key
 from deeptrain.record.run import Record, metric_names
 from deeptrain.runtime import Runtime, is_out_of_memory
 from deeptrain.schema import Natural, NonNegative, checked
+from deeptrain.stopping import SIGNALS
 
 Loader = ResidentLoader | StreamLoader
 
@@ -92,10 +96,14 @@ class Trainer:
     save_every_minutes: float | None = None
     log_every_steps: int = 20
     about: dict[str, Any] = field(default_factory=dict)  # goes into every checkpoint: overrides, versions, classes
+    processes: Processes = ALONE  # that train together, each on its part of every batch
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self):
-        self.network = torch.compile(self.model) if self.runtime.compile else self.model
+        self.network = network = self.model if self.processes.alone else parallel.wrap(self.model)
+        if self.runtime.compile:
+            self.network = torch.compile(network)
+        self.averaging = network  # of gradients, where it is wrapped
         self.lower_is_better = self.monitor.startswith("loss")
         steps = self.epochs * len(self.train_loader)
         self.total_steps = min(steps, self.limit_steps or steps)
@@ -109,8 +117,9 @@ class Trainer:
         self.passed: list[tuple[int, dict[str, float]]] = []  # images and means of the log points since a validation
         self.watching = False  # every step, for values that are not finite
         self.clock, self.waited = 0.0, 0.0
-        self.saved_at = perf_counter()
-        self.interrupted = ""  # by what: set by whoever wants the run to stop after its step, with everything saved
+        self.saved_at = self.progress.train_seconds
+        self.told = 0  # to stop, by which signal
+        self.interrupted = ""  # by what: the run stops after its step, with everything saved
         self.validated = replace(self.progress)  # where the run stood at the last validation
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -156,20 +165,24 @@ class Trainer:
         """Take one optimizer step on a batch of uint8 images (N, C, H, W) and class ids (N,)."""
         progress, runtime = self.progress, self.runtime
         moment = progress.epoch, progress.step_in_epoch
-        draws, done = key(self.seed, "model", *moment), self.fraction()
+        draws, done = key(self.seed, "model", *moment) + self.processes.rank, self.fraction()
         runtime.seed(draws)
         factor = self.schedule(done) / 2**progress.slowed
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
         rng = generator(self.seed, "augment", *moment) if self.pipeline.augmentations else None
-        images, targets = self.pipeline.train(images, labels, rng, done)
+        size = len(images) if self.processes.alone else self.train_loader.size(progress.step_in_epoch)
+        if self.processes.alone or rng is None:
+            images, targets = self.pipeline.train(images, labels, rng, done)
+        else:
+            images, targets = self.augment_together(images, labels, rng, done, size)
         buffers = [buffer.clone() for buffer in self.model.buffers()] if self.watching else []
-        measured = self.backward_or_halve(images, targets, draws)
+        measured = self.backward_or_halve(images, targets, size, draws)
         if self.sharpness is not None:
             with self.sharpness.uphill():
                 runtime.seed(draws)  # the same units dropped, the same branches
-                self.backward_or_halve(images, targets, draws)
+                self.backward_or_halve(images, targets, size, draws)
         if self.penalty is not None:
             self.penalty_terms = self.penalty(self.weights)
             torch.autograd.backward(runtime.scaler.scale(list(self.penalty_terms.values())))
@@ -190,19 +203,21 @@ class Trainer:
 
         progress.step += 1
         progress.step_in_epoch += 1
-        progress.images += len(images)
+        progress.images += size
         if self.average is not None:
             self.average.update(progress.step, self.fraction(), progress.step_in_epoch == len(self.train_loader))
         now = perf_counter()
-        progress.train_seconds += now - self.clock
+        progress.train_seconds += self.agreed(now - self.clock)
         self.clock = now
 
-    def backward_or_halve(self, images: Tensor, targets: Tensor, draws: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def backward_or_halve(
+        self, images: Tensor, targets: Tensor, size: int, draws: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Do `backward`; with accumulate=auto again, in pieces half as large, whenever memory does not suffice."""
         while self.halve:
             buffers = [buffer.clone() for buffer in self.model.buffers()]
             try:
-                return self.backward(images, targets)
+                return self.backward(images, targets, size)
             except (RuntimeError, MemoryError) as error:
                 if self.accumulate >= len(images) or not is_out_of_memory(error):
                     raise
@@ -216,25 +231,33 @@ class Trainer:
                 for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                     buffer.copy_(before)
             self.runtime.seed(draws)
-        return self.backward(images, targets)
+        return self.backward(images, targets, size)
 
-    def backward(self, images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Add the gradient of a batch's mean loss; return loss, logits and targets of each piece."""
+    def backward(self, images: Tensor, targets: Tensor, size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Add the gradient of the mean loss of a batch, of whose `size` images several processes have a part each.
+
+        Returns loss, logits and targets of each piece.
+        """
         runtime, measured = self.runtime, []
-        for piece, wanted in self.pieces(images, targets):
+        mean = size / self.processes.count  # images a process: what their mean gradient is divided by
+        idle = size < self.processes.count and not self.own_part(size)  # its image is another's
+        pieces = self.pieces(images, targets)
+        for number, (piece, wanted) in enumerate(pieces, 1):
+            if not self.processes.alone:  # once a step
+                self.averaging.require_backward_grad_sync = number == len(pieces)  # pyright: ignore
             with runtime.autocast:
                 logits = self.network(piece)
                 loss = self.loss(logits, wanted)
-            share = loss if piece is images else loss * (len(piece) / len(images))
+            share = loss if len(piece) == mean else loss * (0.0 if idle else len(piece) / mean)
             runtime.scaler.scale(share).backward()
             measured.append((loss, logits, wanted))
-        return measured
+        return [] if idle else measured
 
-    def pieces(self, images: Tensor, targets: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    def pieces(self, images: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
         """Cut a batch into `accumulate` pieces, whose gradients add up to the whole batch's."""
         if self.accumulate == 1:
             return ((images, targets),)
-        return zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True)
+        return list(zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True))
 
     def close(self) -> None:
         """End the processes that read images."""
@@ -281,19 +304,24 @@ class Trainer:
     def save_is_due(self) -> bool:
         if self.save_every_steps is not None and self.progress.step % self.save_every_steps == 0:
             return True
-        return self.save_every_minutes is not None and self.clock - self.saved_at > 60 * self.save_every_minutes
+        since = self.progress.train_seconds - self.saved_at
+        return self.save_every_minutes is not None and since > 60 * self.save_every_minutes
 
     # --- now and then ---
 
     def log_step(self) -> None:
         """Read the training means since the last log point: the one moment at which the host waits for the device."""
+        if not self.processes.alone:
+            parallel.pool(self.recent)
         images, means = self.recent.images, self.recent.read()
+        if not means:  # on_nan=skip has left out every step
+            return
         if not math.isfinite(means["loss"]):
             raise NotFinite(f"the loss is {means['loss']} at step {self.progress.step}: {self.advice()}")
         self.passed.append((images, means))
         self.penalties = self.read_penalties()
         now = perf_counter()
-        self.progress.train_seconds += now - self.clock  # the device's part, which the host has just waited for
+        self.progress.train_seconds += self.agreed(now - self.clock)  # the device's part, just waited for
         self.record.step(
             self.progress.step,
             means,
@@ -320,11 +348,17 @@ class Trainer:
 
     def validate(self) -> None:
         """Evaluate val and the clean slice of train, write the row, and keep what is to be kept."""
-        if self.recent.images:
+        if self.processes.alone:
+            unread = self.recent.images
+        else:
+            (unread,) = parallel.largest(self.recent.images)
+            for model in filter(None, (self.model, self.average and self.average.module)):
+                parallel.same_buffers(model)
+        if unread:
             self.log_step()
         self.check_weights()
         progress = self.progress
-        measured = {"train": _pooled(self.passed)}
+        measured = {"train": _pooled(self.passed)} if self.passed else {}
         if self.clean_loader is not None:
             measured["train_clean"] = self.evaluate(self.model, self.clean_loader)
         measured["val"] = self.evaluate(self.model, self.val_loader)
@@ -360,7 +394,7 @@ class Trainer:
         self.clock = self.logged_at = perf_counter()
 
     def evaluate(self, model: nn.Module, loader: Loader) -> dict[str, float]:
-        return evaluate(model, loader.epoch(0), self.pipeline, self.runtime, self.plain_loss)
+        return evaluate(model, loader.epoch(0), self.pipeline, self.runtime, self.plain_loss, self.processes)
 
     def norm_batches(self) -> Iterator[Tensor]:
         """Yield training images as a network takes them, augmented; the same ones whenever an epoch is asked for."""
@@ -400,13 +434,16 @@ class Trainer:
     def check_weights(self) -> None:
         """Raise NotFinite if anything that a checkpoint would hold is inf or NaN."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()["state"]}
-        if wrong := not_finite(state_tensors(state)):
-            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            raise NotFinite(f"{wrong[0]}{more} is not finite at step {self.progress.step}: {self.advice()}")
+        wrong = not_finite(state_tensors(state))
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        if said := self.said_by_any(f"{wrong[0]}{more} is not finite" if wrong else None):
+            raise NotFinite(f"{said} at step {self.progress.step}: {self.advice()}")
 
     def recover(self, wrong: NotFinite) -> None:
         """Go back to the last checkpoint; from there watch every step (on_nan=stop, skip) or go slower (rollback)."""
         good, slowed = self.record.last(), self.progress.slowed + 1
+        if not self.processes.alone:
+            good = parallel.shared(good, self.processes)
         if good is None or self.watching or (self.on_nan == "rollback" and slowed > SLOWED):
             raise wrong
         self.load_state_dict(good)
@@ -419,7 +456,7 @@ class Trainer:
 
     def leaves_out(self, images: Tensor, measured: list[tuple[Tensor, Tensor, Tensor]], buffers: list[Tensor]) -> bool:
         """Tell, with on_nan=skip, whether a step is not to be taken; with stop end the run, saying why."""
-        cause = self.cause(images, measured)
+        cause = self.said_by_any(self.cause(images, measured))
         if cause is None:
             return False
         progress = self.progress
@@ -449,12 +486,56 @@ class Trainer:
         rate = self.optimizer.param_groups[0]["lr"]
         return f"the learning rate (now {rate:.3g}) is too high, or the initialization is bad; try a tenth of the rate"
 
+    # --- among several processes ---
+
+    def tell(self, number: int) -> None:
+        """Take note of a signal to stop: after the step in hand, or that in which all processes know of it."""
+        self.told = number
+        if self.processes.alone:
+            self.interrupted = SIGNALS[number]
+
+    def agreed(self, seconds: float) -> float:
+        """Return the time that the slowest process took, and pass on that one has been told to stop.
+
+        So all come to the same decisions at the same step: on the end, on saving, and on a rate that follows the clock.
+        """
+        if self.processes.alone:
+            return seconds
+        seconds, told = parallel.largest(seconds, self.told)
+        self.interrupted = SIGNALS[int(told)] if told else ""
+        return seconds
+
+    def said_by_any(self, sentence: str | None) -> str | None:
+        return sentence if self.processes.alone else parallel.first_said(sentence, self.processes)
+
+    def own_part(self, size: int) -> int:
+        """Count this process's images among those of a batch."""
+        part = self.processes.part(slice(0, size))
+        return part.stop - part.start
+
+    def augment_together(
+        self, images: Tensor, labels: Tensor, rng: np.random.Generator, done: float, size: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return this process's part of the augmented batch.
+
+        Each one augments the whole, since what is drawn for an image depends on its place, and images mix with their
+        neighbours: so the parts are what one process would have seen, and no augmentation knows of processes.
+        """
+        images, labels = (parallel.whole_batch(own, size, self.processes) for own in (images, labels))
+        images, targets = self.pipeline.augment(images, labels, rng, done)
+        part = self.processes.part(slice(0, size))
+        part = part if self.own_part(size) else slice(0, 1)  # without a part: one that does not count
+        return self.pipeline.evaluate(images[part]), targets[part]
+
     # --- state ---
 
     def save(self) -> None:
         """Write last.pt: from there the run goes on as if it had never stopped."""
+        if not self.processes.alone:  # the first one keeps the means of all
+            parallel.pool(self.recent)
+            self.recent = self.recent if self.processes.first else Batches()
         self.record.save("last", self.state_dict())
-        self.saved_at = self.clock = perf_counter()
+        self.clock, self.saved_at = perf_counter(), self.progress.train_seconds
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a run needs to go on as if it had never stopped: plain values and tensors only."""
@@ -486,13 +567,14 @@ class Trainer:
             self.average.restart()
         self.progress = checked(Progress)(**state["progress"])
         meters = state["meters"]
-        self.recent.load_state_dict(meters["recent"])
+        if self.processes.first:
+            self.recent.load_state_dict(meters["recent"])
         self.passed = [(images, dict(means)) for images, means in meters["passed"]]
         self.penalties = dict(meters["penalties"])
         stopped, steps = self.progress.step_in_epoch, len(self.train_loader)
         if stopped >= steps:
             raise ValueError(f"it stopped in step {stopped} of an epoch, which now has {steps}; keep its batch_size")
-        self.validated = replace(self.progress)
+        self.validated, self.saved_at = replace(self.progress), self.progress.train_seconds
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
         """Take over the momenta, but not the settings: what this run was told (rate, decay) holds from here on.

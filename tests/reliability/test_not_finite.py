@@ -38,11 +38,11 @@ def poison(monkeypatch):
     def poisoned(step: int, what: str, until_slowed: bool = False) -> None:
         backward = Trainer.backward
 
-        def wrong(self, images, targets):
+        def wrong(self, images, targets, size):
             if self.progress.step == step and what == "images":
                 images = images.clone()
                 images[0, 0, 0, 0] = math.inf
-            measured = backward(self, images, targets)
+            measured = backward(self, images, targets, size)
             if self.progress.step == step and what == "gradient" and not (until_slowed and self.progress.slowed):
                 self.parameters[0].grad[0] = math.nan
             return measured

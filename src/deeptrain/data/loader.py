@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from deeptrain.data.dataset import Picked, Samples, Source
 from deeptrain.data.recipe import DeviceDraws, Draws, cut_out, draw_epoch
 from deeptrain.data.store import pieces
+from deeptrain.processes import ALONE, Processes
 from deeptrain.randomness import generator
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (N, C, H, W) stored channels_last, int64 (N,), both on the device
@@ -29,9 +30,11 @@ def make_loader(
     seed: int = 0,
     workers: int = 0,
     train: bool = False,
+    processes: Processes = ALONE,
 ) -> "ResidentLoader | StreamLoader":
     """Choose a loader by the source's setting and by what fits; train shuffles and applies the source's crop and flip.
 
+    A batch is that of all processes, of which each gets its part: all parts are what one process alone would see.
     Raises ValueError "batch_size=...: ..." if there are not enough training images for one batch.
     """
     if train and batch_size > len(samples):
@@ -40,8 +43,8 @@ def make_loader(
     if source.loader == "resident" or (source.loader == "auto" and fits(samples, crop_padding, device)):
         if samples.images is None:
             raise ValueError("loader=resident: these pictures are not decoded; load them with the same setting")
-        return ResidentLoader(samples, batch_size, device, seed, train, crop_padding, flip)
-    return StreamLoader(samples, batch_size, device, seed, train, crop_padding, flip, workers)
+        return ResidentLoader(samples, batch_size, device, seed, train, crop_padding, flip, processes)
+    return StreamLoader(samples, batch_size, device, seed, train, crop_padding, flip, workers, processes)
 
 
 def fits(samples: Samples, crop_padding: int, device: torch.device) -> bool:
@@ -66,10 +69,12 @@ class ResidentLoader:
         train: bool = False,
         crop_padding: int = 0,
         flip: bool = False,
+        processes: Processes = ALONE,
     ):
         assert samples.images is not None
         self.batches = _batches(len(samples), batch_size, train)
-        self.num_images = self.batches[-1].stop
+        self.parts = [_part(batch, processes) for batch in self.batches]
+        self.num_images = sum(map(_size, self.batches))
         self.seed, self.train, self.flip = seed, train, flip
         self.padding = crop_padding if train else 0
         self.device = torch.device(device)
@@ -88,6 +93,10 @@ class ResidentLoader:
         draws = draw_epoch(self.seed, epoch, len(self.host_labels), self.padding, self.flip)
         return self._on_host(draws, first_step) if self.device.type == "cpu" else self._on_device(draws, first_step)
 
+    def size(self, step: int) -> int:
+        """Count the images of a step, those of all processes together."""
+        return _size(self.batches[step])
+
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """Say which training images a batch holds, by their place in the samples."""
         return draw_epoch(self.seed, epoch, len(self.host_labels), 0, False).order[self.batches[step]]
@@ -97,20 +106,20 @@ class ResidentLoader:
         del self.store
 
     def _slices(self, first_step: int) -> Iterator[Batch]:
-        for part in self.batches[first_step:]:
+        for part in self.parts[first_step:]:
             yield self.store[part].permute(0, 3, 1, 2), self.labels[part]
 
     def _on_host(self, draws: Draws, first_step: int) -> Iterator[Batch]:
         height, width = self._window()
         store, labels = self.store.numpy(), torch.from_numpy(self.host_labels[draws.order])
-        for part in self.batches[first_step:]:
+        for part in self.parts[first_step:]:
             images = torch.from_numpy(cut_out(store, draws[part], height, width))
             yield images.permute(0, 3, 1, 2), labels[part]
 
     def _on_device(self, draws: Draws, first_step: int) -> Iterator[Batch]:
         height, width = self._window()
         uploaded = DeviceDraws(draws, self.host_labels, self.store, height, width)
-        for part in self.batches[first_step:]:
+        for part in self.parts[first_step:]:
             yield uploaded.cut_out(part).permute(0, 3, 1, 2), uploaded.labels[part]
 
     def _window(self) -> tuple[int, int]:
@@ -130,14 +139,15 @@ class StreamLoader:
         crop_padding: int = 0,
         flip: bool = False,
         workers: int = 0,
+        processes: Processes = ALONE,
     ):
         self.device, self.seed, self.count = torch.device(device), seed, len(samples)
         self.batches = batches = _batches(len(samples), batch_size, train)
-        self.num_images = batches[-1].stop
+        self.num_images = sum(map(_size, batches))
         self.steps = _Steps(len(batches))
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user's choice
         self.loader = DataLoader(
-            _Assembler(samples, batches, seed, train, crop_padding, flip),
+            _Assembler(samples, [_part(batch, processes) for batch in batches], seed, train, crop_padding, flip),
             batch_size=None,  # the assembler makes whole batches
             sampler=self.steps,
             num_workers=workers,
@@ -164,6 +174,10 @@ class StreamLoader:
             return
         self.close()
         raise ValueError(trouble)
+
+    def size(self, step: int) -> int:
+        """Count the images of a step, those of all processes together."""
+        return _size(self.batches[step])
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """Say which training images a batch holds, by their place in the samples."""
@@ -239,8 +253,20 @@ class _Assembler(TorchDataset):
         return [Path(os.fsdecode(name)) for name in self.files[indices].tolist()]
 
 
+def _part(batch: slice, processes: Processes) -> slice:
+    """Return a process's part of a batch; where there is none for it, the first image, which it is not to count."""
+    part = processes.part(batch)
+    return part if _size(part) else slice(batch.start, batch.start + 1)
+
+
+def _size(part: slice) -> int:
+    return part.stop - part.start
+
+
 def _batches(count: int, batch_size: int, train: bool) -> list[slice]:
     """Cut a set into batches. The last may be smaller, but not a single image in training: batch norm needs two."""
+    if count == 0:  # a process's share of a small validation set
+        return []
     stops = [*range(batch_size, count, batch_size), count]
     if train and len(stops) > 1 and batch_size > 1 and count % batch_size == 1:
         stops.pop()

@@ -1,0 +1,192 @@
+"""Several processes train what one would: the same curve, each image counted once, one folder, one end."""
+
+import csv
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from deeptrain import checkpoint, cli, run
+from deeptrain.paths import ROOT
+from deeptrain.processes import Processes, here
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+TOGETHER, TRAIN = Path(__file__).with_name("together.py"), ROOT / "train.py"
+SMALL = "data=synthetic data.size=459 model=fcn model.hidden=[16] model.norm=none batch_size=63 log.every_steps=3"
+SMALL += " schedule=constant device=cpu log.tensorboard=false"
+TRIED = {
+    "mixing": "epochs=2 aug=[cutout,mixup]",
+    "pieces": "epochs=1 aug=cutmix aug.cutmix.probability=0.5 accumulate=4 clip_norm=0.5 average=ema penalty=l2",
+    "sharpness": "epochs=1 sam=0.05 max_norm=2 model.norm=layer loss.label_smoothing=0.1 average=swa average.start=0.5",
+    "norms": "epochs=2 optimizer=sgd model.norm=batch sync_batch_norm=true average=swa average.start=0.5 aug=crop",
+    "stream": "epochs=1 data.loader=stream workers=1 aug=mixup validate.every_steps=2",
+}
+CLOCKS = ("seconds", "images_per_second")
+pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+
+
+def torchrun(count: int, script: Path, *words: str, **options) -> subprocess.Popen:
+    command = [*TORCHRUN, str(count), "--standalone", str(script), *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def finish(process: subprocess.Popen, seconds: float = 100) -> str:
+    try:
+        return process.communicate(timeout=seconds)[0]
+    finally:
+        process.kill()
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{key: float(value) for key, value in row.items() if key not in CLOCKS and value} for row in rows]
+
+
+def assert_alike(one: Path, several: Path) -> None:
+    """Compare curves and weights to 1e-5; what counts images (accuracies) exactly."""
+    first, second = curve(one), curve(several)
+    assert len(first) == len(second) > 0
+    for row, other in zip(first, second, strict=True):
+        assert row == pytest.approx(other, abs=1e-5, rel=1e-5)
+        assert row["accuracy/val"] == other["accuracy/val"]
+    states = [checkpoint.load(folder / "checkpoints" / "last.pt") for folder in (one, several)]
+    assert states[0]["progress"]["images"] == states[1]["progress"]["images"]
+    torch.testing.assert_close(states[0]["model"], states[1]["model"], atol=1e-5, rtol=1e-5)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    """Return the processes that torchrun has started, by rank."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ranks = {}
+    for pid in found:
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        ranks |= {int(word[5:]): int(pid) for word in words if word.startswith(b"RANK=")}
+    return [ranks[rank] for rank in sorted(ranks)]
+
+
+def test_parts_make_the_whole():
+    for count in (1, 2, 3, 7):
+        for size in (0, 1, 2, 6, 63):
+            parts = [Processes(rank, count).part(slice(10, 10 + size)) for rank in range(count)]
+            assert [index for part in parts for index in range(part.start, part.stop)] == list(range(10, 10 + size))
+            assert max(part.stop - part.start for part in parts) <= -(-size // count)
+
+
+def test_alone_without_torchrun():
+    assert here({}).alone and here({"WORLD_SIZE": "2", "RANK": "1"}).alone, "a cluster's variables are not torchrun's"
+    told = here({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"})
+    assert told == Processes(3, 4, 1, 2) and not told.first
+
+
+def endless(folder: Path) -> str:
+    return f"{SMALL} epochs=100000 dir={folder} checkpoint.every_steps=5 validate.every_epochs=1000"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    """Train everything that is tried, in two processes and in one; and the first part of a run for the next test."""
+    base = tmp_path_factory.mktemp("parallel")
+    words = [f"{SMALL} {tried} dir={base}/two/{name}" for name, tried in TRIED.items()]
+    words += [f"{SMALL} epochs=3 limit_steps=4 dir={base}/resumed", endless(base / "told")]
+    job = torchrun(2, TOGETHER, *words)
+    said = finish(job)
+    assert job.returncode == 0, said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_draw", lambda *_: None)
+        for name, tried in TRIED.items():
+            words = f"{SMALL} {tried} dir={base}/one/{name}".replace("sync_batch_norm=true", "")
+            assert run.start(shlex.split(words)) == 0
+    return base
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_same_curve(folders, name):
+    """With a batch of 63 and a val of odd size, so that shares differ; no image of val is counted twice or left out."""
+    assert_alike(folders / "one" / name, folders / "two" / name)
+    assert sorted(path.name for path in (folders / "two").iterdir()) == sorted(TRIED), "one folder a run"
+
+
+def test_resumed_by_another_number_of_processes(folders):
+    """Two processes, then one, then two come to what one alone comes to."""
+    whole, at = folders / "whole", folders / "resumed"
+    assert run.start([*shlex.split(f"{SMALL} epochs=3"), f"dir={whole}"]) == 0
+    assert run.start([f"resume={at}", "limit_steps=9"]) == 0
+    said = finish(torchrun(2, TRAIN, f"resume={at}", "limit_steps=null"))
+    assert json.loads((at / "result.json").read_text())["status"] == "finished", said
+    assert curve(at)[-1] == pytest.approx(curve(whole)[-1], abs=1e-5, rel=1e-5)
+    assert "resumed" in said and said.count("finished  ") == 1, "one process speaks"
+    assert (at / "confusion.png").is_file() and "could not all be drawn" not in said
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+def test_a_killed_process_ends_all(tmp_path):
+    job = torchrun(2, TRAIN, *shlex.split(endless(tmp_path / "run")))
+    last = tmp_path / "run" / "checkpoints" / "last.previous.pt"
+    try:
+        wait_for(last.is_file)
+        pids, killed = children(job), time.monotonic()
+        os.kill(pids[1], signal.SIGKILL)
+        said = finish(job, 30)
+        assert time.monotonic() - killed < 15, said
+        assert job.returncode and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert checkpoint.load_newest(last.with_name("last.pt"))[0]["progress"]["step"] > 0
+    finally:
+        job.kill()
+
+
+def test_told_to_stop_all_save_at_the_same_step(folders, tmp_path):
+    """A signal to any one process, and one to torchrun, which passes it on to all."""
+    job, at = torchrun(2, TRAIN, *shlex.split(endless(tmp_path / "run"))), tmp_path / "run"
+    try:
+        wait_for((at / "checkpoints" / "last.previous.pt").is_file)
+        job.terminate()
+        said = finish(job, 40)
+    finally:
+        job.kill()
+    for told in (folders / "told", at):
+        result = json.loads((told / "result.json").read_text())
+        assert (result["status"], result["reason"]) == ("interrupted", "stopped by SIGTERM"), said
+        assert checkpoint.load(told / "checkpoints" / "last.pt")["progress"]["step"] == result["steps"]
+
+
+def test_two_nodes(tmp_path):
+    """Two torchruns that meet by their rendezvous, as on two machines."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    meet = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "one"]
+    words = shlex.split(f"{SMALL} epochs=1 dir={tmp_path}/run")
+    command = [*TORCHRUN, "1", *meet, str(TRAIN), *words]
+    nodes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [finish(node) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert run.start([*shlex.split(f"{SMALL} epochs=1"), f"dir={tmp_path}/one"]) == 0
+    assert_alike(tmp_path / "one", tmp_path / "run")
+    assert sum("finished  " in words for words in said) == 1
+
+
+def test_sweeps_and_torchrun_do_not_go_together(monkeypatch, capsys):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.train(["-m", "seed=0,1"]) == 2
+    assert capsys.readouterr().err.startswith("error: -m: a sweep does not go with torchrun; run python train.py -m")
+    assert cli.train(["batch_size=1"]) == 2
+    assert "batch_size=1: is that of all processes together" in capsys.readouterr().err
+    assert cli.train(["sync_batch_norm=true", "accumulate=2"]) == 2
+    assert "does not go with accumulate=2" in capsys.readouterr().err

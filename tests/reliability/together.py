@@ -1,0 +1,24 @@
+"""Started by torchrun: train several runs, one after the other in the same processes; each argument holds the words.
+
+The last one does not end by itself: its process 1 alone gets a SIGTERM.
+"""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+
+from deeptrain import parallel, run
+from deeptrain.processes import here
+
+if __name__ == "__main__":
+    end, parallel._part = parallel._part, lambda: None  # the processes meet once
+    run._draw = lambda *_: None
+    *words, endless = map(shlex.split, sys.argv[1:])
+    codes = [run.start(each) for each in words]
+    if here().rank == 1:
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    codes.append(run.start(endless))
+    end()
+    sys.exit(codes != [0] * len(words) + [130])
