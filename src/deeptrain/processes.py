@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -16,11 +17,11 @@ class Processes:
     local_rank: int = 0
     local_count: int = 1
 
-    @property
+    @cached_property  # asked several times a step
     def alone(self) -> bool:
         return self.count == 1
 
-    @property
+    @cached_property
     def first(self) -> bool:
         """Tell whether this is the process that speaks and writes."""
         return self.rank == 0
