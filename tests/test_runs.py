@@ -219,6 +219,7 @@ def test_a_run_folder_holds_what_was_promised():
         ["--config-dir", "nowhere"],
         ["aug=[mixup,mixup]"],
         ["accumulate=1000"],
+        ["data=digits", "model=vgg", "batch_size=1"],
     ],
     ids=" ".join,
 )

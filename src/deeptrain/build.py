@@ -1,5 +1,6 @@
 """From configuration to objects: a node to its part, all parts to a Trainer. A failure names the key to change."""
 
+import copy
 import inspect
 import logging
 import math
@@ -211,6 +212,18 @@ def model(bench: Bench) -> "nn.Module":
     return bench.runtime.place(built)
 
 
+def norms_single_images(network: "nn.Module", input_shape: tuple[int, int, int]) -> bool:
+    """Tell whether training can pass images one at a time: a batch norm refuses a channel of a single number."""
+    import torch
+
+    shapes_alone = copy.deepcopy(network).to("meta").train()
+    try:
+        shapes_alone(torch.empty(1, *input_shape, device="meta"))
+    except ValueError as error:
+        return "more than 1 value per channel" not in str(error)
+    return True
+
+
 def train_loader(bench: Bench, count: int | None = None, processes: Processes = ALONE) -> "Loader":
     """Make the loader of the training images, in random order and with the data set's own crop and flip.
 
@@ -259,6 +272,11 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
     spine, parts, processes = bench.run.spine, bench.run.parts, bench.processes
     batches = train_loader(bench, processes=processes)
     network = model(bench)
+    one_at_a_time = combination.Settings(bench.run, _known(bench)).smallest_piece() == 1
+    if one_at_a_time and not norms_single_images(network, bench.dataset.image_shape):
+        size, pieces = bench.batch_size, spine.accumulate
+        wrong = f"batch_size={size}: model.norm=batch cannot norm a single image this small (accumulate={pieces})"
+        raise Mistakes([f"{wrong}; take a larger batch, or model.norm=group"])
     if spine.sync_batch_norm and not processes.alone:
         synchronise_norms(network)
     clean = bench.dataset.train.spread(spine.validate.clean_images)
