@@ -20,18 +20,13 @@ from deeptrain.model.layers import (
 )
 from deeptrain.model.residual import (
     CIFAR,
-    CIFAR_WIDTHS,
     IMAGENET,
-    IMAGENET_WIDTHS,
-    QUICK,
-    QUICK_WIDTHS,
     DropMode,
     ResidualNetwork,
     Stem,
-    is_large,
+    lay_out,
     make_stages,
     make_stem,
-    replaced,
 )
 from deeptrain.schema import Count, Positive, Rate, checked
 
@@ -73,15 +68,11 @@ class PreActResNet(ResidualNetwork):
         initialization: Initialization = "kaiming",
         init_std: Positive | None = None,
     ):
-        if depth == "auto" and is_large(input_shape):
-            depth = 18
-        quick = depth == "auto"
-        own_widths = QUICK_WIDTHS if quick else CIFAR_WIDTHS if depth in SMALL_IMAGES else IMAGENET_WIDTHS
-        own_blocks = QUICK if quick else {**SMALL_IMAGES, **LARGE_IMAGES}[depth]
-        blocks, widths = replaced(own_blocks, own_widths, blocks, widths)
+        layout, blocks, widths = lay_out(depth, input_shape, SMALL_IMAGES, LARGE_IMAGES, blocks, widths)
+        quick = layout == "auto"
         norms = Normalization(norm, norm_momentum, norm_eps, norm_groups)
         stem_layers = bare_stem(input_shape, widths[0], stem, patch_size, quick, activation, norms)
-        block = partial(PreActBlock, bottleneck=depth in BOTTLENECK, activation=activation, norm=norms)
+        block = partial(PreActBlock, bottleneck=layout in BOTTLENECK, activation=activation, norm=norms)
         stages, channels = make_stages(block, widths[0], blocks, widths, stochastic_depth, stochastic_depth_mode)
         last = nn.Sequential(*preactivation(channels, activation, norms))
         super().__init__(stem_layers, [*stages, last], channels, num_classes)

@@ -93,12 +93,25 @@ def make_stages(
     return stages, channels
 
 
-def replaced(
-    own_blocks: list[int], own_widths: list[int], blocks: list[int] | None, widths: list[int] | None
-) -> tuple[list[int], list[int]]:
-    """Replace a depth's own blocks and widths by those that are given."""
+def lay_out(
+    depth: int | Literal["auto"],
+    input_shape: tuple[int, int, int],
+    small: dict[int, list[int]],
+    large: dict[int, list[int]],
+    blocks: list[int] | None,
+    widths: list[int] | None,
+) -> tuple[int | Literal["auto"], list[int], list[int]]:
+    """Return a depth with the blocks and widths of its stages, its own or those that are given.
+
+    auto becomes 18 on large images and stays auto, the quick network, on small ones; `small` and `large` have the
+    blocks of the depths for CIFAR and ImageNet.
+    """
+    if depth == "auto":
+        depth = 18 if is_large(input_shape) else "auto"
+    own_blocks = QUICK if depth == "auto" else {**small, **large}[depth]
+    own_widths = QUICK_WIDTHS if depth == "auto" else CIFAR_WIDTHS if depth in small else IMAGENET_WIDTHS
     if blocks == [] or (blocks and len(blocks) != len(widths or own_widths)):
         raise ValueError(f"blocks={blocks}: must have one number for each of widths={widths or own_widths}")
     if widths == [] or (widths and len(widths) != len(blocks or own_blocks)):
         raise ValueError(f"widths={widths}: must have one number for each of blocks={blocks or own_blocks}")
-    return blocks or own_blocks, widths or own_widths
+    return depth, blocks or own_blocks, widths or own_widths

@@ -18,19 +18,14 @@ from deeptrain.model.layers import (
 )
 from deeptrain.model.residual import (
     CIFAR,
-    CIFAR_WIDTHS,
     IMAGENET,
-    IMAGENET_WIDTHS,
-    QUICK,
-    QUICK_WIDTHS,
     DropMode,
     ResidualNetwork,
     Stem,
-    is_large,
+    lay_out,
     make_stages,
     make_stem,
     pool_early,
-    replaced,
 )
 from deeptrain.schema import Count, Positive, Rate, checked
 
@@ -83,16 +78,13 @@ class ResNet(ResidualNetwork):
         init_std: Positive | None = None,
         zero_init_last: bool = False,
     ):
-        if depth == "auto" and is_large(input_shape):
-            depth = 18
-        quick = depth == "auto"
-        own_widths = QUICK_WIDTHS if quick else CIFAR_WIDTHS if depth in CIFAR else IMAGENET_WIDTHS
-        blocks, widths = replaced(QUICK if quick else {**CIFAR, **IMAGENET}[depth], own_widths, blocks, widths)
+        layout, blocks, widths = lay_out(depth, input_shape, CIFAR, IMAGENET, blocks, widths)
+        quick = layout == "auto"
         norms = Normalization(norm, norm_momentum, norm_eps, norm_groups)
         stem_layers = make_stem(input_shape, widths[0], stem, patch_size, quick, norm=norms, activation=activation)
         block = partial(
             Block,
-            bottleneck=depth in BOTTLENECK,
+            bottleneck=layout in BOTTLENECK,
             activation=activation,
             norm=norms,
             pooled=downsample == "pool" or (downsample == "auto" and quick),
