@@ -35,7 +35,7 @@ _held: dict[Path, IO[str]] = {}  # the locks of this process, by folder
 
 
 def new_folder(named: str | None = None) -> Path:
-    """Make a run's folder and hold it: two starts at one moment get two folders. Mistakes if `named` is in use."""
+    """Make a run's folder and hold it: two starts at one moment get two folders. Mistakes if `named` holds anything."""
     if named is None:
         return _make_unique(OUTPUTS)
     folder, key = Path(named).expanduser(), f"dir={named}"
@@ -49,7 +49,9 @@ def new_folder(named: str | None = None) -> Path:
             _let_go(folder)
     except OSError as error:
         raise Mistakes([f"{key}: cannot be made ({error.strerror}); name a folder that you may write to"]) from None
-    raise Mistakes([f"{key}: is in use{_holder(folder)}; name a new folder, or go on there with resume={named}"])
+    holder = _holder(folder)
+    state = f"is in use{holder}" if holder else "is there already" if folder.is_dir() else "is a file"
+    raise Mistakes([f"{key}: {state}; name a new folder, or go on there with resume={named}"])
 
 
 def new_sweep_folder() -> Path:

@@ -435,7 +435,7 @@ def _draw(trainer: "Trainer", bench: build.Bench, at: Path, result: dict[str, An
     _draw_mistakes(val, classes, logits, labels, at / "mistakes.png")
     if val is not trainer.val_loader:
         val.close()
-    repeat = " ".join(["python train.py", *map(shlex.quote, words)])
+    repeat = " ".join(["python train.py", *(shlex.quote(word) for word in words if not word.startswith("dir="))])
     facts = CardFacts(
         title=bench.run.title,
         result=result,

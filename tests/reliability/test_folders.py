@@ -140,11 +140,13 @@ def test_a_run_that_fails_at_the_start_lets_go(capsys):
 def test_a_folder_in_use_is_named_with_what_to_do():
     Path("full").mkdir()
     Path("full/notes.txt").write_text("")
-    with pytest.raises(Mistakes, match=r"dir=full: is in use; name a new folder, or go on there with resume=full"):
+    with pytest.raises(
+        Mistakes, match=r"dir=full: is there already; name a new folder, or go on there with resume=full"
+    ):
         folder.new_folder("full")
     assert [path.name for path in Path("full").iterdir()] == ["notes.txt"]
     Path("file").write_text("")
-    with pytest.raises(Mistakes, match="dir=file: is in use"):
+    with pytest.raises(Mistakes, match="dir=file: is a file"):
         folder.new_folder("file")
 
 
