@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deeptrain.aug.draws import upload
 from deeptrain.aug.lines import box_bits, draw_boxes, lines, paste
 from deeptrain.aug.mixup import NEIGHBOURS, mix_targets
 from deeptrain.schema import Positive, checked
@@ -28,9 +29,7 @@ class CutMix:
         mixed = _paste_each(images, boxes) if self.per_image else _paste_all(images, boxes[0])
         top, bottom, left, right = boxes.T
         share = (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])  # of the partner
-        weights = np.broadcast_to(share, len(images)).astype(np.float32)
-        weights = torch.from_numpy(weights).to(images.device, non_blocking=True)
-        return mixed, mix_targets(targets, weights, self.num_classes)
+        return mixed, mix_targets(targets, upload(share, images.device), self.num_classes)
 
     def _boxes(self, images: Tensor, rng: np.random.Generator) -> np.ndarray:
         count = len(images) if self.per_image else 1

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deeptrain.aug.draws import upload
 from deeptrain.aug.lines import lines
 from deeptrain.schema import Positive, checked
 
@@ -27,25 +28,21 @@ class Mixup:
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new float32 images and probabilities (N, K)."""
         own = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_image else 1)
-        partner = np.broadcast_to(1 - own, len(images)).astype(np.float32)
-        weights = torch.from_numpy(partner).to(images.device, non_blocking=True)
+        weights = upload(1 - own, images.device)
         images = images.to(torch.float32, memory_format=torch.channels_last)
         mixed = torch.empty_like(images)
-        blend(lines(images), weights[:, None, None], out=lines(mixed))
+        pixels, out, share = lines(images), lines(mixed), weights[:, None, None].expand(len(images), 1, 1)
+        for here, there in NEIGHBOURS:
+            torch.lerp(pixels[here], pixels[there], share[here], out=out[here])
         return mixed, mix_targets(targets, weights, self.num_classes)
 
 
-def blend(own: Tensor, weights: Tensor, out: Tensor) -> None:
-    """Write every row of own moved towards its partner's by weights: 0 leaves it, 1 gives the partner."""
-    for here, there in NEIGHBOURS:
-        torch.lerp(own[here], own[there], weights[here], out=out[here])
-
-
 def mix_targets(targets: Tensor, weights: Tensor, num_classes: int) -> Tensor:
-    """Return probabilities (N, K) in which the partner has its weight (N,); targets are ids or probabilities."""
+    """Return probabilities (N, K) in which the partner has its weight, (N,) or one for all (1,).
+
+    Targets are ids (N,) or probabilities (N, K).
+    """
     if targets.ndim == 1:
-        targets = targets[:, None] == torch.arange(num_classes, device=targets.device)
-    soft = targets.to(torch.float32)
-    mixed = torch.empty_like(soft)
-    blend(soft, weights[:, None], out=mixed)
-    return mixed
+        nothing = torch.zeros(len(targets), num_classes, device=targets.device)
+        targets = nothing.scatter_(1, targets[:, None], 1.0)
+    return torch.lerp(targets, targets.roll(1, dims=0), weights[:, None])
