@@ -187,6 +187,20 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path, monkeypatch):
+    """But not what another user is fetching into the same folder, with a cache and so a lock of their own."""
+    calls, theirs = [], tmp_path / ".download-of-another-user"
+    fake_torchvision(monkeypatch, calls, KeyboardInterrupt())
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(torchvision_sets.shutil, "rmtree", lambda *_, **__: None)
+        TorchvisionSet("mnist", root=str(tmp_path), download=True).load()
+    theirs.mkdir()
+    assert calls[0].is_dir()
+    fake_torchvision(monkeypatch, calls)
+    TorchvisionSet("mnist", root=str(tmp_path), download=True).load()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [theirs.name, "MNIST"]
+
+
 def write_cifar(root, monkeypatch):
     """A small CIFAR-10 in torchvision's files, with garbage where the test batch belongs."""
     from torchvision import datasets

@@ -39,8 +39,9 @@ COMMANDS: dict[str, Callable[[Path], int]] = {
     "resume": lambda run: cli.train([f"resume={run}", "epochs=2"]),
     "evaluate": lambda run: script("evaluate", str(run)),
     "evaluate val": lambda run: script("evaluate", str(run), "split=val"),
+    "rerun": lambda run: cli.train([f"rerun={run}", f"dir={run / 'again'}"]),
 }
-RESUME, EVALUATE, VAL = COMMANDS
+RESUME, EVALUATE, VAL, RERUN = COMMANDS
 NETWORK = ("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.")
 PROGRAMS = ("os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.startfile", "pty.", "subprocess.")
 FILES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.chmod", "os.truncate", "os.utime", "shutil.")
@@ -161,13 +162,15 @@ def cases(base: Path) -> Iterator[Case]:
         for name, content in found:
             yield kind, name, commands, saved(content)
     for name, spoil in hostile_files.FOLDERS.items():
-        yield "folder", name, both, spoil
+        yield "folder", name, (*both, RERUN), spoil
     for name, spoil in hostile_files.READ_BY_RESUME.items():
         yield "folder", name, (RESUME,), spoil
     for name, spoil in hostile_files.READ_BY_EVALUATE.items():
         yield "folder", name, (VAL,), spoil
+    for name, spoil in hostile_files.READ_BY_RERUN.items():
+        yield "folder", name, (RERUN,), spoil
     for name, spoil in hostile_files.HARMLESS.items():
-        yield "harmless", name, both, spoil
+        yield "harmless", name, (*both, RERUN), spoil
 
 
 def main(answers: Path) -> None:

@@ -436,6 +436,17 @@ READ_BY_EVALUATE: dict[str, Spoil] = {
     "evaluations that are none": file("evaluation.json", "]["),
 }
 
+READ_BY_RERUN: dict[str, Spoil] = {
+    "a result nested deep": file("result.json", NESTED),
+    "a result of words": file("result.json", "status: finished"),
+    "a result in a list": file("result.json", "[1, 2]"),
+    "a result of bytes": file("result.json", b"\xff\xfe\x00\x01" * 9),
+    "a result of a hundred megabytes": lambda folder: os.truncate(folder / "result.json", 10**8),
+    "settings that call": file("config.yaml", f"!!python/object/apply:os.system ['touch {CANARY}']"),
+    "settings nested deep": file("config.yaml", NESTED),
+    "settings in a list": file("config.yaml", "[1, 2]"),
+}
+
 HARMLESS: dict[str, Spoil] = {  # the command is carried out, without what reaches out of the folder
     "a folder elsewhere": words("dir=../outside/new"),
     "a folder elsewhere, forced": words("++dir=../outside/new"),

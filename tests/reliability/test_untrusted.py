@@ -36,7 +36,12 @@ def names(*kinds: str) -> Iterator[str]:
     lists = {
         "payload": [name for name, _ in hostile_files.payloads()],
         "tensor": [name for name, _ in hostile_files.lying_tensors()],
-        "folder": [*hostile_files.FOLDERS, *hostile_files.READ_BY_RESUME, *hostile_files.READ_BY_EVALUATE],
+        "folder": [
+            *hostile_files.FOLDERS,
+            *hostile_files.READ_BY_RESUME,
+            *hostile_files.READ_BY_EVALUATE,
+            *hostile_files.READ_BY_RERUN,
+        ],
         "harmless": [*hostile_files.HARMLESS],
     }
     return (name for kind in kinds for name in lists[kind])

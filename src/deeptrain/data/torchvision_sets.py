@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from deeptrain.data.cache import locked
+from deeptrain.data.cache import cache_root, locked
 from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, Whitening, assemble
 from deeptrain.data.folders import missing
 from deeptrain.data.store import Store, in_cache, pieces
@@ -174,12 +174,15 @@ def read_idx(path: Path) -> np.ndarray:
 def _download(known: Known, root: Path, cache_dir: Path | str | None) -> None:
     """Fetch what is missing into a temporary folder, then move it into place; simultaneous starts take turns."""
     wanted = dict.fromkeys(known.train + known.test)
-    with locked(cache_dir, f"download-{sha256(str(root.resolve()).encode()).hexdigest()[:16]}"):
+    with locked(cache_dir, f"download-{_short(root)}"):
+        unfinished = f".download-{_short(cache_root(cache_dir))}-"
+        for leftover in root.glob(f"{unfinished}*"):  # of a process that was killed: we hold the lock
+            shutil.rmtree(leftover, ignore_errors=True)
         if all((root / name).is_file() for name in wanted):
             return
         try:
             root.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
+            temporary = Path(tempfile.mkdtemp(prefix=unfinished, dir=root))
         except OSError as error:
             raise ValueError(f"root={root}: cannot be written to ({error.strerror})") from error
         try:
@@ -194,3 +197,8 @@ def _download(known: Known, root: Path, cache_dir: Path | str | None) -> None:
             raise ValueError(f"download=true: {known.reader} could not be fetched into {root} ({reason})") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _short(path: Path) -> str:
+    """Return a short name for a path, the same however it is written."""
+    return sha256(str(path.resolve()).encode()).hexdigest()[:16]
