@@ -9,7 +9,7 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("timing", "ours", "step", "loader", "augment", "train")
+MODULES = ("timing", "ours", "step", "loader", "augment", "train", "shelf")
 
 
 @pytest.fixture
@@ -40,6 +40,12 @@ def test_every_benchmark_prints_its_table(name, ways, load, capsys):
     lines = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("|")]
     assert set(ways) <= set(lines)
     assert "goal: " in printed
+
+
+def test_the_shelf_is_clocked_beside_what_it_is_added_to(load, capsys):
+    load("shelf").main(["--quick", "mixup", "dropout"])
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in capsys.readouterr().out.splitlines()[3:7]]
+    assert rows == [["plain", "plain"], ["plain_classifier"] * 2, ["mixup", "plain"], ["dropout", "plain_classifier"]]
 
 
 def test_timing_tells_what_starts_from_what_a_unit_costs(load, monkeypatch):
