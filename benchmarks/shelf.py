@@ -1,4 +1,4 @@
-"""What a step of each experiment of the shelf costs, beside the net without the regularizer that it is compared with."""
+"""What a step of each experiment of the shelf costs, beside the net without the regularizer that it is added to."""
 
 import argparse
 from pathlib import Path
