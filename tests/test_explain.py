@@ -85,8 +85,16 @@ def test_a_card_is_found_by_method_option_and_setting(name, title):
     assert max(map(len, page.splitlines())) <= 110
 
 
-@pytest.mark.parametrize(("word", "title"), [("test_draws", "Fractional max pooling"), ("patience", "Early stopping")])
-def test_a_card_is_found_by_the_last_word_of_a_setting(word, title):
+@pytest.mark.parametrize(
+    ("word", "title"),
+    [
+        ("test_draws", "Fractional max pooling"),
+        ("patience", "Early stopping"),
+        ("batch_norm", "Batch norm"),
+        ("dropconnect", "DropConnect"),
+    ],
+)
+def test_a_card_is_found_by_the_last_word_of_a_setting_or_by_its_title(word, title):
     assert explain([word]).strip().startswith(title)
 
 
@@ -99,7 +107,7 @@ def test_all_cards_are_listed(capsys):
 def test_a_mistyped_name_is_answered_with_the_nearest(capsys):
     assert train(["explain=mixpu"]) == 2
     assert "did you mean mixup?" in capsys.readouterr().err
-    assert train(["explain=dropconnect"]) == 2
+    assert train(["explain=drop_conect"]) == 2
     assert "did you mean drop_connect?" in capsys.readouterr().err
     assert train(["explain=mixup", "epochs=3"]) == 2
     assert "stands alone" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -344,8 +344,31 @@ def _wrong_choice(override: Override, searchpath: tuple[str, ...]) -> str | None
     known = options(group, searchpath)
     if len(names) > 1 and ("none" in names or len(set(map(str, names))) < len(names)):
         return f"{word}: each may stand there once, and none only alone"
-    wrong = [f"{group}={name}: no such {group}; {choose(name, known)}" for name in names if str(name) not in known]
+    wrong = []
+    for name in [str(name) for name in names if str(name) not in known]:
+        meant = _elsewhere(name, group)
+        remedy = f"write {meant}, or choose from {', '.join(known)}" if meant else choose(name, known)
+        wrong.append(f"{group}={name}: no such {group}; {remedy}")
     return "\n".join(wrong) or None
+
+
+def _elsewhere(name: str, group: str) -> str | None:
+    """Tell how to write what exists but is no option of the group: another's option, a setting, or a choice of one."""
+    if below := [option for option in options(group) if name in option.split("/")]:
+        return f"{group}={below[0]}"
+    others = [other for other in _groups() if other != group]
+    if owners := [other for other in others if name in options(other) and name != "none"]:
+        return f"{owners[0]}={name}"
+    if name in {item.name for item in fields(Spine)}:
+        return f"{name}=..."
+    if holders := [part for part in PARTS if _owners(f"{part}.{name}")]:
+        return f"{holders[0]}.{name}=..."
+    for option in options(group):
+        target = OmegaConf.load(CONFIGS / group / f"{option}.yaml").get("_target_")
+        for setting, parameter in (read_signature(str(target)) or {}).items():
+            if name in get_args(parameter.annotation):
+                return f"{group}={option} {group}.{setting}={name}"
+    return None
 
 
 def _wrong_key(override: Override, tree: DictConfig, known: dict[str, Any]) -> str | None:

@@ -51,7 +51,7 @@ def settings_of(option: Path) -> dict[str, tuple[str, str]]:
 
 
 def _find(name: str) -> Path:
-    """Return the card of a method, of `group=option`, or of a setting by its dotted key or the last word of it.
+    """Return the card of a method, `group=option`, a setting by its dotted key or the last word of it, or a title.
 
     Mistakes name the nearest.
     """
@@ -60,9 +60,12 @@ def _find(name: str) -> Path:
     if plain in cards:
         return cards[plain]
     for path in cards.values():
-        typed = TYPED.findall(_parts(path)[1])
+        title, kind, _ = _parts(path)
+        typed = TYPED.findall(kind)
         last_words = [word.rpartition(".")[2] for word in typed]
         if name in [*typed, *last_words] or any(name.startswith(f"{word.replace('=', '.')}.") for word in typed):
+            return path
+        if plain.replace("_", " ") in title.lower():
             return path
     match = nearest(plain.rpartition(".")[2], cards)
     hint = f"did you mean {match}? " if match else ""
