@@ -364,7 +364,7 @@ def _elsewhere(name: str, group: str) -> str | None:
     if holders := [part for part in PARTS if _owners(f"{part}.{name}")]:
         return f"{holders[0]}.{name}=..."
     for option in options(group):
-        target = OmegaConf.load(CONFIGS / group / f"{option}.yaml").get("_target_")
+        target = OmegaConf.select(OmegaConf.load(CONFIGS / group / f"{option}.yaml"), "_target_")
         for setting, parameter in (read_signature(str(target)) or {}).items():
             if name in get_args(parameter.annotation):
                 return f"{group}={option} {group}.{setting}={name}"
