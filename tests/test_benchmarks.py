@@ -9,7 +9,7 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("timing", "ours", "step", "loader", "augment", "train", "shelf")
+MODULES = ("timing", "ours", "step", "loader", "augment", "train", "shelf", "randomness")
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def load(monkeypatch):
         ("step", ["bare loop", "bare loop, fused=True", "deeptrain"]),
         ("loader", ["deeptrain", "torchvision v1 on PIL, 2 workers", "torchvision v2 on tensors, 2 workers"]),
         ("augment", ["deeptrain", "torchvision v2 on PIL", "torchvision v2 on PIL, 2 workers"]),
+        ("randomness", ["model=fcn data=digits", "model=resnet aug=mixup data=digits"]),
         ("train", ["deeptrain", "by hand: torchvision, 2 workers", "by hand: resident tensors"]),
     ],
 )
