@@ -474,14 +474,16 @@ def settings():
 
 
 @pytest.fixture
-def reader(tmp_path):
+def reader(tmp_path, settings):
     """Be a user who may not read everything, where the tests run as root."""
     if os.geteuid() != 0:
         yield
         return
+    classes(tmp_path / "warm", "cat", "dog")
+    train_on(tmp_path / "warm", settings)  # imports what that user may not be able to
     for folder in (tmp_path, *(parent for parent in tmp_path.parents if "pytest-of-" in str(parent))):
         folder.chmod(0o755)
-    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").mkdir(exist_ok=True)
     os.chown(tmp_path / "cache", 65534, 65534)
     os.seteuid(65534)
     try:
