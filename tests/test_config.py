@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from deeptrain.config import Device, Mistakes, compose_run, compose_sweep, options
+from deeptrain.config import Device, Mistakes, by_experiment, compose_run, compose_sweep, options
 from deeptrain.model.layers import Activation
 
 GROUPS = ("data", "model", "aug", "loss", "penalty", "optimizer", "schedule", "average")
@@ -47,6 +47,12 @@ def test_no_augmentation(word):
         (["aug=mixup", "aug.alpha=1"], ["did you mean aug.mixup.alpha? write aug.mixup.alpha=1"]),
         (["loss"], ["loss: write loss=..., choose from bce, cross_entropy, hinge"]),
         (["modle=fcn"], ["modle=fcn: no such setting; did you mean model? write model=fcn"]),
+        (["device=gpu"], ["device=gpu: did you mean cuda?"]),
+        (["model=resnet50"], ["model=resnet50: no such model; write model=resnet model.depth=50, or choose"]),
+        (["model=resnet aug=mixup"], ["model=resnet aug=mixup: several settings in one; leave out the quotes"]),
+        (["="], ["=: no spaces around =; settings are written key=value"]),
+        (["+epochs=3"], ["+epochs=3: write it without the +"]),
+        (["dir="], ["dir= names nothing; is a variable of your shell empty? (none: dir=null)"]),
         (["optimizer=sam"], ["optimizer=sam: no such optimizer; write sam=..., or choose from adagrad, "]),
         (["model=lstm"], ["model=lstm: no such model; write model=rnn model.cell=lstm, or choose from "]),
         (["loss=label_smoothing"], ["loss=label_smoothing: no such loss; write loss.label_smoothing=..., or choose"]),
@@ -157,3 +163,13 @@ def test_secrets_from_the_environment_stay_out_of_what_is_saved(monkeypatch):
     run = compose_run(["cache_dir=${oc.env:SECRET_TOKEN}"])
     assert run.spine.cache_dir == "do-not-write-me"
     assert "do-not-write-me" not in run.yaml and "do-not-write-me" not in " ".join(run.overrides)
+
+
+def test_an_experiment_says_what_it_sets():
+    """What it sets to another value than the defaults of the options that are chosen, less what was typed."""
+    run = compose_run(["experiment=shelf/cutmix", "epochs=3", "data=synthetic"])
+    said = by_experiment(run)
+    assert {"batch_size=128", "optimizer.lr=0.3", "model.widths=[32,64,128,256]"} <= {*said}
+    assert not [word for word in said if word.startswith(("epochs=", "experiment", "data="))]
+    assert "aug.cutmix.probability=0.5" in said
+    assert by_experiment(compose_run(["model=fcn", "epochs=3"])) == []

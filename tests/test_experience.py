@@ -109,6 +109,18 @@ def test_an_empty_class_and_a_broken_picture_are_named(capsys):
     assert not Path("outputs").exists()
 
 
+def test_a_broken_picture_that_is_only_streamed_fails_the_run_by_its_name(capsys):
+    """Large pictures are opened when their turn comes: in val, after the first epoch."""
+    for split in ("train", "val"):
+        pictures(Path("data") / split, size=40)
+    broken = Path("data/val/dog/1.png")
+    broken.write_bytes(b"\x89PNG rubbish")
+    assert train([*SMALL, "data=image_folder", "data.loader=stream", "data.image_size=16", "dir=run"]) == 1
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["status"] == "failed" and str(broken) in result["reason"]
+    assert str(broken) in capsys.readouterr().out
+
+
 def test_four_runs_at_once_on_a_read_only_folder():
     pictures(Path("data"))
     before = sorted(path.name for path in Path("data").rglob("*"))

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from deeptrain import build, checkpoint
 from deeptrain.cli import train
 from deeptrain.config import compose_run, options
+from deeptrain.data import torchvision_sets
 from deeptrain.run import start
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,6 +86,28 @@ def test_every_choice_trains_two_steps(word, device):
     assert trainer.progress.step == 2
     assert 0 <= trainer.progress.metrics["accuracy/val"] <= 1
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(torchvision_sets.KNOWN))
+def test_every_set_of_torchvisions_trains_two_steps(name, tmp_path, monkeypatch):
+    """As its option ships; how its files are read is a matter of tests/data."""
+    known, rng = torchvision_sets.KNOWN[name], np.random.default_rng(0)
+    for file in known.train:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    labels = np.arange(30 * len(known.classes)) % len(known.classes)
+    shape = (28, 28, 1) if known.train[0].endswith("ubyte") else (32, 32, 3)
+    images = rng.integers(0, 256, (len(labels), *shape), np.uint8)
+    monkeypatch.setattr(torchvision_sets, "_read", lambda *_: (images, labels))
+    run = compose_run([f"data={name}", f"data.root={tmp_path}", *SMALL, "limit_steps=2", "validate.clean_images=16"])
+    build.rehearse(run)
+    trainer = build.trainer(build.bench(run))
+    assert trainer.fit()[0] == "finished" and trainer.progress.step == 2
+    assert 0 <= trainer.progress.metrics["accuracy/val"] <= 1
+
+
+def test_every_data_option_is_trained_somewhere():
+    assert {*options("data")} == {*WITHOUT_FILES, *torchvision_sets.KNOWN, "image_folder"}
 
 
 @pytest.mark.parametrize("name", options("experiment"))
@@ -220,6 +244,12 @@ def test_a_run_folder_holds_what_was_promised():
         ["aug=[mixup,mixup]"],
         ["accumulate=1000"],
         ["data=digits", "model=vgg", "batch_size=1"],
+        ["resume="],
+        ["dir="],
+        ["+epochs=3"],
+        ["epochs=3", "="],
+        ["model=fcn", "model.hidden=[300000,300000]"],
+        *([] if torch.cuda.is_available() else [["-m", "seed=0,1", "device=cuda"]]),
     ],
     ids=" ".join,
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from deeptrain import combination
-from deeptrain.config import Mistakes, Run, part_nodes
+from deeptrain.config import Mistakes, Run, Spine, part_nodes
 from deeptrain.processes import ALONE, Processes, here
 from deeptrain.randomness import key as random_key
 from deeptrain.schema import choose
@@ -96,12 +96,7 @@ def rehearse(run: Run) -> list[str]:
 
     Returns a sentence for every setting that will have no effect, as far as the settings alone can tell.
     """
-    mistakes = []
-    for name, runtime in (("data", {}), ("schedule", {"epochs": run.spine.epochs})):
-        try:
-            part(name, run.parts[name], **runtime)
-        except Mistakes as wrong:
-            mistakes += wrong.lines
+    mistakes = _rehearse_parts(run.parts, run.spine)
     try:
         warnings = combination.check(run)
     except Mistakes as wrong:
@@ -109,6 +104,30 @@ def rehearse(run: Run) -> list[str]:
     if mistakes:
         raise Mistakes(mistakes)
     return warnings
+
+
+def with_rehearsal(wrong: Mistakes) -> Mistakes:
+    """Add to what is wrong with a command's words what a rehearsal finds wrong with those that are sound."""
+    return Mistakes([*wrong.lines, *_rehearse_parts(wrong.sound)])
+
+
+def _rehearse_parts(parts: Mapping[str, Any], spine: Spine | None = None) -> list[str]:
+    """Build the data source, and with the settings of every run the schedule; return what is wrong with them."""
+    mistakes = []
+    try:
+        available = getattr(part("data", parts["data"]), "available", math.inf) if "data" in parts else math.inf
+        if spine is not None and spine.batch_size != "auto" and spine.batch_size > available:
+            mistakes.append(
+                f"batch_size={spine.batch_size}: must be at most {available}, the number of images there are"
+            )
+    except Mistakes as wrong:
+        mistakes += wrong.lines
+    try:
+        if spine is not None:
+            part("schedule", parts["schedule"], epochs=spine.epochs)
+    except Mistakes as wrong:
+        mistakes += wrong.lines
+    return mistakes
 
 
 def bench(run: Run) -> Bench:

@@ -7,12 +7,14 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 from deeptrain.paths import CONFIGS
 from deeptrain.processes import here, was_torchrun
 
-HYDRA_FLAGS = ("-sc", "--shell-completion", "--cfg", "-c", "--info", "-i", "--hydra-help", "--version")
+HELP = ("-h", "--help", "-help", "help")
+COMPLETION = ("-sc", "--shell-completion")
 
 USAGE = """\
 python train.py [group=option ...] [key=value ...]       one run
@@ -20,6 +22,7 @@ python train.py -m key=value,value ...                   a sweep over all combin
 
   -h, --help         this page                    --config-dir DIR   further options of your own
   -m, --multirun     sweep                        --debug            show the full traceback of an error
+  --version          of deeptrain                 --cfg job          the whole configuration, without training
   explain=mixup      what a method does, what to expect of it, sensible values; explain= lists them all
 """
 
@@ -42,10 +45,11 @@ python train.py explain=label_smoothing                  what it does, what to e
 
 def train(arguments: list[str]) -> int:
     """Run train.py's command line; return 0 when done, 1 failed, 2 for mistakes in the command, 130 interrupted."""
-    if {"-h", "--help"} & set(arguments):
-        print(help_page())
-        return 0
-    if any(flag.partition("=")[0] in HYDRA_FLAGS for flag in arguments):
+    if set(HELP) & set(arguments):
+        return _show(help_page())
+    if "--version" in arguments:
+        return _show(f"deeptrain {version('deeptrain')}")
+    if any(flag.partition("=")[0] in COMPLETION for flag in arguments):
         return _hand_to_hydra()
 
     def command() -> int:
@@ -53,8 +57,10 @@ def train(arguments: list[str]) -> int:
         if "explain" in (word.partition("=")[0] for word in words):
             return _explain(words)
         from deeptrain import run, sweep
-        from deeptrain.config import Mistakes
+        from deeptrain.config import Mistakes, compose_run
 
+        if "cfg" in flags:
+            return _show(compose_run(words).yaml.rstrip())
         if "multirun" in flags or sweep.is_declared(words):
             if was_torchrun():
                 raise Mistakes([TORCHRUN_SWEEP])
@@ -86,15 +92,28 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
         if here().first:
             print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read the output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        return _unread()
     except Exception as error:
         if debug:
             raise
         first = str(error).strip().partition("\n")[0]
         print(f"error: {type(error).__name__}: {first} (add --debug for the traceback)", file=sys.stderr)
         return 1
+
+
+def _show(page: str) -> int:
+    try:
+        print(page, flush=True)
+    except BrokenPipeError:
+        return _unread()
+    return 0
+
+
+def _unread() -> int:
+    """Whoever read the output has had enough of it, which is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def split_flags(arguments: list[str]) -> tuple[set[str], list[str]]:
@@ -107,6 +126,10 @@ def split_flags(arguments: list[str]) -> tuple[set[str], list[str]]:
             flags.add("multirun")
         elif word == "--debug":
             flags.add("debug")
+        elif name in ("--cfg", "-c"):
+            flags.add("cfg")
+            if not value:
+                next(rest, "")  # Hydra's job, hydra, all: there is one configuration
         elif name in ("--config-dir", "-cd"):
             words.append(f"--config-dir={value or next(rest, '')}")
         else:
@@ -121,8 +144,7 @@ def _explain(words: list[str]) -> int:
     names = [word.partition("=")[2] for word in words if word.partition("=")[0] == "explain"]
     if len(names) < len(words):
         raise Mistakes(["explain=: stands alone; leave out the other settings"])
-    print(explain(names))
-    return 0
+    return _show(explain(names))
 
 
 def help_page() -> str:
@@ -156,7 +178,7 @@ def describe(file: Path) -> str:
 
 
 def _hand_to_hydra() -> int:
-    """Let Hydra answer its own flags: shell completion, --cfg job, --info."""
+    """Let Hydra complete what is typed into a shell."""
     import hydra
 
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(lambda _: None)()

@@ -109,10 +109,13 @@ class Run:
 
 
 class Mistakes(ValueError):
-    """What is wrong with a command, a line each; shown bare, without a traceback, exit code 2."""
+    """What is wrong with a command, a line each; shown bare, without a traceback, exit code 2.
 
-    def __init__(self, lines: Iterable[str]):
-        self.lines = list(dict.fromkeys(lines))
+    `sound` holds those parts of the command, if any, in which nothing wrong was found so far.
+    """
+
+    def __init__(self, lines: Iterable[str], sound: dict[str, Any] | None = None):
+        self.lines, self.sound = list(dict.fromkeys(lines)), sound or {}
         super().__init__("\n".join(self.lines))
 
 
@@ -126,7 +129,7 @@ def compose_run(words: list[str]) -> Run:
     overrides = _parse(words, mistakes)
     for override in overrides:
         if override.is_sweep_override():
-            mistakes.append(f"{override.input_line}: several values make a sweep; add -m to run it")
+            mistakes.append(f"{override.input_line}: several values make a sweep; add -m (a list is written [a,b])")
     return _compose_checked([o for o in overrides if not o.is_sweep_override()], mistakes, searchpath)
 
 
@@ -207,10 +210,7 @@ def _compose_checked(overrides: list[Override], mistakes: list[str], searchpath:
     except (HydraException, OmegaConfBaseException) as error:
         raise Mistakes([*mistakes, _in_a_line(sound, error)]) from error
     run = _checked_run(config, words, mistakes)
-    if run is not None:
-        run.overrides[:0] = [f"{FOLDER}{folder}" for folder in searchpath]
-    if mistakes or run is None:
-        raise Mistakes(mistakes)
+    run.overrides[:0] = [f"{FOLDER}{folder}" for folder in searchpath]
     return run
 
 
@@ -265,6 +265,19 @@ def _hydra_setting(words: list[str], key: str, searchpath: tuple[str, ...]) -> A
         return None  # what is wrong is found, and said, when the runs are composed
 
 
+def by_experiment(run: Run) -> list[str]:
+    """List the settings that a run has from its experiment's file, where they are not the defaults of its options."""
+    folders = [word for word in run.overrides if word.startswith(FOLDER)]
+    typed = {word.lstrip("+").partition("=")[0] for word in run.overrides}
+    if "experiment" not in typed:
+        return []
+    choices = {**run.choices, "aug": f"[{run.choices['aug'].replace('+', ',')}]"}
+    chosen = [f"{group}={option}" for group, option in choices.items() if option != "[none]"]
+    plain = compose_run([*folders, *chosen]).settings
+    differ = {key: value for key, value in run.settings.items() if key != "experiment" and plain.get(key) != value}
+    return [f"{key}={written(value)}" for key, value in differ.items() if key not in typed]
+
+
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
@@ -291,7 +304,12 @@ def _parse(words: list[str], mistakes: list[str]) -> list[Override]:
     """Parse each word by Hydra's grammar; a word outside it becomes a line that shows how to write it."""
     parsed = []
     for word in words:
+        if word.endswith("=") and word[:-1] in PATHS:
+            mistakes.append(f"{word} names nothing; is a variable of your shell empty? (none: {word}null)")
+            continue
         try:
+            if word.startswith("="):
+                raise HydraException("a value without a key")
             parsed.append(OverridesParser.create().parse_override(_quoted(word)))
         except (HydraException, RecursionError):  # brackets in brackets in brackets
             mistakes.append(f"{word}: {_how_to_write(word)}")
@@ -318,6 +336,10 @@ def _how_to_write(word: str) -> str:
     if word.startswith("-"):
         name, _, value = word.lstrip("-").partition("=")
         return f"no such flag; settings are written key=value: {name}={value or '...'}"
+    if word.startswith("="):
+        return "no spaces around =; settings are written key=value, for example epochs=10"
+    if word.count("=") > 1 and " " in word:
+        return "several settings in one; leave out the quotes around them"
     if "=" not in word:
         if word in _groups():
             return f"write {word}=..., choose from {', '.join(options(word))}"
@@ -335,7 +357,8 @@ def _wrong_choice(override: Override, searchpath: tuple[str, ...]) -> str | None
         return f"{word}: choose {group}=none instead" if "none" in options(group) else f"{word}: a run needs a {group}"
     value = override.value()
     if override.is_add():
-        return f"{word}: write it without the +; several go into one list: '{group}=[a,b]'"
+        several = "; several go into one list: 'aug=[a,b]'" if group == "aug" else ""
+        return f"{word}: write it without the +{several}"
     if value is None and group == "experiment":
         return None
     names = value if isinstance(value, list) else [value]
@@ -361,6 +384,9 @@ def _elsewhere(name: str, group: str) -> str | None:
         return f"{owners[0]}={name}"
     if name in {item.name for item in fields(Spine)}:
         return f"{name}=..."
+    numbered = re.fullmatch(r"(\w*[a-z])[-_]?(\d+)", name)
+    if numbered and f"{group}={numbered[1]}" in _owners(f"{group}.depth"):
+        return f"{group}={numbered[1]} {group}.depth={numbered[2]}"
     if holders := [part for part in PARTS if _owners(f"{part}.{name}")]:
         return f"{holders[0]}.{name}=..."
     for option in options(group):
@@ -378,6 +404,8 @@ def _wrong_key(override: Override, tree: DictConfig, known: dict[str, Any]) -> s
         return f"{word}: Hydra's own settings are not taken; a sweep runs one process after the other, see --help"
     if override.is_delete():
         return None if key.startswith("aug.") and key in _nodes(tree) else f"{word}: only an aug can be taken out again"
+    if key in known and override.is_add() and not override.is_force_add():
+        return f"{word}: write it without the +"
     if key in known or key == "aug":
         return None
     if key in _nodes(tree):
@@ -453,15 +481,14 @@ def _nodes(tree: DictConfig) -> set[str]:
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
-def _checked_run(config: DictConfig, words: list[str], mistakes: list[str]) -> Run | None:
-    """Check every value of a composed configuration against the schema of its place."""
+def _checked_run(config: DictConfig, words: list[str], mistakes: list[str]) -> Run:
+    """Check every value of a composed configuration against the schema of its place; Mistakes with all there are."""
     OmegaConf.set_struct(config, False)
     hydra = config.pop("hydra")
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        mistakes.append(_in_plain_words(error))
-        return None
+        raise Mistakes([*mistakes, _in_plain_words(error)]) from error
     parts = {name: plain.pop(name, None) or {} for name in (*PARTS, "aug")}
     plain.pop("experiment", None)
     mistakes += _spine_problems(plain, Spine, "")
@@ -471,7 +498,8 @@ def _checked_run(config: DictConfig, words: list[str], mistakes: list[str]) -> R
     for key, node in part_nodes(parts):
         mistakes += _part_problems(key, node, allowed)
     if mistakes:
-        return None
+        sound = {name: parts[name] for name in PARTS if not any(line.startswith(name) for line in mistakes)}
+        raise Mistakes(mistakes, sound)
     choices = {group: name for group, name in chosen.items() if group in parts}
     choices["aug"] = "+".join(parts["aug"]) or "none"
     settings = _flatten(config)

@@ -38,24 +38,50 @@ def new_folder(named: str | None = None) -> Path:
     """Make a run's folder and hold it: two starts at one moment get two folders. Mistakes if `named` holds anything."""
     if named is None:
         return _make_unique(OUTPUTS)
+    check_new(named)
     folder, key = Path(named).expanduser(), f"dir={named}"
     try:
-        if not _is_used(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            hold(folder, key)
-            if not _is_used(folder):
-                (folder / "checkpoints").mkdir()
-                return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        hold(folder, key)
+        if _is_used(folder):
             _let_go(folder)
+            check_new(named)
+        (folder / "checkpoints").mkdir()
     except OSError as error:
         raise Mistakes([f"{key}: cannot be made ({error.strerror}); name a folder that you may write to"]) from None
-    holder = _holder(folder)
-    state = f"is in use{holder}" if holder else "is there already" if folder.is_dir() else "is a file"
-    raise Mistakes([f"{key}: {state}; name a new folder, or go on there with resume={named}"])
+    return folder
+
+
+def check_new(named: str | None) -> None:
+    """Raise Mistakes if a run's folder is named that holds anything already, or that cannot be made."""
+    if named is None:
+        return
+    folder, key = Path(named).expanduser(), f"dir={named}"
+    try:
+        used = _is_used(folder)
+    except OSError as error:
+        raise Mistakes([f"{key}: cannot be read ({error.strerror}); name a folder that you may write to"]) from None
+    if used:
+        holder = _holder(folder)
+        state = f"is in use{holder}" if holder else "is there already" if folder.is_dir() else "is a file"
+        raise Mistakes([f"{key}: {state}; name a new folder, or go on there with resume={named}"])
+    above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        reason = "Permission denied" if above.is_dir() else "Not a directory"
+        raise Mistakes([f"{key}: cannot be made ({reason}: {above}); name a folder that you may write to"])
 
 
 def new_sweep_folder() -> Path:
     return _make_unique(OUTPUTS / "sweeps", checkpoints=False)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder and those above it that hold nothing else, up to outputs/."""
+    with suppress(OSError):
+        for empty in (folder, *folder.parents):
+            if empty == Path():
+                break
+            empty.rmdir()
 
 
 def _is_used(folder: Path) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from deeptrain import build, changes, folder, rerun, stopping
-from deeptrain.config import Mistakes, Run, compose_run
+from deeptrain.config import Mistakes, Run, by_experiment, compose_run
 from deeptrain.processes import here
 from deeptrain.record.screen import Screen
 from deeptrain.rerun import Original
@@ -36,8 +36,11 @@ def start(words: list[str]) -> int:
         with stopping.listening(stopping.at_once):
             if (original := _given(words, "rerun")) is not None:
                 return again(words, original)
-            run, folder_of_run, resumed = prepare(words)
-            build.rehearse(run)
+            try:
+                run, folder_of_run, resumed = prepare(words)
+            except Mistakes as wrong:
+                raise build.with_rehearsal(wrong) from None
+            _rehearse(run)
             _, code = train(run, Screen(sys.stdout, quiet=not here().first), folder_of_run, resumed)
             return code
     finally:
@@ -73,9 +76,26 @@ def again(words: list[str], path: str) -> int:
     run = _composed(_of_the_first([*saved, *now]))
     if original is not None:
         run.spine.rerun = str(original.path)
-    build.rehearse(run)
+    _rehearse(run)
     _, code = train(run, Screen(sys.stdout, quiet=not here().first), original=original)
     return code
+
+
+def _rehearse(run: Run) -> None:
+    """Find what can be found wrong before torch is imported, all of it at once."""
+    mistakes = []
+    for check in (build.rehearse, _check_folder):
+        try:
+            check(run)
+        except Mistakes as wrong:
+            mistakes += wrong.lines
+    if mistakes:
+        raise Mistakes(mistakes)
+
+
+def _check_folder(run: Run) -> None:
+    if here().first:  # it makes the folder
+        folder.check_new(run.spine.dir)
 
 
 def _given(words: list[str], key: str) -> str | None:
@@ -106,7 +126,14 @@ def train(
         from deeptrain import parallel
 
         parallel.join(bench.processes)
-    trainer = build.trainer(bench, _about(bench))
+    try:
+        trainer = build.trainer(bench, _about(bench))
+    except (RuntimeError, MemoryError) as error:
+        from deeptrain.runtime import is_out_of_memory
+
+        if is_out_of_memory(error):
+            raise Mistakes([f"model={run.choices['model']}: does not fit into memory; choose a smaller one"]) from error
+        raise
     if _of_the_first(resumed is not None):
         _load(trainer, run, resumed, screen)
     if not bench.processes.first:
@@ -120,11 +147,8 @@ def train(
         if isinstance(error, ValueError | OSError):  # of a file there that is none of a run, or a full disk
             raise Mistakes([_told_of(error)]) from error
         raise
-    screen.lines(_head(trainer, bench, at))
-    for sentence in bench.warnings:
-        screen.warn(sentence)
-    for sentence in original.forewarnings(run, _facts(trainer)) if original else ():
-        screen.warn(sentence)
+    forewarnings = original.forewarnings(run, _facts(trainer)) if original else []
+    screen.lines(_head(trainer, bench, at), [*bench.warnings, *forewarnings])
     status, reason = _fit(trainer, at)
     trainer.record.close()
     result = _result(trainer, status, reason, perf_counter() - started)
@@ -367,17 +391,21 @@ def _head(trainer: "Trainer", bench: build.Bench, at: Path) -> list[str]:
     lines = [
         f"data       {bench.dataset.summary}",
         f"model      {choices['model']}, {count:,} parameters",
-        f"recipe     {recipe}; {run.spine.epochs} epochs",
+        f"recipe     {recipe}; {_count(run.spine.epochs, 'epoch')}",
         f"batch      {batch}{auto}",
         f"device     {bench.machine}",
-        *(f"chosen     {note}" for note in bench.dataset.notes[:4]),
-        f"changed    {' '.join(run.overrides) or 'nothing: all settings are the defaults'}",
+        *(f"chosen     {note}" for note in bench.dataset.notes),
+        f"changed    {' '.join([*run.overrides, *by_experiment(run)]) or 'nothing: all settings are the defaults'}",
     ]
     if run.spine.max_seconds is not None:
         lines.append("clock      the rate follows the clock (max_seconds), so that repeats differ a little")
     if trainer.progress.step:
         lines.append(f"resumed    after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
     return [*lines, f"folder     {at}"]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 # --- after ---
@@ -440,7 +468,7 @@ def _draw(trainer: "Trainer", bench: build.Bench, at: Path, result: dict[str, An
         title=bench.run.title,
         result=result,
         rows=rows,
-        changed=words,
+        changed=[*words, *by_experiment(bench.run)],
         data=bench.dataset.summary,
         model=f"{bench.run.choices['model']}, {result['parameters']:,} parameters",
         worst=worst_classes(matrix, classes),

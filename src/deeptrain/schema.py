@@ -51,6 +51,28 @@ NAMES = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "tu
 NAMES |= {name: value for name, value in globals().items() if get_origin(value) in (Annotated, types.UnionType, Union)}
 
 
+SYNONYMS = {  # what others call some of our options
+    "gpu": "cuda",
+    "0": "cuda:0",
+    "1": "cuda:1",
+    "16": "fp16",
+    "32": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "float32": "fp32",
+    "bfloat16": "bf16",
+    "mlp": "fcn",
+    "wrn": "wide_resnet",
+    "ce": "cross_entropy",
+    "nll": "cross_entropy",
+    "svm": "hinge",
+    "none": "constant",
+    "multistep": "step",
+    "erasing": "random_erasing",
+    "autoaugment": "randaugment",
+    "polyak": "swa",
+}
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -130,7 +152,8 @@ def _join(wrongs: Iterable[str | None]) -> str:
 def choose(value: Any, options: Iterable[Any]) -> str:
     """Word the refusal of a value that is none of the options, with the nearest of them first."""
     options = list(map(str, options))
-    match = nearest(str(value), options)
+    synonym = SYNONYMS.get(str(value).lower())
+    match = synonym if synonym in options else nearest(str(value), options)
     return (f"did you mean {match}? " if match else "") + "choose from " + ", ".join(options)
 
 

@@ -7,13 +7,13 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from deeptrain import build, folder, stopping
-from deeptrain.config import compose_run, compose_sweep, sweeps_by_itself
+from deeptrain.config import Mistakes, compose_run, compose_sweep, sweeps_by_itself
 from deeptrain.paths import ROOT
 
 REPEATS = "seed"  # runs that differ in nothing else are repeats of one setting
@@ -28,6 +28,7 @@ class Job:
     folder: Path
     result: dict[str, Any] | None = None
     error: str | None = None
+    refused: list[str] = field(default_factory=list)  # mistakes that only the run itself could find
 
     @property
     def name(self) -> str:
@@ -60,9 +61,13 @@ def sweep(words: list[str]) -> int:
     try:
         for index, job in enumerate(jobs):
             _run(job)
+            if job.refused and index == 0:  # as a single run would be; nothing is left behind
+                folder.remove_empty(base)
+                raise Mistakes(job.refused)
             print(f"{index + 1:>3}/{len(jobs)}  {job.name:<{width}}  {_outcome(job)}", flush=True)
     finally:
-        print("\n".join(summary(jobs, base)))
+        if base.is_dir():
+            print("\n".join(summary(jobs, base)))
     return 1 if any(job.error for job in jobs) else 0
 
 
@@ -101,8 +106,9 @@ def _run(job: Job) -> None:
     result = job.folder / "result.json"
     job.result = json.loads(result.read_text()) if result.is_file() else None
     if process.returncode:
-        last = said.strip().splitlines()[-1:]
-        job.error = (job.result or {}).get("reason") or (last[0] if last else f"exit code {process.returncode}")
+        lines = [line.removeprefix("error: ") for line in said.strip().splitlines()]
+        job.error = (job.result or {}).get("reason") or (lines[-1] if lines else f"exit code {process.returncode}")
+        job.refused = lines if process.returncode == 2 and not job.folder.exists() else []
     if process.returncode == stopping.EXIT_CODE or -process.returncode in stopping.SIGNALS:
         raise KeyboardInterrupt
 

@@ -156,6 +156,10 @@ def test_a_missing_set_says_what_lies_there_and_what_to_type(tmp_path):
     with pytest.raises(ValueError, match=f"did you mean data.root={tmp_path}"):
         TorchvisionSet("mnist", root=str(tmp_path / "MNIST"))
 
+    (tmp_path / "pictures" / "train").mkdir(parents=True)
+    with pytest.raises(ValueError, match="folders of pictures are read with data=image_folder"):
+        TorchvisionSet("cifar10", root=str(tmp_path / "pictures"))
+
 
 def fake_torchvision(monkeypatch, calls, failure=None):
     def reader(root, train, download):
@@ -183,7 +187,7 @@ def test_a_download_arrives_whole_and_is_not_repeated(tmp_path, monkeypatch):
 def test_a_failed_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     fake_torchvision(monkeypatch, [], OSError("<urlopen error no route>"))
     with pytest.raises(ValueError, match=r"^download=true: MNIST could not be fetched into .*no route"):
-        TorchvisionSet("mnist", root=str(tmp_path), download=True).load()
+        TorchvisionSet("mnist", root=str(tmp_path / "not" / "there"), download=True).load()
     assert list(tmp_path.iterdir()) == []
 
 

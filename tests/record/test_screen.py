@@ -174,7 +174,22 @@ def test_the_head_is_aligned_and_at_most_twelve_lines():
     assert len(lines) == HEAD_LINES
     assert all(len(line) <= 120 for line in lines)
     assert {line.index(word) for line, word in zip(lines, ("4,500", "resnet", "outputs"), strict=False)} == {11}
-    assert lines[-1] == "and 12 more lines, in run.log"
+    assert lines[-2] == "and 12 more lines, in run.log"
+    assert lines[-1].startswith("setting19")
+
+
+def test_warnings_share_the_twelve_lines_and_all_stand_in_the_log(tmp_path):
+    """The head keeps at least half of them, and its last line, which names the folder."""
+    head = [*(f"setting{i}  here" for i in range(9)), "folder  outputs/run"]
+    for count, shown, first in ((2, 2, 10), (4, 4, 8), (20, 6, 6)):
+        stream = io.StringIO()
+        screen = Screen(stream, log=tmp_path / f"{count}.log")
+        screen.lines(head, [f"number {index}" for index in range(count)])
+        lines = stream.getvalue().splitlines()
+        warnings = [line for line in lines if line.startswith("warning: ")]
+        assert len(lines) == HEAD_LINES and len(warnings) == shown and lines[first - 1].endswith("outputs/run")
+        assert ("more like these, in run.log" in warnings[-1]) == (count > shown)
+        assert (tmp_path / f"{count}.log").read_text().count("warning: number") == count
 
 
 def test_a_long_line_of_the_head_is_broken_between_words_under_its_value():

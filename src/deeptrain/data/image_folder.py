@@ -61,6 +61,11 @@ class ImageFolder:
         except ValueError as error:
             raise ValueError(f"root={self.root}: {error}") from error
 
+    @property
+    def available(self) -> int:
+        """How many images there are to train on and to hold out, as listed: none has been opened."""
+        return len(self.layout.splits["train"].names)
+
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
         """Return train and val; small pictures are decoded once, into the cache, large ones in every epoch."""
         train, val, test = (self.layout.splits.get(part) for part in ("train", "val", "test"))

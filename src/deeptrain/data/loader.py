@@ -102,8 +102,8 @@ class ResidentLoader:
         return draw_epoch(self.seed, epoch, len(self.host_labels), 0, False).order[self.batches[step]]
 
     def close(self) -> None:
-        """Give the memory back."""
-        del self.store
+        """Give the memory back; a second time does nothing."""
+        self.__dict__.pop("store", None)
 
     def _slices(self, first_step: int) -> Iterator[Batch]:
         for part in self.parts[first_step:]:
@@ -184,8 +184,11 @@ class StreamLoader:
         return draw_epoch(self.seed, epoch, self.count, 0, False).order[self.batches[step]]
 
     def close(self) -> None:
-        """End the workers now; left to the garbage collector they can take seconds each to notice."""
-        del self.loader
+        """End the workers now; left to the garbage collector they can take seconds each to notice.
+
+        A second time does nothing: a picture that cannot be read ends them too.
+        """
+        self.__dict__.pop("loader", None)
 
 
 class _Steps:

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -124,6 +125,8 @@ class TorchvisionSet:
             where = f"no {self.known.reader} here: {absent} {missing(absent)}"
             above = (self.folder.parent / self.known.files(split)[0]).is_file()
             remedy = f"did you mean data.root={self.folder.parent}?" if above else "data.download=true fetches it"
+            if (self.folder / "train").is_dir():
+                remedy = "folders of pictures are read with data=image_folder"
             raise ValueError(f"root={self.root}: {where}; {remedy}")
 
 
@@ -180,6 +183,7 @@ def _download(known: Known, root: Path, cache_dir: Path | str | None) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         if all((root / name).is_file() for name in wanted):
             return
+        made = [folder for folder in (root, *root.parents) if not folder.exists()]
         try:
             root.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=unfinished, dir=root))
@@ -193,10 +197,13 @@ def _download(known: Known, root: Path, cache_dir: Path | str | None) -> None:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (temporary / name).replace(root / name)
         except (OSError, RuntimeError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"download=true: {known.reader} could not be fetched into {root} ({reason})") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            with suppress(OSError):  # it holds what has arrived
+                for folder in made:
+                    folder.rmdir()
 
 
 def _short(path: Path) -> str:

@@ -19,6 +19,7 @@ from deeptrain.record.growing import GrowingFile
 HEAD_LINES = 12  # with more than this before the first step nobody reads any
 WIDTH = 120  # of a pipe, and the most that the head takes of a terminal
 TABLE_WIDTH = 80
+WARNING = "warning: "
 BAR_WIDTH = 30
 REDRAW_SECONDS = 0.1
 PLAIN = str.maketrans({"·": "-", "–": "-", "—": "-", "×": "x", "…": "~", "━": "=", "─": "-"})
@@ -86,18 +87,28 @@ class Screen:
         waiting, self._unlogged = self._unlogged, []
         self._record(*waiting)
 
-    def lines(self, lines: Sequence[str]) -> None:
-        """Show the head: lines of "label  value" (two spaces between) in two aligned columns, at most 12 in all."""
+    def lines(self, lines: Sequence[str], warnings: Sequence[str] = ()) -> None:
+        """Show the head: lines of "label  value" (two spaces between) in two aligned columns, then warnings.
+
+        At most 12 lines in all: first each gets one, then what is over is left to the log, the last line of the head
+        and as many warnings as there is room for kept.
+        """
         rows, width = _aligned(lines), min(self._console.width, WIDTH)
-        self._record(*(label + value for label, value in rows))
+        told = [(WARNING, sentence) for sentence in warnings]
+        self._record(*(label + value for label, value in [*rows, *told]))
         shown = [line for row in rows for line in _wrapped(*row, width, "bold")]
-        if len(shown) > HEAD_LINES:  # then each gets one line, and what is over stands in the log
+        if len(shown) + len(told) > HEAD_LINES:
             shown = [_cut(*row, width) for row in rows]
-        if len(shown) > HEAD_LINES:
-            rest = len(shown) - HEAD_LINES + 1
-            shown[HEAD_LINES - 1 :] = [Text(f"and {rest} more lines, in run.log")]
+        room = max(HEAD_LINES - len(told), HEAD_LINES // 2)
+        if len(shown) > room:
+            shown[room - 2 : -1] = [Text(f"and {len(shown) - room + 1} more lines, in run.log")]
+        left = HEAD_LINES - len(shown)
+        if len(told) > left:
+            told[left - 1 :] = [(WARNING, f"and {len(told) - left + 1} more like these, in run.log")]
         for line in shown:
             self._show(line)
+        for label, sentence in told:
+            self._show(Text.assemble((label, "yellow"), sentence))
 
     def note(self, text: str) -> None:
         """Tell something on a line of its own."""
@@ -105,7 +116,7 @@ class Screen:
 
     def warn(self, text: str) -> None:
         """Tell of something that may be wrong, on a line of its own."""
-        self._say("warning: ", text)
+        self._say(WARNING, text)
 
     def begin(self, epochs: int, steps_per_epoch: int, first_epoch: int = 0) -> None:
         """Start the table of a run of which `first_epoch` passes are already done."""
