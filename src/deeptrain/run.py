@@ -25,6 +25,7 @@ from deeptrain.rerun import Original
 if TYPE_CHECKING:
     from deeptrain.trainer import Loader, Trainer
 
+CHANGED = "changed.json"  # what was changed whenever a run went on; there only if something was
 NOT_KEPT = ("resume=", "resume_changed=", "rerun=")  # words that are of this start alone
 IMPATIENT = 2  # seconds after which a second signal is a person's: torchrun passes on what the terminal sends as well
 EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": stopping.EXIT_CODE}
@@ -341,10 +342,14 @@ def _check_data(trainer: "Trainer", run: Run, then: Any) -> None:
 
 
 def _history(trainer: "Trainer", run: Run, before: Any, at: Path) -> list[str]:
-    """List what has been changed whenever a run went on, this time included."""
+    """List what has been changed whenever a run went on, this time included.
+
+    Its file knows of a time after which the run was killed before it saved anything.
+    """
+    before = folder.read_json(at / CHANGED, list, before)
     known = [changes.shown(line) for line in before[:100]] if isinstance(before, list) else []
     found = changes.between(folder.saved_settings(at), folder.settings_of(run.yaml, "now"))
-    return [*known, *(str(change) for change in found if change.kind != changes.FREE)]
+    return list(dict.fromkeys([*known, *(str(change) for change in found if change.kind != changes.FREE)]))
 
 
 def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Path) -> None:
@@ -356,6 +361,8 @@ def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Pat
     run, step = bench.run, trainer.progress.step
     screen.open_log(at / "run.log")
     _write(at / "split.json", json.dumps(bench.dataset.split, indent=1))
+    if trainer.about["changed"]:  # before the settings that they are compared with are written anew
+        _write(at / CHANGED, json.dumps(trainer.about["changed"], indent=1))
     _write(at / "config.yaml", run.yaml)
     _write(at / "overrides.yaml", yaml.safe_dump(run.overrides, allow_unicode=True))  # last: now it can be resumed
     (at / "result.json").unlink(missing_ok=True)  # of the run that now goes on

@@ -424,6 +424,8 @@ READ_BY_RESUME: dict[str, Spoil] = {  # and not by evaluating
     "a table with a zero": file("metrics.csv", "epoch,step\n\0,1\n"),
     "a table with one endless cell": file("metrics.csv", "epoch,step\n" + "1" * 10**6 + ",1\n"),
     "a folder for the table": lambda folder: (folder / "metrics.csv").unlink() or (folder / "metrics.csv").mkdir(),
+    "changes nested deep": file("changed.json", NESTED),
+    "changes in a mapping": file("changed.json", "{}"),
     "a folder for the settings": lambda folder: (folder / "config.yaml").unlink() or (folder / "config.yaml").mkdir(),
 }
 

@@ -184,6 +184,18 @@ def test_what_a_resume_may_change(original, word, then, kind, capsys):
         assert "resume_changed" not in (original / "overrides.yaml").read_text()
 
 
+def test_a_change_is_remembered_if_the_run_is_killed_before_it_saves(original, monkeypatch):
+    from deeptrain.trainer import Trainer
+
+    with monkeypatch.context() as killed, pytest.raises(KeyError):
+        killed.setattr(Trainer, "fit", lambda self: (_ for _ in ()).throw(KeyError("killed")))
+        killed.setenv("DEEPTRAIN_DEBUG", "1")
+        train(["resume=run", "epochs=3", "optimizer.lr=0.1"])
+    assert train(["resume=run"]) == 0
+    said = result(original)["changed"]
+    assert any(line.startswith("optimizer.lr ") for line in said) and len(said) == len(set(said)) == 2
+
+
 def test_a_run_goes_on_with_its_own_images_only(original, capsys):
     path = original / "checkpoints/last.pt"
     state = checkpoint.load(path)
