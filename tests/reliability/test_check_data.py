@@ -79,6 +79,20 @@ def test_pictures_that_only_share_their_bytes_are_not_the_same(folder):
     assert check(folder).is_sound
 
 
+def test_wrong_class_folders_are_told_with_all_the_rest(folder):
+    (folder / "train" / "bird").mkdir()
+    picture(folder / "val" / "horse" / "a.png", 7)
+    (folder / "train" / "cat" / "bad.png").write_bytes(b"")
+    report = check(folder)
+    said = "\n".join(lines(report))
+    assert (
+        "2 class folders are wrong" in said
+        and "train/bird has no pictures" in said
+        and "val/horse is no class of train" in said
+    )
+    assert len(report.broken) == 1 and not report.is_sound
+
+
 def test_long_lists_are_cut_unless_asked(folder):
     for index in range(9):
         (folder / "train" / "cat" / f"bad{index}.png").write_bytes(b"")

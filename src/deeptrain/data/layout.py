@@ -57,8 +57,11 @@ class Layout:
     notes: list[str] = field(default_factory=list)
 
 
-def read_layout(root: Path) -> Layout:
-    """List a folder of pictures; ValueError, with what lies there, if it cannot be told what they are meant for."""
+def read_layout(root: Path, faults: list[str] | None = None) -> Layout:
+    """List a folder of pictures; ValueError, with what lies there, if it cannot be told what they are meant for.
+
+    A list of faults is given what is wrong with single class folders, each left aside instead of refused.
+    """
     if not root.is_dir():
         raise ValueError(missing(root))
     folders = _visible_folders(root)
@@ -67,7 +70,7 @@ def read_layout(root: Path) -> Layout:
         raise ValueError(f"has {_listed(splits.values())} but no train/; {EXPECTED}")
     layout = Layout(_classes(splits["train"]))
     table = {name: index for index, name in enumerate(layout.classes)}
-    layout.splits = {part: _read_split(root, folder, table) for part, folder in splits.items()}
+    layout.splits = {part: _read_split(root, folder, table, faults) for part, folder in splits.items()}
     if splits["train"] != root:
         aside = [folder for folder in folders if folder not in splits.values()]
         layout.notes = [f"{printable(folder)} is no split with class folders, and is left alone" for folder in aside]
@@ -107,7 +110,7 @@ def _classes(train: Path) -> list[str]:
     return classes
 
 
-def _read_split(root: Path, folder: Path, table: dict[str, int]) -> Split:
+def _read_split(root: Path, folder: Path, table: dict[str, int], faults: list[str] | None) -> Split:
     """List the pictures of a split, classes matched by name."""
     label = "" if folder == root else f"{folder.name}/"
     names: list[str] = []
@@ -116,16 +119,23 @@ def _read_split(root: Path, folder: Path, table: dict[str, int]) -> Split:
     for name, class_folder in sorted(_class_folders(folder).items()):
         if name not in table:
             known = ", ".join(list(table)[:6]) + (", ..." if len(table) > 6 else "")
-            raise ValueError(f"{label}{name} is no class of train ({known}); rename or remove it")
+            _refuse(f"{label}{name} is no class of train ({known}); rename or remove it", faults)
+            continue
         above = set(map(str, class_folder.resolve().parents))  # a link up there would bring in the other classes
         found = sorted(_pictures(class_folder, class_folder.name, above, others))
         if not found:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
             holds = f"it holds {contents(class_folder, 3)}; pictures end in {kinds}"
-            raise ValueError(f"class folder {label}{name} has no pictures ({holds}); put some there or remove it")
+            _refuse(f"class folder {label}{name} has no pictures ({holds}); put some there or remove it", faults)
         names += found
         labels += [table[name]] * len(found)
     return Split(folder, label, names, np.array(labels, np.int64), _left_aside(folder, label, others))
+
+
+def _refuse(fault: str, faults: list[str] | None) -> None:
+    if faults is None:
+        raise ValueError(fault)
+    faults.append(fault)
 
 
 def _class_folders(folder: Path) -> dict[str, Path]:

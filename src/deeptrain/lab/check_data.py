@@ -30,6 +30,7 @@ class Report:
     counts: dict[str, Counter[str]]  # by split, of each class
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # width and height, upright
     kinds: Counter[str] = field(default_factory=Counter)  # such as "JPEG RGB"
+    faults: list[str] = field(default_factory=list)  # of class folders, a line each
     broken: list[str] = field(default_factory=list)  # a line each
     leaks: list[list[str]] = field(default_factory=list)  # files of one picture that lie in several splits
     ambiguous: list[list[str]] = field(default_factory=list)  # ... in several classes
@@ -38,14 +39,15 @@ class Report:
     @property
     def is_sound(self) -> bool:
         """Say that nothing was found that spoils training, or a test: repetitions within a class do not."""
-        return not (self.broken or self.leaks or self.ambiguous)
+        return not (self.faults or self.broken or self.leaks or self.ambiguous)
 
 
 def check(root: Path) -> Report:
     """Read every picture below a folder; ValueError if it cannot be told what the folder is meant for."""
-    layout = read_layout(root)
+    faults: list[str] = []
+    layout = read_layout(root, faults)
     counts = {part: Counter(layout.classes[label] for label in split.labels) for part, split in layout.splits.items()}
-    report = Report(layout, counts)
+    report = Report(layout, counts, faults=faults)
     found: dict[bytes, list[tuple[str, int]]] = defaultdict(list)  # split and number in it, by what is to be seen
     for place, seen in zip(_places(layout), _look(layout), strict=True):
         if isinstance(seen, str):
@@ -117,14 +119,15 @@ def lines(report: Report, *, every: bool = False) -> list[str]:
     shown += [f"note       {note}" for note in report.layout.notes]
     limit = None if every else EXAMPLES
     told = (
-        ("broken", report.broken, "cannot be read", ""),
-        ("leaks", report.leaks, "lie in more than one split", "keep each in one, or a test tests nothing"),
-        ("labels", report.ambiguous, "lie in more than one class", "keep each in one"),
-        ("repeated", report.repeated, "are there more than once in a class", ""),
+        ("folders", report.faults, "class folders are wrong", ""),
+        ("broken", report.broken, "pictures cannot be read", ""),
+        ("leaks", report.leaks, "pictures lie in more than one split", "keep each in one, or a test tests nothing"),
+        ("labels", report.ambiguous, "pictures lie in more than one class", "keep each in one"),
+        ("repeated", report.repeated, "pictures are there more than once in a class", ""),
     )
     for word, cases, meaning, remedy in told:
         if cases:
-            shown.append(f"{word:<10} {len(cases):,} pictures {meaning}" + f"; {remedy}" * bool(remedy))
+            shown.append(f"{word:<10} {len(cases):,} {meaning}" + f"; {remedy}" * bool(remedy))
             shown += [f"           {case if isinstance(case, str) else ' = '.join(case)}" for case in cases[:limit]]
             if len(cases) > len(cases[:limit]):
                 shown.append(f"           and {len(cases) - EXAMPLES:,} more: --all lists them")
