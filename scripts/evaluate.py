@@ -23,7 +23,7 @@ def evaluate(arguments: list[str]) -> int:
     flags, words = split_flags(arguments)
     if "multirun" in flags:
         raise Mistakes(["-m: one run is evaluated at a time"])
-    if not words or words[0].startswith("split="):
+    if not words or words[0].startswith(("split=", "-")):
         raise Mistakes([f"name the run first: {USAGE.splitlines()[0]}"])
     where, *words = words
     split = next((word.removeprefix("split=") for word in words if word.startswith("split=")), "test")

@@ -14,6 +14,7 @@ from deeptrain.paths import CONFIGS
 from deeptrain.processes import here, was_torchrun
 
 HELP = ("-h", "--help", "-help", "help")
+NODES = ("validate.", "early_stop.", "checkpoint.", "log.")
 COMPLETION = ("-sc", "--shell-completion")
 
 USAGE = """\
@@ -163,9 +164,15 @@ def help_page() -> str:
             mark = "*" if defaults.get(group) == option else " "
             label = f"{group}=" if index == 0 else ""
             lines.append(f"  {label:<11}{mark}{option:<16} {what}"[:width])
-    lines += ["", "Settings of every run"]
-    for key, value, comment in re.findall(r"^(\w+): +(\S+) +# (.*)$", text, flags=re.MULTILINE):
-        lines.append(f"  {f'{key}={value}':<28} {comment}"[:width])
+    lines += ["", "Settings of every run (those of an option: --cfg job, or explain=)"]
+    node = ""
+    for indent, key, value, comment in re.findall(
+        r"^( *)(\w+):(?: +([^#\s]+))?(?: +# (.*))?$", text, flags=re.MULTILINE
+    ):
+        node = node if indent else f"{key}."
+        setting = f"{node}{key}" if indent else key
+        if value and (comment if not indent else node in NODES):
+            lines.append(f"  {f'{setting}={value}':<28} {comment}"[:width])
     return "\n".join([*lines, "", "Examples", *(f"  {line}" for line in EXAMPLES.splitlines())])
 
 
