@@ -121,6 +121,7 @@ def slips(word: str, rng: random.Random) -> str:
     return word[:index] + word[index + 1] + word[index] + word[index + 2 :]
 
 
+@pytest.mark.slow
 def test_single_letter_typos_are_answered_with_what_was_meant():
     """200 typos over keys, groups, options and choices: the right suggestion in at least 95 % (ux requirement 16)."""
     rng = random.Random(0)
