@@ -8,9 +8,12 @@ from deeptrain import build
 from deeptrain.cli import train
 from deeptrain.combination import ERRORS, WARNINGS, Facts, check
 from deeptrain.config import Mistakes, compose_run, options
+from deeptrain.paths import CONFIGS
 
 GREY = Facts((1, 8, 8), [30, 40, 50, 60], 16, "cpu")
 COLOUR = Facts((3, 32, 32), [100] * 10, 100, "cpu")
+LARGE = Facts((3, 224, 224), [100] * 10, 100, "cpu", drawn=True)
+NO_JITTER = " ".join(f"aug.color_jitter.{name}=0" for name in ("brightness", "contrast", "saturation"))
 
 REFUSED = [
     ("early_stop.patience=5 epochs=5", None, "early_stop.patience=5: must be shorter than the run (epochs=5,"),
@@ -30,7 +33,24 @@ POINTLESS = [
     ("data=mnist data.flip=true", None, "mirrors digits"),
     ("data=digits aug=flip", None, "aug=flip mirrors digits"),
     ("data=cifar10 aug=flip", None, "aug=flip mirrors again what data=cifar10 has mirrored"),
+    ("data=digits aug=flip aug.flip.horizontal=0 aug.flip.vertical=0.5", None, "aug=flip mirrors digits"),
     ("data=cifar10 aug=crop", None, "data.crop_padding=4 has shifted"),
+    ("data=image_folder aug=crop", COLOUR, "data.crop_padding=4 has shifted"),
+    ("aug=flip aug.flip.horizontal=0", None, "aug=flip has no effect: aug.flip.horizontal=0 and aug.flip.vertical=0"),
+    (f"aug=color_jitter {NO_JITTER}", COLOUR, "aug=color_jitter has no effect: brightness, contrast, saturation"),
+    ("aug=pca_jitter aug.pca_jitter.strength=0", None, "aug=pca_jitter has no effect: aug.pca_jitter.strength=0"),
+    ("aug=scale_crop aug.scale_crop.area=[1,1]", None, "aug=scale_crop has no effect"),
+    (
+        "aug=mixup_or_cutmix aug.mixup_or_cutmix.cutmix=1 aug.mixup_or_cutmix.mixup_alpha=0.4",
+        None,
+        "aug.mixup_or_cutmix.mixup_alpha=0.4 has no effect",
+    ),
+    (
+        "aug=mixup_or_cutmix aug.mixup_or_cutmix.cutmix=0 aug.mixup_or_cutmix.cutmix_alpha=0.4",
+        None,
+        "aug.mixup_or_cutmix.cutmix_alpha=0.4 has no effect",
+    ),
+    ("aug=trivial_augment", GREY, "moves images by up to 32 pixels, more than their 8: take aug=randaugment"),
     ("aug=crop data.crop_padding=0", GREY, "aug.crop.padding=4 shifts these images by more than a quarter of their 8"),
     ("aug=gray", GREY, "aug=gray has no effect: these images are grey"),
     ("aug=color_jitter", GREY, "aug.color_jitter.saturation=0.4 has no effect"),
@@ -41,9 +61,15 @@ POINTLESS = [
     ("penalty=l1 penalty.strength=0", None, "penalty=l1 has no effect: penalty.strength=0"),
     ("penalty=l2", None, "penalty=l2 and optimizer.weight_decay=0.05 both shrink the weights"),
     ("loss.class_weights=auto", COLOUR, "all classes have equally many training images"),
-    ("average=swa epochs=2", COLOUR, None),
+    ("penalty=elastic", None, "penalty=elastic and optimizer.weight_decay=0.05 both shrink the weights"),
+    ("average=swa", None, "schedule=cosine ends at 0; set schedule.floor=0.3 (explain=swa)"),
+    ("average=swa schedule=one_cycle", None, "schedule=one_cycle ends at 0"),
+    ("average=swa model.norm=group average.norm_images=99", None, "average.norm_images=99 has no effect: model=resnet"),
+    ("average=swa model=rnn average.norm_images=99", None, "model=rnn is without batch norm here"),
+    ("data.whiten_eps=0.1", None, "data.whiten_eps=0.1 has no effect without data.whiten"),
+    ("average=swa epochs=2 schedule=constant", COLOUR, None),
     ("average=swa epochs=3 limit_steps=19", COLOUR, "average=swa averages nothing: it starts at 0.75 of the run"),
-    ("average=swa average.every_steps=15 epochs=2", COLOUR, None),
+    ("average=swa average.every_steps=15 epochs=2 schedule=constant", COLOUR, None),
     ("average=swa average.every_steps=14 epochs=2", COLOUR, "average=swa averages nothing"),
     ("data.whiten=pca", None, "components without neighbours, which model=resnet looks for"),
     ("early_stop.min_delta=0.1", None, "early_stop.min_delta=0.1 has no effect without early_stop.patience"),
@@ -67,7 +93,16 @@ IN_ORDER = [
     ("early_stop.patience=9 epochs=10 early_stop.min_delta=0.1", COLOUR),
     ("model=fcn batch_size=1", None),
     ("data.whiten=pca model=fcn", COLOUR),
-    ("data.whiten=zca", COLOUR),
+    ("data.whiten=zca data.whiten_eps=0.1", COLOUR),
+    ("data=cifar10 aug=flip aug.flip.horizontal=0 aug.flip.vertical=0.5", COLOUR),
+    ("data=image_folder aug=crop", None),
+    ("data=image_folder aug=crop", LARGE),
+    ("aug=trivial_augment", COLOUR),
+    ("aug=color_jitter aug.color_jitter.brightness=0", COLOUR),
+    ("aug=scale_crop aug.scale_crop.area=[0.5,1]", COLOUR),
+    ("aug=mixup_or_cutmix aug.mixup_or_cutmix.cutmix=1", COLOUR),
+    ("average=swa schedule.floor=0.3 average.norm_images=99", COLOUR),
+    ("penalty=elastic penalty.beta=0", COLOUR),
     ("penalty=l2 optimizer.weight_decay=0", COLOUR),
     ("model=vgg model.drop_connect=0.5 model.dropout=0", None),
     ("loss.class_weights=auto", GREY),
@@ -98,10 +133,22 @@ def test_what_is_in_order_is_met_with_silence(words, facts):
     assert check(compose_run(words.split()), facts) == []
 
 
-@pytest.mark.parametrize("group", ["data", "model", "loss", "optimizer", "schedule", "average"])
+@pytest.mark.parametrize("group", ["data", "model", "loss", "optimizer", "schedule"])
 def test_no_option_alone_is_pointless(group):
     for name in options(group):
         assert check(compose_run([f"{group}={name}"])) == []
+
+
+EXPERIMENTS = [
+    path.relative_to(CONFIGS / "experiment").with_suffix("").as_posix()
+    for path in sorted((CONFIGS / "experiment").rglob("*.yaml"))
+    if not path.stem.startswith("_")
+]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_experiment_sets_what_is_pointless(name):
+    assert check(compose_run([f"experiment={name}"]), COLOUR) == []
 
 
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}

@@ -161,8 +161,9 @@ def bench(run: Run) -> Bench:
 
 def _known(bench: Bench) -> combination.Facts:
     """Return what the data add to the settings when their combination is checked."""
-    counts = shape_facts(bench.dataset)["class_counts"]
-    return combination.Facts(bench.dataset.image_shape, counts, bench.batch_size, bench.runtime.device.type)
+    counts, decoder = shape_facts(bench.dataset)["class_counts"], bench.dataset.train.decoder
+    drawn = decoder is not None and decoder.drawn is not None
+    return combination.Facts(bench.dataset.image_shape, counts, bench.batch_size, bench.runtime.device.type, drawn)
 
 
 def augmentation(key: str, node: Mapping[str, Any], run: Run, dataset: "Dataset") -> "Applied":

@@ -12,6 +12,7 @@ from deeptrain.processes import here
 DIGITS = ("digits", "mnist", "kmnist", "svhn")  # mirrored, a 2 or a 5 is no digit any more
 MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
 TOP = 5
+TRANSLATES = 32  # pixels, the furthest that aug=trivial_augment moves an image
 QUICK = 2000  # steps in which a compiled network does not win back its compilation on a CPU
 
 
@@ -23,6 +24,7 @@ class Facts:
     class_counts: list[int]  # training images of each class
     batch_size: int
     device: str  # cpu, cuda or mps
+    drawn: bool = False  # large pictures, cut anew each time: data.crop_padding is not read
 
 
 class Settings(dict):
@@ -32,6 +34,7 @@ class Settings(dict):
         super().__init__(_flat(asdict(run.spine)) | _flat(run.parts) | run.choices)
         self.defaults = _flat(asdict(Spine()))
         self.augs = list(run.parts["aug"])
+        self.typed = {word.lstrip("+").partition("=")[0] for word in run.overrides}
         self["processes"], self["halves"] = here().count, self["accumulate"] == "auto"
         self["accumulate"] = 1 if self["halves"] else self["accumulate"]
         if facts is None:
@@ -55,6 +58,10 @@ class Settings(dict):
     def has_changed(self, key: str) -> bool:
         """Tell whether a setting of every run differs from its default."""
         return self[key] != self.defaults[key]
+
+    def is_zero(self, *keys: str) -> bool:
+        """Tell whether settings that are there are all 0."""
+        return all(self[key] == 0 for key in keys)
 
     def smallest_piece(self) -> float:
         """Return the fewest images that go through the network at once in training."""
@@ -133,20 +140,55 @@ WARNINGS = (
     ),
     Check(
         "aug=flip mirrors digits, and a mirrored 2 is no 2: leave it out",
-        lambda s: s["data"] in DIGITS and "flip" in s.augs,
+        lambda s: s["data"] in DIGITS and (s.above("aug.flip.horizontal", 0) or s.above("aug.flip.vertical", 0)),
     ),
     Check(
         "aug=flip mirrors again what data={data} has mirrored: set data.flip=false, or leave it out",
-        lambda s: s["data"] not in DIGITS and s["data.flip"] and "flip" in s.augs,
+        lambda s: s["data"] not in DIGITS and s["data.flip"] and s.above("aug.flip.horizontal", 0),
     ),
     Check(
         "aug=crop shifts again what data.crop_padding={data.crop_padding} has shifted: set that to 0, or leave it out",
-        lambda s: s.above("data.crop_padding", 0) and "crop" in s.augs,
+        lambda s: (
+            s.above("data.crop_padding", 0)
+            and "crop" in s.augs
+            and (s["data"] != "image_folder" or s["drawn"] is False)  # how large its pictures are is not known at first
+        ),
     ),
     Check(
         "aug.crop.padding={aug.crop.padding} shifts these images by more than a quarter of their {side} pixels: "
         "an eighth is usual",
         lambda s: s["side"] and s.above("aug.crop.padding", s["side"] / 4),
+    ),
+    Check(
+        "aug=flip has no effect: aug.flip.horizontal=0 and aug.flip.vertical=0",
+        lambda s: s.is_zero("aug.flip.horizontal", "aug.flip.vertical"),
+    ),
+    Check(
+        "aug=color_jitter has no effect: brightness, contrast, saturation and hue are all 0",
+        lambda s: s.is_zero(*(f"aug.color_jitter.{name}" for name in ("brightness", "contrast", "saturation", "hue"))),
+    ),
+    Check(
+        "aug=pca_jitter has no effect: aug.pca_jitter.strength=0",
+        lambda s: s.is_zero("aug.pca_jitter.strength"),
+    ),
+    Check(
+        "aug=scale_crop has no effect: aug.scale_crop.area=[1,1] is always the whole image",
+        lambda s: s["aug.scale_crop.area"] == [1, 1],
+    ),
+    Check(
+        "aug.mixup_or_cutmix.mixup_alpha={aug.mixup_or_cutmix.mixup_alpha} has no effect: "
+        "aug.mixup_or_cutmix.cutmix=1 never draws Mixup",
+        lambda s: s["aug.mixup_or_cutmix.cutmix"] == 1 and "aug.mixup_or_cutmix.mixup_alpha" in s.typed,
+    ),
+    Check(
+        "aug.mixup_or_cutmix.cutmix_alpha={aug.mixup_or_cutmix.cutmix_alpha} has no effect: "
+        "aug.mixup_or_cutmix.cutmix=0 never draws CutMix",
+        lambda s: s["aug.mixup_or_cutmix.cutmix"] == 0 and "aug.mixup_or_cutmix.cutmix_alpha" in s.typed,
+    ),
+    Check(
+        "aug=trivial_augment moves images by up to 32 pixels, more than their {side}: "
+        "take aug=randaugment, which moves them by a part of their side",
+        lambda s: s["side"] and "trivial_augment" in s.augs and s["side"] < TRANSLATES,
     ),
     Check(
         "aug=gray has no effect: these images are grey",
@@ -181,7 +223,7 @@ WARNINGS = (
         "penalty={penalty} and optimizer.weight_decay={optimizer.weight_decay} both shrink the weights: "
         "set one of them to 0",
         lambda s: (
-            s["penalty"] in ("l2", "elastic")
+            (s["penalty"] == "l2" or (s["penalty"] == "elastic" and s.above("penalty.beta", 0)))
             and s.above("penalty.strength", 0)
             and s.above("optimizer.weight_decay", 0)
         ),
@@ -193,6 +235,21 @@ WARNINGS = (
     Check(
         "average=swa averages nothing: it starts at {average.start} of the run, after the last weights are taken in",
         lambda s: s["average"] == "swa" and s["steps"] and s.last_average() < s["average.start"],
+    ),
+    Check(
+        "average=swa averages weights that hardly move: schedule={schedule} ends at 0; set schedule.floor=0.3 "
+        "(explain=swa)",
+        lambda s: s["average"] == "swa" and s.is_zero("schedule.floor"),
+    ),
+    Check(
+        "average.norm_images={average.norm_images} has no effect: model={model} is without batch norm here",
+        lambda s: (
+            "average.norm_images" in s.typed and (s["model"] == "rnn" or s["model.norm"] in ("group", "layer", "none"))
+        ),
+    ),
+    Check(
+        "data.whiten_eps={data.whiten_eps} has no effect without data.whiten",
+        lambda s: "data.whiten_eps" in s.typed and s["data.whiten"] is None,
     ),
     Check(
         "data.whiten=pca turns images into components without neighbours, which model={model} looks for: "
