@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from deeptrain.cli import train
-from deeptrain.config import compose_run, options
+from deeptrain.config import Mistakes, compose_run, options
 from deeptrain.explain import CARDS, KINDS, explain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +33,12 @@ def settings() -> set[str]:
 
 
 SETTINGS = settings()
+OWNERS = {  # the option that has a setting
+    "model.pool": "model=vgg",
+    "model.hidden": "model=fcn",
+    "model.cell": "model=rnn",
+    "loss.output": "loss=mse",
+}
 GROUPS = {path.name for path in (ROOT / "configs").iterdir()}
 
 
@@ -58,15 +64,20 @@ def test_what_a_card_tells_to_type_exists(name):
             assert key in SETTINGS, word
             owner = key.split(".")
             words = [f"aug={owner[1]}"] if owner[0] == "aug" else []
-            words += ["model=vgg"] if key.startswith("model.pool") else []
+            words += [option for setting, option in OWNERS.items() if key.startswith(setting)]
             compose_run([*words, word] if value else words)
         else:
             assert any(setting.rpartition(".")[2] == word for setting in SETTINGS), word
 
 
-@pytest.mark.parametrize("group", ["aug", "penalty", "average"])
+@pytest.mark.parametrize("group", ["aug", "penalty", "average", "loss"])
 def test_every_option_has_a_card(group):
     assert set(options(group)) - {"none"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("model", ["rnn", "wide_resnet", "preact_resnet"])
+def test_a_model_beyond_the_usual_has_a_card(model):
+    assert model in options("model") and model in NAMES
 
 
 @pytest.mark.parametrize("key", METHODS)
@@ -92,9 +103,24 @@ def test_a_card_is_found_by_method_option_and_setting(name, title):
         ("patience", "Early stopping"),
         ("batch_norm", "Batch norm"),
         ("dropconnect", "DropConnect"),
+        ("zca", "Whitening"),
+        ("pca", "Whitening"),
+        ("model.norm=group", "Batch norm"),
+        ("group", "Batch norm"),
+        ("layer", "Batch norm"),
+        ("elman", "Recurrent"),
+        ("lstm", "Recurrent"),
+        ("gru", "Recurrent"),
+        ("fractional", "Fractional max pooling"),
+        ("loss=cross_entropy", "Cross-entropy"),
+        ("0.9", None),
     ],
 )
-def test_a_card_is_found_by_the_last_word_of_a_setting_or_by_its_title(word, title):
+def test_a_card_is_found_by_the_last_word_of_a_setting_a_value_or_its_title(word, title):
+    if title is None:
+        with pytest.raises(Mistakes, match="there is no such card"):
+            explain([word])
+        return
     assert explain([word]).strip().startswith(title)
 
 

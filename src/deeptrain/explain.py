@@ -9,8 +9,9 @@ from deeptrain.paths import CONFIGS, ROOT
 from deeptrain.schema import nearest
 
 CARDS = ROOT / "docs" / "methods"
-KINDS = ("Pictures", "Mixing", "In the model", "In the loss", "Weights", "Data")  # every card is of one of these
+KINDS = ("Pictures", "Mixing", "Models", "In the model", "In the loss", "Weights", "Data")  # of every card one
 TYPED = re.compile(r"`([\w.]+=?[\w.]*)`")  # what a card's second line says to type: `aug=mixup`, `model.dropout`
+VALUE = re.compile(r"`[a-z_]+\.[\w.]+=([a-z]\w*)`")  # the lstm of `model.cell=lstm`, anywhere in a card
 SETTING = re.compile(r"^(?P<indent> *)(?P<key>\w+): +(?P<value>[^#\n]*[^#\s])(?: +# (?P<comment>.*))?$", re.MULTILINE)
 
 
@@ -51,7 +52,7 @@ def settings_of(option: Path) -> dict[str, tuple[str, str]]:
 
 
 def _find(name: str) -> Path:
-    """Return the card of a method, `group=option`, a setting by its dotted key or the last word of it, or a title.
+    """Return the card of a method, `group=option`, a setting (its key, the last word of it, a value) or a title.
 
     Mistakes name the nearest.
     """
@@ -60,12 +61,15 @@ def _find(name: str) -> Path:
     if plain in cards:
         return cards[plain]
     for path in cards.values():
-        title, kind, _ = _parts(path)
-        typed = TYPED.findall(kind)
+        typed = TYPED.findall(_parts(path)[1])
         last_words = [word.rpartition(".")[2] for word in typed]
         if name in [*typed, *last_words] or any(name.startswith(f"{word.replace('=', '.')}.") for word in typed):
             return path
-        if plain.replace("_", " ") in title.lower():
+    for path in cards.values():
+        if plain in VALUE.findall(path.read_text("utf-8")):
+            return path
+    for path in cards.values():
+        if plain.replace("_", " ") in _parts(path)[0].lower():
             return path
     match = nearest(plain.rpartition(".")[2], cards)
     hint = f"did you mean {match}? " if match else ""
