@@ -36,6 +36,18 @@ def own_options(folder: Path) -> Path:
     return folder
 
 
+def test_a_loss_of_ones_own_that_takes_no_mixed_targets_is_refused_beside_mixup(tmp_path, capsys):
+    (tmp_path / "own" / "loss").mkdir(parents=True)
+    option = "# the margin to each other class\n_target_: torch.nn.MultiMarginLoss\nmargin: 1.0\n"
+    (tmp_path / "own" / "loss" / "margin.yaml").write_text(option)
+    words = ["--config-dir=own", "loss=margin", *SMALL, "model=fcn", "model.hidden=[4]"]
+    assert train([*words, "aug=mixup", "dir=mixed"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: loss=margin: does not take mixed targets, which aug=mixup makes (")
+    assert not Path("mixed").exists()
+    assert train([*words, "aug=cutout", "dir=plain"]) == 0
+
+
 def test_an_experiment_beside_another_model_is_one_line():
     (line,) = mistakes("experiment=cifar10_45s", "model=fcn")
     assert line.startswith("experiment=cifar10_45s: sets model.blocks, ") and "leave out model=fcn" in line

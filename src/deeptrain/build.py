@@ -21,7 +21,7 @@ from deeptrain.randomness import key as random_key
 from deeptrain.schema import choose
 
 if TYPE_CHECKING:  # a part that needs no torch is built without importing it
-    from torch import nn
+    from torch import Tensor, nn
 
     from deeptrain.aug.pipeline import Applied, Pipeline
     from deeptrain.aug.whitening import Whitening
@@ -232,6 +232,26 @@ def model(bench: Bench) -> "nn.Module":
     return bench.runtime.place(built)
 
 
+def loss(bench: Bench) -> "Callable[[Tensor, Tensor], Tensor]":
+    """Build the loss and try it on zeros (2, K): one of your own may not know the targets that this run has."""
+    import torch
+
+    name, classes = bench.run.choices["loss"], len(bench.dataset.classes)
+    built = part("loss", bench.run.parts["loss"], **shape_facts(bench.dataset))
+    logits = torch.zeros(2, classes, device=bench.runtime.device)
+    kinds = {"class ids": torch.zeros_like(logits[:, 0], dtype=torch.int64)}
+    augs = zip(bench.run.parts["aug"], bench.pipeline.augmentations, strict=True)
+    if mixing := [aug for aug, applied in augs if applied.mixes]:
+        kinds[f"mixed targets, which aug={mixing[0]} makes"] = torch.full_like(logits, 1 / classes)
+    for kind, targets in kinds.items():
+        try:
+            built(logits, targets)
+        except Exception as error:  # whatever somebody's loss may raise
+            reason = str(error).partition("\n")[0]
+            raise Mistakes([f"loss={name}: does not take {kind} ({reason})"]) from error
+    return built
+
+
 def norms_single_images(network: "nn.Module", input_shape: tuple[int, int, int]) -> bool:
     """Tell whether training can pass images one at a time: a batch norm refuses a channel of a single number."""
     import torch
@@ -305,7 +325,7 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
         network,
         part("optimizer", parts["optimizer"], parameters=parameter_groups(network)),
         part("schedule", parts["schedule"], epochs=spine.epochs),
-        part("loss", parts["loss"], **shape_facts(bench.dataset)),
+        loss(bench),
         bench.pipeline,
         batches,
         eval_loader(bench.source, _own(bench.dataset.val, processes), bench.run, bench.runtime),
