@@ -80,6 +80,31 @@ def test_a_diverged_loss_shows(device):
     assert np.isnan(running.read()["loss"])
 
 
+@pytest.mark.parametrize("held", [1, metrics.HELD])
+def test_where_the_scaler_leaves_steps_out_so_do_the_means(device, monkeypatch, held):
+    monkeypatch.setattr(metrics, "HELD", held)
+    given = list(batches(device, [8, 4, 8], 10))
+    running, alone = metrics.Batches(finite_only=True), metrics.Batches()
+    for number, (loss, logits, labels) in enumerate(given):
+        running.add(loss if number != 1 else loss * torch.inf, logits, labels)
+        if number != 1:
+            alone.add(loss, logits, labels)
+    sums = running.state_dict()
+    assert sums["images"] == 16 and sums["left_out"] == 4 and running.images == 20
+    resumed = metrics.Batches(finite_only=True)
+    resumed.load_state_dict(sums)
+    assert running.read() == resumed.read() == pytest.approx(alone.read()) and running.read() == {}
+    running.add(torch.tensor(torch.nan, device=device), *given[0][1:])
+    assert all(map(np.isnan, running.read().values())), "nothing is left to go by"
+
+
+def test_sums_of_older_runs_are_read_and_replace_what_was_added(device):
+    running, (batch,) = metrics.Batches(), batches(device, [4], 10)
+    running.add(*batch)
+    running.load_state_dict({"loss": 2.0, "accuracy": 1.0, "top5": 2.0, "images": 2})
+    assert running.read() == {"loss": 1.0, "accuracy": 0.5, "top5": 1.0}
+
+
 def test_half_precision_loses_no_counts(device):
     running = metrics.Batches()
     logits, labels = torch.zeros(4099, 6, device=device, dtype=torch.bfloat16), torch.zeros(4099, device=device).long()
@@ -95,9 +120,10 @@ def test_nothing_holds_the_graph(device):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_adding_and_reducing_never_wait_for_the_gpu(monkeypatch):
+@pytest.mark.parametrize("finite_only", [False, True])
+def test_adding_and_reducing_never_wait_for_the_gpu(monkeypatch, finite_only):
     monkeypatch.setattr(metrics, "HELD", 300)
-    running, given = metrics.Batches(), list(batches("cuda", [16] * 8, 10))
+    running, given = metrics.Batches(finite_only), list(batches("cuda", [16] * 8, 10))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in given:

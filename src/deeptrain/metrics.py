@@ -1,12 +1,14 @@
 """Metrics: running means that make nobody wait until they are read, the confusion matrix and what follows from it."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 TOP = 5
-TOTALS: tuple[str, ...] = ("loss", "accuracy", "top5", "images")
+LEFT_OUT = "left_out"  # images
+TOTALS: tuple[str, ...] = ("loss", "accuracy", "top5", "images", LEFT_OUT)
 HELD = 2**22  # logits kept before they are reduced on their device: 16 MiB of float32
 
 
@@ -15,9 +17,12 @@ class Batches:
 
     `add` keeps references, about a microsecond a batch; many batches are then reduced by one call each on the device,
     and one read brings the results to the host. So what is added must not be overwritten before `read`.
+
+    With `finite_only` a batch whose loss is inf or NaN is left out: in fp16 its step is not taken either.
     """
 
-    def __init__(self):
+    def __init__(self, finite_only: bool = False):
+        self.finite_only = finite_only
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []  # batches as they came
         self._numbers = 0  # logits among them
         self._reduced: list[tuple[Tensor, list[int]]] = []  # losses, top-1 and top-5 counts on the device; batch sizes
@@ -25,9 +30,9 @@ class Batches:
 
     @property
     def images(self) -> int:
-        """How many images the next `read` is about; for whoever weighs the means of several processes."""
+        """How many images have been added since the last `read`; known without waiting for the device."""
         waiting = sum(len(logits) for _, logits, _ in self._held) + sum(sum(sizes) for _, sizes in self._reduced)
-        return waiting + int(self._totals["images"])
+        return waiting + int(self._totals["images"] + self._totals[LEFT_OUT])
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Take one batch: its mean loss (scalar), logits (N, K) and targets, ids (N,) or probabilities (N, K)."""
@@ -37,10 +42,15 @@ class Batches:
             self._reduce()
 
     def read(self) -> dict[str, float]:
-        """Return `loss`, `accuracy` and `top5` over all batches since the last read; {} when there were none."""
+        """Return `loss`, `accuracy` and `top5` over all batches since the last read.
+
+        {} when there were none, NaN when every one of them has been left out.
+        """
         totals, self._totals = self.state_dict(), dict.fromkeys(TOTALS, 0.0)
-        images = totals.pop("images")
-        return {name: total / images for name, total in totals.items()} if images else {}
+        images, left_out = totals.pop("images"), totals.pop(LEFT_OUT)
+        if not images:
+            return dict.fromkeys(totals, math.nan) if left_out else {}
+        return {name: total / images for name, total in totals.items()}
 
     def state_dict(self) -> dict[str, float]:
         """Return the sums over all images since the last read: whoever loads them reads on as if nothing had been."""
@@ -49,15 +59,19 @@ class Batches:
             host = iter(torch.cat([vector for vector, _ in self._reduced]).tolist())  # the one wait for the device
             for _, sizes in self._reduced:
                 for size in sizes:
-                    self._totals["loss"] += next(host) * size
+                    loss = next(host)
+                    counted = math.isfinite(loss) or not self.finite_only
+                    self._totals["loss"] += loss * size if counted else 0.0
+                    self._totals["images" if counted else LEFT_OUT] += size
                 self._totals["accuracy"] += next(host)
                 self._totals["top5"] += next(host)
-                self._totals["images"] += sum(sizes)
             self._reduced = []
         return dict(self._totals)
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self._totals = {name: float(state[name]) for name in TOTALS}
+        """Go on from such sums, without what has been added since; those of older runs have left out nothing."""
+        self._totals = {name: float(({LEFT_OUT: 0.0} | state)[name]) for name in TOTALS}
+        self._held, self._numbers, self._reduced = [], 0, []
 
     def _reduce(self) -> None:
         """Replace the held batches by one vector on their device: every loss, then both counts; nothing waits."""
@@ -67,8 +81,13 @@ class Batches:
         alike = len({target.ndim for target in targets}) == 1
         labels = class_ids(torch.cat(targets)) if alike else torch.cat([class_ids(target) for target in targets])
         place = ranks(torch.cat(logits), labels)
-        counts = [(place < rank).sum(dtype=torch.float32) for rank in (1, TOP)]
-        self._reduced.append((torch.stack([*losses, *counts]), [len(batch) for batch in logits]))
+        sizes, means = [len(batch) for batch in logits], torch.stack(losses)
+        right = [place < rank for rank in (1, TOP)]
+        if self.finite_only:
+            counted = torch.cat([one.expand(size) for one, size in zip(means.isfinite(), sizes, strict=True)])
+            right = [hits & counted for hits in right]
+        counts = torch.stack([hits.sum(dtype=torch.float32) for hits in right])
+        self._reduced.append((torch.cat([means, counts]), sizes))
         self._held, self._numbers = [], 0
 
 
