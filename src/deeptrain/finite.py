@@ -1,18 +1,20 @@
 """Where a value that is neither inf nor NaN should have been, and is not."""
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 
-def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Name the tensors that hold an inf or a NaN, with one wait for the device."""
-    real = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-    if not real:
-        return []
-    sound = torch.stack([tensor.detach().isfinite().all() for tensor in real.values()]).tolist()
-    return [name for name, is_sound in zip(real, sound, strict=True) if not is_sound]
+def not_finite(values: Mapping[str, Tensor | float]) -> list[str]:
+    """Name the tensors and numbers that hold an inf or a NaN, with one wait for each device."""
+    real = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    sound = {name: math.isfinite(value) for name, value in values.items() if not isinstance(value, Tensor)}
+    for device in {tensor.device for tensor in real.values()}:
+        there = {name: tensor.detach().isfinite().all() for name, tensor in real.items() if tensor.device == device}
+        sound |= zip(there, torch.stack(list(there.values())).tolist(), strict=True)
+    return [name for name in values if not sound.get(name, True)]
 
 
 def first_layer(network: nn.Module, images: Tensor) -> str | None:
@@ -39,13 +41,11 @@ def first_layer(network: nn.Module, images: Tensor) -> str | None:
     return found[0] if found else None
 
 
-def state_tensors(state: object, prefix: str = "") -> dict[str, Tensor]:
-    """Return every tensor of nested dicts and lists by its path."""
-    if isinstance(state, Tensor):
+def state_values(state: object, prefix: str = "") -> dict[str, Tensor | float]:
+    """Return every tensor and every real number of nested dicts and lists by its path."""
+    if isinstance(state, Tensor | float):
         return {prefix: state}
     parts = state.items() if isinstance(state, Mapping) else enumerate(state) if isinstance(state, list | tuple) else ()
     return {
-        path: tensor
-        for key, part in parts
-        for path, tensor in state_tensors(part, f"{prefix}.{key}".lstrip(".")).items()
+        path: value for key, part in parts for path, value in state_values(part, f"{prefix}.{key}".lstrip(".")).items()
     }

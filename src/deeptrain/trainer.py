@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
 from typing import Any
@@ -16,7 +17,7 @@ from deeptrain.aug.pipeline import Pipeline
 from deeptrain.average import Average
 from deeptrain.data.loader import ResidentLoader, StreamLoader
 from deeptrain.evaluation import evaluate
-from deeptrain.finite import first_layer, not_finite, state_tensors
+from deeptrain.finite import first_layer, not_finite, state_values
 from deeptrain.loss import plain
 from deeptrain.metrics import Batches
 from deeptrain.model.layers import limit_norms
@@ -32,6 +33,7 @@ Loader = ResidentLoader | StreamLoader
 
 
 SLOWED = 5  # times that on_nan=rollback halves the rate before it gives up
+AT_THE_START = "the initialization gave it an inf or NaN; try another one, or other weights to start from"
 
 
 class TrainingFailed(RuntimeError):
@@ -113,7 +115,7 @@ class Trainer:
         self.plain_loss = plain(self.loss)  # what evaluations measure
         self.penalty_terms: dict[str, Tensor] = {}  # of the last step
         self.penalties: dict[str, float] = {}  # as they were at the last log point
-        self.recent = Batches()  # since the last log point
+        self.recent = self.no_batches()  # since the last log point
         self.passed: list[tuple[int, dict[str, float]]] = []  # images and means of the log points since a validation
         self.watching = False  # every step, for values that are not finite
         self.clock, self.waited = 0.0, 0.0
@@ -131,19 +133,20 @@ class Trainer:
         self.record.begin(self.epochs, len(self.train_loader), self.progress.epoch)
         if self.progress.step == 0:
             self.save()  # so that there is always something to go back to
-        if self.progress.validated < self.progress.step and self.validation_is_due():  # stopped just before it
-            self.validate()
-        while (end := self.over()) is None:
+        while True:
+            self.clock = self.logged_at = perf_counter()
             try:
+                if self.was_stopped_before_validating():
+                    self.validate()
+                if (end := self.over()) is not None:
+                    return end
                 self.train_epoch()
             except NotFinite as wrong:
                 self.recover(wrong)
-        return end
 
     def train_epoch(self) -> None:
         progress, loader = self.progress, self.train_loader
         self.model.train()
-        self.clock = self.logged_at = perf_counter()
         for images, labels in loader.epoch(progress.epoch, progress.step_in_epoch):
             self.waited += perf_counter() - self.clock
             self.train_step(images, labels)
@@ -156,7 +159,6 @@ class Trainer:
             if due and not self.interrupted:
                 self.validate()
             elif due or self.save_is_due():
-                self.check_weights()
                 self.save()
             if progress.step_in_epoch == 0 or (due and self.over()):
                 break
@@ -177,7 +179,7 @@ class Trainer:
             images, targets = self.pipeline.train(images, labels, rng, done)
         else:
             images, targets = self.augment_together(images, labels, rng, done, size)
-        buffers = [buffer.clone() for buffer in self.model.buffers()] if self.watching else []
+        before = self.copied() if self.watching else None
         measured = self.backward_or_halve(images, targets, size, draws)
         if self.sharpness is not None:
             with self.sharpness.uphill():
@@ -186,7 +188,7 @@ class Trainer:
         if self.penalty is not None:
             self.penalty_terms = self.penalty(self.weights)
             torch.autograd.backward(runtime.scaler.scale(list(self.penalty_terms.values())))
-        if self.watching and self.leaves_out(images, measured, buffers):
+        if before is not None and self.leaves_out(self.cause(images, measured), before):
             measured = []
         else:
             if self.clip_norm is not None:
@@ -196,6 +198,8 @@ class Trainer:
             runtime.scaler.update()
             if self.max_norm is not None:
                 limit_norms(self.weights, self.max_norm)
+            if before is not None and self.leaves_out(self.cause_in_update(), before):
+                measured = []
         for batch in measured:
             self.recent.add(*batch)
         for parameter in self.parameters:
@@ -301,6 +305,10 @@ class Trainer:
         passed = progress.step_in_epoch == 0 and progress.epoch % self.validate_every_epochs == 0
         return passed or (every is not None and progress.step % every == 0) or self.over() is not None
 
+    def was_stopped_before_validating(self) -> bool:
+        progress = self.progress
+        return progress.validated < progress.step and not self.interrupted and self.validation_is_due()
+
     def save_is_due(self) -> bool:
         if self.save_every_steps is not None and self.progress.step % self.save_every_steps == 0:
             return True
@@ -313,7 +321,7 @@ class Trainer:
         """Read the training means since the last log point: the one moment at which the host waits for the device."""
         if not self.processes.alone:
             parallel.pool(self.recent)
-        images, means = self.recent.images, self.recent.read()
+        images, means = int(self.recent.state_dict()["images"]), self.recent.read()
         if not means:  # on_nan=skip has left out every step
             return
         if not math.isfinite(means["loss"]):
@@ -356,7 +364,7 @@ class Trainer:
                 parallel.same_buffers(model)
         if unread:
             self.log_step()
-        self.check_weights()
+        self.check(self.state_dict())
         progress = self.progress
         measured = {"train": _pooled(self.passed)} if self.passed else {}
         if self.clean_loader is not None:
@@ -388,7 +396,7 @@ class Trainer:
         )
         self.validated, self.waited, self.passed = replace(progress), 0.0, []
         if best is not None:
-            self.record.save("best", self.best_state(best))
+            self.keep("best", self.best_state(best))
         self.save()
         self.model.train()
         self.clock = self.logged_at = perf_counter()
@@ -431,56 +439,85 @@ class Trainer:
 
     # --- when numbers go wrong ---
 
-    def check_weights(self) -> None:
-        """Raise NotFinite if anything that a checkpoint would hold is inf or NaN."""
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()["state"]}
-        wrong = not_finite(state_tensors(state))
+    def check(self, state: dict[str, Any]) -> None:
+        """Raise NotFinite if any tensor or number that a checkpoint would hold is inf or NaN."""
+        wrong = not_finite(state_values(state))
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        if said := self.said_by_any(f"{wrong[0]}{more} is not finite" if wrong else None):
+        if said := self.said_by_any(f"{wrong[0].removeprefix('model.')}{more} is not finite" if wrong else None):
+            if self.progress.step == 0:
+                raise TrainingFailed(f"before the first step: {said}: {AT_THE_START}")
             raise NotFinite(f"{said} at step {self.progress.step}: {self.advice()}")
 
     def recover(self, wrong: NotFinite) -> None:
-        """Go back to the last checkpoint; from there watch every step (on_nan=stop, skip) or go slower (rollback)."""
-        good, slowed = self.record.last(), self.progress.slowed + 1
+        """Go back to the last checkpoint and watch every step from there; with on_nan=rollback then go slower."""
+        slower, slowed = self.watching and self.on_nan == "rollback", self.progress.slowed
+        if (self.watching and not slower) or (slower and slowed == SLOWED):
+            raise wrong
+        good = self.record.last()
         if not self.processes.alone:
             good = parallel.shared(good, self.processes)
-        if good is None or self.watching or (self.on_nan == "rollback" and slowed > SLOWED):
+        if good is None:
             raise wrong
+        for parameter in self.parameters:
+            parameter.grad = None  # of the step that was not taken
         self.load_state_dict(good)
         self.record.rewind(self.progress.step)
-        self.record.note(f"{wrong}; going back to step {self.progress.step}")
-        if self.on_nan == "rollback":
-            self.progress.slowed = slowed
-        else:
-            self.watching = True
+        self.watching = not slower
+        self.progress.slowed = slowed + slower
+        how = "half the rate" if slower else "looking at every step"
+        self.record.note(f"{wrong}; going back to step {self.progress.step}, {how} from there")
 
-    def leaves_out(self, images: Tensor, measured: list[tuple[Tensor, Tensor, Tensor]], buffers: list[Tensor]) -> bool:
-        """Tell, with on_nan=skip, whether a step is not to be taken; with stop end the run, saying why."""
-        cause = self.said_by_any(self.cause(images, measured))
+    def copied(self) -> tuple[list[Tensor], dict[str, Any], dict[str, Any]]:
+        """Copy all that a step changes: parameters and buffers, the optimizer's state, the scaler's."""
+        tensors = [tensor.detach().clone() for tensor in (*self.model.parameters(), *self.model.buffers())]
+        return tensors, deepcopy(self.optimizer.state_dict()), self.runtime.scaler.state_dict()
+
+    def leaves_out(self, cause: str | None, before: tuple[list[Tensor], dict[str, Any], dict[str, Any]]) -> bool:
+        """Tell, with on_nan=skip, whether a step is not to be taken, and undo it; otherwise raise, saying why."""
+        cause = self.said_by_any(cause)
         if cause is None:
             return False
         progress = self.progress
         drawn = self.train_loader.indices(progress.epoch, progress.step_in_epoch).tolist()
         where = f"step {progress.step + 1} (epoch {progress.epoch + 1}; training images {_short(drawn)})"
         if self.on_nan != "skip":
-            raise TrainingFailed(f"{cause} in {where}: {self.advice()}")
+            raise NotFinite(f"{cause} in {where}: {self.advice()}")
         self.record.note(f"{cause} in {where}: left out")
         progress.left_out += 1
+        tensors, optimizer, scaler = before
         with torch.no_grad():
-            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+            for tensor, old in zip((*self.model.parameters(), *self.model.buffers()), tensors, strict=True):
+                tensor.copy_(old)
+        self.optimizer.load_state_dict(optimizer)
+        self.runtime.scaler.load_state_dict(scaler)
+        self.penalty_terms = {}
         return True
 
     def cause(self, images: Tensor, measured: list[tuple[Tensor, Tensor, Tensor]]) -> str | None:
-        """Say what was the first to be inf or NaN: the images, a layer, the loss or a gradient."""
+        """Say what was the first to be inf or NaN: the images, a layer, the loss, a penalty or a gradient."""
         if not_finite({"images": images}):
             return "the images are not finite after augmentation"
         if not_finite({str(number): loss for number, (loss, _, _) in enumerate(measured)}):
-            layer = first_layer(self.model, images)
+            with self.runtime.autocast:
+                layer = first_layer(self.model, images)
             return f"the output of {layer} is not finite" if layer else "the loss is not finite"
+        if wrong := not_finite(self.penalty_terms):
+            return f"the penalty {wrong[0]} is not finite"
         gradients = {name: weight.grad for name, weight in self.model.named_parameters() if weight.grad is not None}
         wrong = [] if self.runtime.precision == "fp16" else not_finite(gradients)  # there the scaler leaves steps out
         return f"the gradient of {wrong[-1]} is not finite" if wrong else None  # the last layer's came first
+
+    def cause_in_update(self) -> str | None:
+        """Say which layer's weights, or what the optimizer keeps of them, an update has made inf or NaN."""
+        if wrong := not_finite(dict(self.model.named_parameters())):
+            return f"the update of {wrong[0]} is not finite"
+        kept = {
+            f"the update of {name} ({path} of the optimizer)": value
+            for name, weight in self.model.named_parameters()
+            for path, value in state_values(self.optimizer.state.get(weight, {})).items()
+        }
+        wrong = not_finite(kept)
+        return f"{wrong[0]} is not finite" if wrong else None
 
     def advice(self) -> str:
         rate = self.optimizer.param_groups[0]["lr"]
@@ -533,9 +570,18 @@ class Trainer:
         """Write last.pt: from there the run goes on as if it had never stopped."""
         if not self.processes.alone:  # the first one keeps the means of all
             parallel.pool(self.recent)
-            self.recent = self.recent if self.processes.first else Batches()
-        self.record.save("last", self.state_dict())
+            self.recent = self.recent if self.processes.first else self.no_batches()
+        self.keep("last", self.state_dict())
         self.clock, self.saved_at = perf_counter(), self.progress.train_seconds
+
+    def keep(self, name: str, state: dict[str, Any]) -> None:
+        """Write a checkpoint, unless anything in it is inf or NaN."""
+        self.check(state)
+        self.record.save(name, state)
+
+    def no_batches(self) -> Batches:
+        """Return means of nothing yet. In fp16 the scaler leaves out a step that overflows, and they its loss."""
+        return Batches(finite_only=self.runtime.precision == "fp16")
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a run needs to go on as if it had never stopped: plain values and tensors only."""
@@ -567,6 +613,7 @@ class Trainer:
             self.average.restart()
         self.progress = checked(Progress)(**state["progress"])
         meters = state["meters"]
+        self.recent, self.penalty_terms = self.no_batches(), {}
         if self.processes.first:
             self.recent.load_state_dict(meters["recent"])
         self.passed = [(images, dict(means)) for images, means in meters["passed"]]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from torch import nn
 
 from deeptrain import checkpoint
 from deeptrain.cli import train
-from deeptrain.finite import first_layer, not_finite, state_tensors
-from deeptrain.trainer import Trainer
+from deeptrain.finite import first_layer, not_finite, state_values
+from deeptrain.record.run import Record
+from deeptrain.trainer import NotFinite, Trainer
 
 SMALL = [
     "data=synthetic",
@@ -33,7 +35,7 @@ def somewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Make one step's gradients, or its images, go wrong."""
+    """Make one step's gradients (NaN, or too large to be squared or added up), or its images, go wrong."""
 
     def poisoned(step: int, what: str, until_slowed: bool = False) -> None:
         backward = Trainer.backward
@@ -45,6 +47,8 @@ def poison(monkeypatch):
             measured = backward(self, images, targets, size)
             if self.progress.step == step and what == "gradient" and not (until_slowed and self.progress.slowed):
                 self.parameters[0].grad[0] = math.nan
+            if self.progress.step == step and what in ("square", "sum"):
+                self.parameters[0].grad[0] = {"square": 1e25, "sum": 3e38}[what]
             return measured
 
         monkeypatch.setattr(Trainer, "backward", wrong)
@@ -59,8 +63,7 @@ def result() -> dict:
 def assert_saved_values_are_finite() -> None:
     for path in Path("run/checkpoints").iterdir():
         state = checkpoint.load(path)
-        assert not not_finite(state_tensors(state)), path
-        assert all(map(math.isfinite, state["progress"]["metrics"].values()))
+        assert not not_finite(state_values(state)), path
 
 
 def test_stop_says_step_layer_and_images(capsys):
@@ -105,7 +108,9 @@ def test_skipped_steps_are_in_the_middle_of_the_curves_once(poison):
 def test_rollback_goes_on_at_half_the_rate(poison, capsys):
     poison(13, "gradient", until_slowed=True)
     assert train([*SMALL, "on_nan=rollback", "schedule=constant", "schedule.warmup=0", "optimizer.lr=0.01"]) == 0
-    assert capsys.readouterr().out.count("going back") == 1
+    said = capsys.readouterr().out
+    assert said.count("looking at every step") == said.count("half the rate") == 1
+    assert "the gradient of layers.0.weight is not finite in step 14 (epoch 2; training images " in said
     state = checkpoint.load(Path("run/checkpoints/last.pt"))
     assert state["progress"]["slowed"] == 1 and result()["steps"] == 27
     assert state["optimizer"]["param_groups"][0]["lr"] == 0.005
@@ -114,8 +119,124 @@ def test_rollback_goes_on_at_half_the_rate(poison, capsys):
 
 def test_rollback_gives_up_in_the_end(capsys):
     assert train([*SMALL, *WILD, "on_nan=rollback"]) == 1
-    assert capsys.readouterr().out.count("going back") == 5
+    assert capsys.readouterr().out.count("half the rate") == 5
+    assert "is not finite in step " in result()["reason"] and "training images" in result()["reason"]
     assert_saved_values_are_finite()
+
+
+def test_an_update_that_overflows_is_left_out(poison, capsys):
+    """The weights are infinite after step 14 already: there it is found and undone, not in step 15."""
+    poison(13, "sum")
+    assert train([*SMALL, "optimizer=sgd", "on_nan=skip"]) == 0
+    assert "the update of layers.0.weight is not finite in step 14 (epoch 2; training" in capsys.readouterr().out
+    assert checkpoint.load(Path("run/checkpoints/last.pt"))["progress"]["left_out"] == 1
+    assert_saved_values_are_finite()
+
+
+def test_stop_names_an_update_that_overflows(poison):
+    poison(13, "sum")
+    assert train([*SMALL, "optimizer=sgd"]) == 1
+    assert result()["reason"].startswith("the update of layers.0.weight is not finite in step 14 (epoch 2; training")
+
+
+def test_a_momentum_that_overflows_is_left_out(poison, capsys):
+    """A finite gradient whose square is not: the weights stay finite, Adam's second moment does not."""
+    poison(13, "square")
+    assert train([*SMALL, "optimizer=adamw", "on_nan=skip"]) == 0
+    said = "the update of layers.0.weight (exp_avg_sq of the optimizer) is not finite in step 14"
+    assert said in capsys.readouterr().out
+    assert checkpoint.load(Path("run/checkpoints/last.pt"))["progress"]["left_out"] == 1
+    assert_saved_values_are_finite()
+
+
+@pytest.mark.parametrize("what", ["gradient", "square"])
+def test_what_is_left_out_leaves_no_trace(what, poison, monkeypatch):
+    """Weights and momenta after the step are those before it, bit for bit."""
+    states, tick = {}, Record.tick
+
+    def seen(self, step_in_epoch):
+        states[trainers[0].progress.step] = deepcopy(
+            [trainers[0].model.state_dict(), trainers[0].optimizer.state_dict()["state"]]
+        )
+        tick(self, step_in_epoch)
+
+    trainers, fit = [], Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self: (trainers.append(self), fit(self))[1])
+    monkeypatch.setattr(Record, "tick", seen)
+    poison(13, what)
+    assert train([*SMALL, "optimizer=adamw", "on_nan=skip"]) == 0
+    before, after = state_values(states[13]), state_values(states[14])
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(after["0.layers.0.weight"], state_values(states[15])["0.layers.0.weight"])
+
+
+def test_in_fp16_a_step_that_the_scaler_leaves_out_is_not_in_the_means(poison, capsys):
+    """The weights stay finite, so that nothing needs to be repeated; the loss of that step is saved nowhere."""
+    poison(13, "images")
+    assert train([*SMALL, "precision=fp16"]) == 0
+    assert "going back" not in capsys.readouterr().out
+    assert result()["steps"] == 27 and all(map(math.isfinite, result()["metrics"].values()))
+    assert_saved_values_are_finite()
+
+
+def test_in_fp16_a_loss_that_stays_infinite_is_found(monkeypatch):
+    monkeypatch.setattr("deeptrain.loss.CrossEntropy.__call__", lambda _, logits, targets: logits.sum() * math.inf)
+    assert train([*SMALL, "precision=fp16"]) == 1
+    assert "the loss is not finite in step 3 (epoch 1" in result()["reason"]
+
+
+@pytest.mark.parametrize("part", ["meters", "average", "progress"])
+def test_no_part_of_a_checkpoint_is_saved_when_it_is_not_finite(part, monkeypatch):
+    state_dict = Trainer.state_dict
+
+    def wrong(self):
+        state = state_dict(self)
+        if self.progress.step == 14:
+            state[part] = {"here": [math.nan]}
+        return state
+
+    monkeypatch.setattr(Trainer, "state_dict", wrong)
+    assert train(SMALL) == 1
+    assert f"{part}.here.0 is not finite at step 14" in result()["reason"]
+    assert_saved_values_are_finite()
+
+
+def test_weights_that_start_infinite_are_never_saved(monkeypatch):
+    fit = Trainer.fit
+
+    def spoilt(self):
+        with torch.no_grad():
+            self.parameters[0][0] = math.inf
+        return fit(self)
+
+    monkeypatch.setattr(Trainer, "fit", spoilt)
+    assert train(SMALL) == 1
+    assert result()["reason"].startswith("before the first step: layers.0.weight is not finite: the initialization")
+    assert not list(Path("run/checkpoints").iterdir())
+
+
+def test_a_validation_made_up_for_follows_the_policy(monkeypatch, capsys):
+    """A run stopped between a step and its validation validates first; what is wrong then is traced as ever."""
+    validate = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda self: self.tell(15) or self.save())
+    assert train(SMALL) == 130
+    calls = []
+
+    def wrong(self):
+        calls.append(self.watching)
+        if len(calls) == 1:
+            raise NotFinite("loss/val is nan")
+        validate(self)
+
+    monkeypatch.setattr(Trainer, "validate", wrong)
+    assert train(["resume=run", "on_nan=skip"]) == 0
+    assert calls[:2] == [False, True] and "going back" in capsys.readouterr().out
+
+
+def test_a_state_is_looked_at_as_a_whole():
+    state = {"a": [torch.ones(2), {"b": math.inf}], "c": (torch.tensor([1.0, math.nan]), 3, None, "x")}
+    assert not_finite(state_values(state)) == ["a.1.b", "c.0"]
+    assert not_finite({"count": torch.ones(1, dtype=torch.int64)}) == []
 
 
 def test_the_first_layer_is_named():
