@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from deeptrain import stopping
 from deeptrain.data.dataset import Picked, Samples, Source
 from deeptrain.data.recipe import DeviceDraws, Draws, cut_out, draw_epoch
 from deeptrain.data.store import pieces
@@ -188,7 +189,12 @@ class StreamLoader:
 
         A second time does nothing: a picture that cannot be read ends them too.
         """
-        self.__dict__.pop("loader", None)
+        iterator = getattr(self.__dict__.pop("loader", None), "_iterator", None)
+        if iterator is None:  # no workers, or none yet
+            return
+        iterator._shutdown_workers()
+        for worker in iterator._workers:  # one that hangs ignores what torch ends it with
+            worker.kill()
 
 
 class _Steps:
@@ -293,9 +299,12 @@ def _pad(images: np.ndarray, padding: int) -> np.ndarray:
 
 
 def _quiet(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which ends the step, saves and then stops its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Leave signals to the main process, which ends the step, saves and then stops its workers.
+
+    Ctrl-C and whoever runs the machine tell all processes at once. A worker whose main process has died ends by itself.
+    """
+    for number in stopping.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _free_memory() -> int:

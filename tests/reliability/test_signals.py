@@ -1,0 +1,117 @@
+"""Told to stop, by any signal at any moment: what there is to save is saved, nothing is left over, exit code 130."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deeptrain import checkpoint, cli, trainer
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+WORDS = ["device=cpu", "threads=1", "model=fcn", "model.hidden=[8]", "log.tensorboard=false"]
+DATA = ["data=synthetic", "data.shape=[3,16,16]", "data.size=200", "batch_size=16", "validate.clean_images=16"]
+STREAMED = ["data.loader=stream", "workers=2"]
+TINY = [*WORDS, *DATA, "epochs=2", "validate.every_steps=4", "aug=mixup", "average=ema"]
+PATIENCE = 60  # seconds, of which a good machine takes two
+
+
+@pytest.fixture(autouse=True)
+def in_own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def forked(words: list[str], prepare: Callable[[], None] = lambda: None) -> int:
+    """Run a command in a process and a process group of its own, in which `prepare` may change what it is to do.
+
+    A fork of this process, which has imported torch, is soon at work. What it says goes into said.txt.
+    """
+    number = os.fork()
+    if number:
+        return number
+    code = 1
+    try:
+        os.setsid()
+        said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(said, stream)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        prepare()
+        code = cli.train(words)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(number: int) -> int:
+    """Wait for a process; return its exit code."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        done, status = os.waitpid(number, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.killpg(number, signal.SIGKILL)
+    os.waitpid(number, 0)
+    raise AssertionError("it did not end\n" + Path("said.txt").read_text())
+
+
+def is_empty(group: int) -> bool:
+    """Tell whether all processes of a group are gone, after waiting for them."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    return False
+
+
+def tell_self(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def tell_group(number: int) -> None:
+    os.killpg(os.getpgrp(), number)
+
+
+def in_step(wanted: int, tell: Callable[[], None]) -> Callable[[], None]:
+    """Have a run told within that step."""
+
+    def prepare(old=trainer.Trainer.train_step) -> None:
+        def train_step(self, *batch):
+            if self.progress.step + 1 == wanted:
+                tell()
+            old(self, *batch)
+
+        trainer.Trainer.train_step = train_step
+
+    return prepare
+
+
+def status(folder: str) -> str:
+    return json.loads(Path(folder, "result.json").read_text())["status"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+def test_in_a_step_of_a_process_group_with_workers(number):
+    """Workers leave signals to their run, which saves, draws its pictures, with workers again, and ends them."""
+    run = forked([*TINY, *STREAMED, "dir=run"], in_step(6, lambda: tell_group(number)))
+    assert ended(run) == 130, Path("said.txt").read_text()
+    assert status("run") == "interrupted" and checkpoint.load(Path("run/checkpoints/last.pt"))["progress"]["step"] == 6
+    assert Path("run/card.html").is_file() and "could not all be drawn" not in Path("said.txt").read_text()
+    assert is_empty(run)
+
+
+def test_workers_of_a_run_that_is_killed_end():
+    run = forked([*TINY, *STREAMED, "dir=run"], in_step(6, lambda: tell_self(signal.SIGKILL)))
+    assert ended(run) == -signal.SIGKILL
+    assert is_empty(run)
