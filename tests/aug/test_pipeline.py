@@ -7,6 +7,7 @@ from scipy import stats
 
 from deeptrain.aug.cutmix import CutMix
 from deeptrain.aug.cutout import Cutout
+from deeptrain.aug.gray import Gray
 from deeptrain.aug.mixup import Mixup
 from deeptrain.aug.pipeline import Applied, Pipeline
 
@@ -228,7 +229,7 @@ def test_some_targets_may_change_but_not_their_form(device):
     assert torch.equal(found, images) and 0 < (targets == -1).sum() < 20
     assert ((targets == -1) | (targets == ids)).all()
     mix = Mixup(20)
-    with pytest.raises(ValueError, match=r"probability=0\.5: function mixes targets, so it must have mixes = True"):
+    with pytest.raises(ValueError, match=r"probability=0\.5: <lambda> mixes targets, so it must have mixes = True"):
         Applied(lambda *batch: mix(*batch), probability=0.5)(images, ids, np.random.default_rng(0))
 
 
@@ -248,6 +249,17 @@ def test_captions_are_told_for_those_drawn():
     said = dict(zip(chosen.tolist(), rng.integers(9, size=len(chosen)).tolist(), strict=True))
     assert words == [f"{image} {said[image]}" if image in said else "" for image in range(12)]
     assert Applied(invert).describe(images, ids, np.random.default_rng(0)) == [""] * 12
+
+
+def test_what_describes_nothing_is_named_where_some_images_are_left_alone():
+    images, ids = some_images(12, "cpu")
+    for augmentation, name in ((Gray(), "Gray"), (invert, "invert")):
+        applied = Applied(augmentation, probability=0.5)
+        words = applied.describe(images, ids, np.random.default_rng(0))
+        seen, _ = applied(images, ids, np.random.default_rng(0))
+        changed = (seen != images).flatten(1).any(1).tolist()
+        assert words == [name if each else "" for each in changed] and 0 < sum(changed) < 12
+    assert Applied(Gray()).describe(images, ids, np.random.default_rng(0)) == [""] * 12
 
 
 @pytest.mark.parametrize("name", ["probability", "until"])

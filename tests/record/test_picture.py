@@ -6,7 +6,7 @@ from PIL import Image
 
 from deeptrain.record.picture import grid, mixed_caption, save
 
-CLASSES = ["cat", "ship", "dog"]
+CLASSES = ["cat", "ship", "dog", "frog", "deer"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -57,9 +57,12 @@ def test_mixed_captions_are_broken_where_they_do_not_fit():
         (np.array([0.25, 0.0, 0.75], np.float32), "dog 0.75 · cat 0.25"),
         (np.array([0.5, 0.5, 0.0]), "cat 0.5 · ship 0.5"),
         (np.array([0.998, 0.002, 0.0]), "cat"),
+        (np.array([0.3, 0.0, 0.5, 0.2, 0.0]), "dog 0.5 · cat 0.3 · frog 0.2"),
+        (np.array([0.4, 0.3, 0.003, 0.2, 0.1]), "cat 0.4 · ship 0.3 · frog 0.2 · deer 0.1"),
+        (np.array([0.3, 0.1, 0.25, 0.2, 0.15]), "cat 0.3 · dog 0.25 · frog 0.2 · deer 0.15"),
     ],
 )
-def test_mixed_caption_names_the_two_largest(target, caption):
+def test_mixed_caption_names_the_four_largest(target, caption):
     assert mixed_caption(target, CLASSES) == caption
 
 

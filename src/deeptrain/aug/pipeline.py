@@ -26,6 +26,7 @@ class Applied:
     def __init__(self, augmentation: Augmentation, *, probability: Fraction = 1.0, until: Fraction = 1.0):
         self.augmentation, self.probability, self.until = augmentation, probability, until
         self.mixes: bool = getattr(augmentation, "mixes", False)
+        self.name: str = getattr(augmentation, "__name__", type(augmentation).__name__)
 
     def __call__(
         self, images: Tensor, targets: Tensor, rng: np.random.Generator, progress: float = 0.0
@@ -46,13 +47,19 @@ class Applied:
         return np.flatnonzero(np.broadcast_to(coins, count))
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator, progress: float = 0.0) -> list[str]:
-        """Say of each image what the same generator would draw; nothing where it is left alone."""
+        """Say of each image what the same generator would draw; nothing where it is left alone.
+
+        Of an augmentation that describes nothing its name is said where some images are left alone.
+        """
         words = [""] * len(images)
         chosen = self.chosen(len(images), rng, progress)
         if len(chosen) and (describe := getattr(self.augmentation, "describe", None)):
             some = targets[torch.from_numpy(chosen).to(targets.device)]
-            for position, said in zip(chosen, describe(pick(images, chosen), some, rng), strict=True):
-                words[position] = said
+            drawn = describe(pick(images, chosen), some, rng)
+        else:
+            drawn = [self.name if self.probability < 1 else ""] * len(chosen)
+        for position, said in zip(chosen, drawn, strict=True):
+            words[position] = said
         return words
 
     def _to_some(
@@ -63,8 +70,8 @@ class Applied:
         changed, wanted = self.augmentation(pick(images, chosen), some, rng)
         if wanted is not some:
             if wanted.dtype != targets.dtype or wanted.shape[1:] != targets.shape[1:]:
-                name = type(self.augmentation).__name__
-                raise ValueError(f"probability={self.probability}: {name} mixes targets, so it must have mixes = True")
+                wrong = f"probability={self.probability}: {self.name} mixes targets"
+                raise ValueError(f"{wrong}, so it must have mixes = True")
             targets = targets.index_copy(0, index, wanted)
         return put(images, chosen, changed), targets
 

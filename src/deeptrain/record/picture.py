@@ -14,6 +14,7 @@ CELL = 96  # pixels that a small image is enlarged to, about
 LARGEST = 192  # pixels that a large one is reduced to
 MARGIN = 8
 FONT_SIZE = 12
+NAMED = 4  # classes of a mixed target, at most
 NEGLIGIBLE = 0.005  # a class with less of a mixed target is not named
 
 
@@ -51,14 +52,15 @@ def grid(
 
 
 def mixed_caption(target: int | np.ndarray, classes: Sequence[str]) -> str:
-    """Name the class of a target, a class id or probabilities (K,), or the two likeliest: cat 0.6 · ship 0.4."""
+    """Name the class of a target, a class id or probabilities (K,), or those it is mixed of: cat 0.6 · ship 0.4."""
     shares = np.asarray(target)
     if shares.ndim == 0:
         return classes[int(shares)]
-    first, second = map(int, np.argsort(-np.append(shares, 0.0), kind="stable")[:2])
-    if second == len(shares) or shares[second] < NEGLIGIBLE:
-        return classes[first]
-    return " · ".join(f"{classes[index]} {round(float(shares[index]), 2):g}" for index in (first, second))
+    likeliest = list(map(int, np.argsort(-shares, kind="stable")[:NAMED]))
+    named = [index for index in likeliest if shares[index] >= NEGLIGIBLE]
+    if len(named) <= 1:
+        return classes[likeliest[0]]
+    return " · ".join(f"{classes[index]} {round(float(shares[index]), 2):g}" for index in named)
 
 
 def encode(image: np.ndarray) -> bytes:
