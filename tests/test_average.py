@@ -155,6 +155,19 @@ def test_swa_measures_batch_norm_anew_as_torch_does(device):
         assert torch.equal(value, reference.state_dict()[name]), name
 
 
+def test_swa_measures_batch_norm_on_whole_batches(device):
+    """Of a last batch of two images each would weigh eight times as much as the others."""
+    whole, short = [torch.randn(16, 6, device=device) for _ in range(3)], torch.randn(2, 6, device=device) + 9
+    found, wanted, alone, pair = (SWA(network(device)) for _ in range(4))
+    found.settle([*whole, short])
+    wanted.settle(whole)
+    alone.settle([short])
+    update_bn([short], pair.module)
+    for one, other in ((found, wanted), (alone, pair)):
+        assert torch.equal(one.module[1].running_mean, other.module[1].running_mean)
+        assert torch.equal(one.module[1].running_var, other.module[1].running_var)
+
+
 def test_only_batch_norm_needs_images():
     assert SWA(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))).norm_images == 0
     assert SWA(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), norm_images=77).norm_images == 77

@@ -1,7 +1,7 @@
 """Averages of a model's weights over training, evaluated beside the weights themselves."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import torch
@@ -115,7 +115,7 @@ class SWA(Average):
 
     def settle(self, batches: Iterable[Tensor]) -> None:
         """Measure the batch-norm statistics on batches of images: the mean of all, each batch counting the same."""
-        update_bn(batches, self.module)
+        update_bn(_full(batches), self.module)
 
     def restart(self) -> None:
         super().restart()
@@ -132,6 +132,15 @@ class SWA(Average):
             raise ValueError("it averaged its weights in another way; go on with that average, or with average=none")
         self.models = int(models)
         self.module.load_state_dict(rest)
+
+
+def _full(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Pass on batches, but a shorter last one only if it is alone: a few images would count as much as a batch."""
+    size = 0
+    for images in batches:
+        if len(images) >= size:
+            size = len(images)
+            yield images
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
