@@ -1,6 +1,7 @@
 """metrics.csv: one header, rows that read back as they were, and resumes that leave no trace."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -85,13 +86,61 @@ def test_a_full_disk_stops_nothing_and_loses_no_row(tmp_path, full_disk):
 
 
 def test_a_failed_truncation_leaves_the_table_as_it_was(tmp_path, full_disk):
-    table = MetricsTable(tmp_path / "metrics.csv", COLUMNS)
+    table = MetricsTable(tmp_path / "metrics.csv", COLUMNS, lambda line: None)
     table.append(row(10))
     table.append(row(20))
     before = table.path.read_bytes()
     with full_disk(), pytest.raises(OSError):
         table.truncate(after_step=10)
     assert table.path.read_bytes() == before
+
+
+def test_a_table_that_is_removed_meanwhile_begins_with_its_header_again(tmp_path):
+    table = MetricsTable(tmp_path / "metrics.csv", COLUMNS)
+    table.append(row(10))
+    table.path.unlink()
+    table.append(row(20))
+    table.append(row(30))
+    assert table.rows() == [row(20), row(30)]
+    assert MetricsTable(table.path, COLUMNS).rows() == [row(20), row(30)]
+
+
+def test_a_table_that_is_removed_while_the_disk_is_full_begins_with_its_header_again(tmp_path, full_disk):
+    table = MetricsTable(tmp_path / "metrics.csv", COLUMNS, lambda line: None)
+    with full_disk():
+        table.append(row(10))
+        table.path.unlink()
+        table.append(row(20))
+    table.append(row(30))
+    assert table.rows() == [row(10), row(20), row(30)]
+
+
+def test_rows_that_wait_for_room_are_dropped_with_those_on_disk(tmp_path, full_disk):
+    table = MetricsTable(tmp_path / "metrics.csv", COLUMNS, lambda line: None)
+    table.append(row(10))
+    with full_disk():
+        table.append(row(20))
+    table.truncate(after_step=10)
+    table.append(row(15))
+    assert table.rows() == [row(10), row(15)]
+
+
+@pytest.mark.parametrize("content", ["10,100,0.5\n11,110,0.4\n", "epoch,loss\n1,2\n", "step,loss\n1,2\n"])
+def test_a_table_without_epoch_and_step_is_refused_as_it_is(tmp_path, content):
+    path = tmp_path / "metrics.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"metrics\.csv: is not the table of a run .*; move it away"):
+        MetricsTable(path, COLUMNS)
+    assert path.read_text() == content
+
+
+def test_a_table_too_large_to_be_one_is_not_read(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.touch()
+    os.truncate(path, 2**30)
+    with pytest.raises(ValueError, match=r"metrics\.csv: is too large to be of a run"):
+        MetricsTable(path, COLUMNS)
+    assert path.stat().st_size == 2**30
 
 
 def test_time_columns_are_columns_of_clocks():

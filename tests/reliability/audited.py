@@ -27,6 +27,7 @@ from deeptrain.report import figures
 
 SECRET = "hunter2"
 SECONDS = 20  # that a command may take
+LARGE = 2**27  # bytes of a file in which no secret is looked for
 TINY = ["data=synthetic", "data.shape=[3,8,8]", "data.size=40", "model=fcn", "model.hidden=[4]", "log.every_steps=1"]
 
 
@@ -115,14 +116,16 @@ def watched(command: Callable[[Path], Any], run: Path) -> dict[str, Any]:
     finally:
         Watch.places = ()
         signal.alarm(0)
-    told = [path.read_bytes() for path in run.rglob("*") if path.is_file()] + [out.getvalue().encode()]
+    held = _peak() - memory
+    files = [path for path in run.rglob("*") if path.is_file() and path.stat().st_size < LARGE]
+    told = [path.read_bytes() for path in files] + [out.getvalue().encode()]
     return {
         "code": code,
         "errors": errors.getvalue(),
         "seen": Watch.seen,
         "secret": any(SECRET.encode() in text for text in told),
         "seconds": round(time.perf_counter() - started, 2),
-        "bytes": _peak() - memory,
+        "bytes": held,
     }
 
 

@@ -423,6 +423,8 @@ READ_BY_RESUME: dict[str, Spoil] = {  # and not by evaluating
     "a table of bytes": file("metrics.csv", b"epoch,step\n\xff\xfe\n"),
     "a table with a zero": file("metrics.csv", "epoch,step\n\0,1\n"),
     "a table with one endless cell": file("metrics.csv", "epoch,step\n" + "1" * 10**6 + ",1\n"),
+    "a table without steps": file("metrics.csv", "epoch,loss\n1,2\n"),
+    "a table of a gigabyte": lambda folder: os.truncate(folder / "metrics.csv", 10**9),
     "a folder for the table": lambda folder: (folder / "metrics.csv").unlink() or (folder / "metrics.csv").mkdir(),
     "changes nested deep": file("changed.json", NESTED),
     "changes in a mapping": file("changed.json", "{}"),
@@ -457,8 +459,6 @@ HARMLESS: dict[str, Spoil] = {  # the command is carried out, without what reach
     "a cache elsewhere, forced": words("++cache_dir=../outside/cache"),
     "a download": words("data.download=true", "data.root=../outside"),
     "another run": words("resume=../outside"),
-    "a table without steps": file("metrics.csv", "epoch,loss\n1,2\n"),
-    "a table of a hundred megabytes": lambda folder: os.truncate(folder / "metrics.csv", 10**8),
     "evaluations of numbers": file("evaluation.json", "[1, 2]"),
     "a secret in a path": words("data.root=${oc.env:DEEPTRAIN_SECRET}"),
 }

@@ -93,6 +93,7 @@ def test_each_is_refused_in_a_line(found):
         ("a pipe for the table", "metrics.csv is a link or no file"),
         ("a hundred thousand words", "overrides.yaml: is too large to be of a run of deeptrain"),
         ("a ragged table", "metrics.csv: is not the table of a run"),
+        ("a table of a gigabyte", "metrics.csv: is too large to be of a run of deeptrain"),
         ("os.system", "last.pt: holds more than weights and plain values, so it is not opened"),
         ("progress beyond the end of an epoch", "last.pt: it stopped in step 1000000000 of an epoch"),
         ("an input of terabytes", "best.pt: does not say what it was trained on"),

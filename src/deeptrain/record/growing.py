@@ -13,12 +13,13 @@ class GrowingFile:
     """Appends each record as soon as it is known, and never raises when the disk does.
 
     Logging must not stop a training: the first failure calls `warn` with one line, the records wait in memory and are
-    written with the next one that can be, after cutting off whatever part of them the failed write left behind.
+    written with the next one that can be, after cutting off whatever part of them the failed write left behind. `head`
+    is what the file begins with, also when somebody has removed it meanwhile.
     No file is held open: opening costs 40 us, and nothing is lost when the process is killed.
     """
 
-    def __init__(self, path: Path, warn: Callable[[str], Any] = warnings.warn):
-        self.path, self._warn = Path(path), warn
+    def __init__(self, path: Path, warn: Callable[[str], Any] = warnings.warn, head: bytes = b""):
+        self.path, self._warn, self._head = Path(path), warn, head
         self._waiting = b""
         self._whole: int | None = None  # bytes of whole records, known while a write has failed
         self._failing = False
@@ -29,10 +30,11 @@ class GrowingFile:
             self._waiting += record
         try:
             with self.path.open("ab") as file:
-                if self._whole is not None:
-                    file.truncate(self._whole)
-                self._whole = file.seek(0, os.SEEK_END)
-                file.write(self._waiting)
+                size = file.seek(0, os.SEEK_END)
+                if self._whole is not None and self._whole < size:
+                    size = file.truncate(self._whole)
+                self._whole = size
+                file.write(self._waiting if size else self._head + self._waiting)
         except OSError as error:
             first, self._failing = not self._failing, True
             if first:

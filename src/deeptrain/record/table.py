@@ -11,6 +11,7 @@ from typing import Any
 from deeptrain.checkpoint import write_atomically
 from deeptrain.record.growing import GrowingFile
 
+LARGEST = 64 * 2**20  # bytes: hundreds of thousands of validations
 TIME_COLUMNS = ("seconds", "images_per_second")  # a resumed run repeats every column but these bit for bit
 
 Row = dict[str, int | float]
@@ -26,7 +27,9 @@ class MetricsTable:
         self.path = Path(path)
         found, rows = self._read()
         self.columns = [*found, *(name for name in columns if name not in found)]
-        self._file = GrowingFile(self.path, warn)
+        if found and not {"epoch", "step"} <= set(found):
+            raise ValueError(f"{self.path}: is not the table of a run (no columns epoch and step); move it away")
+        self._file = GrowingFile(self.path, warn, self._header())
         if self.columns != found:
             self._rewrite(rows)
 
@@ -44,13 +47,16 @@ class MetricsTable:
 
     def truncate(self, after_step: int) -> None:
         """Drop the rows of later steps: what a killed run wrote after the checkpoint it is resumed from."""
+        self._file.add(b"")  # those that wait too
         rows = self.rows()
         kept = [row for row in rows if row.get("step", 0) <= after_step]
         if len(kept) < len(rows):
             self._rewrite(kept)
 
     def _read(self) -> tuple[list[str], list[Row]]:
-        """Return the columns and rows on disk, less a torn last line."""
+        """Return the columns and rows on disk, less a torn last line; ValueError if that is no table of a run."""
+        if self.path.exists() and self.path.stat().st_size > LARGEST:
+            raise ValueError(f"{self.path}: is too large to be of a run of deeptrain")
         content = self.path.read_text("utf-8", "replace") if self.path.exists() else ""
         whole = content[: content.rfind("\n") + 1]
         if len(whole) < len(content):
@@ -63,8 +69,10 @@ class MetricsTable:
 
     def _rewrite(self, rows: Sequence[Row]) -> None:
         """Replace the file by the header and these rows in one step: a kill leaves the old or the new one."""
-        header = (",".join(self.columns) + "\n").encode()
-        write_atomically(self.path, b"".join([header, *map(self._line, rows)]))
+        write_atomically(self.path, b"".join([self._header(), *map(self._line, rows)]))
+
+    def _header(self) -> bytes:
+        return (",".join(self.columns) + "\n").encode()
 
     def _line(self, row: Mapping[str, Any]) -> bytes:
         if unknown := row.keys() - set(self.columns):
