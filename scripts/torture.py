@@ -148,14 +148,16 @@ def table(path: Path) -> list[dict[str, str]]:
         return [{key: cell for key, cell in row.items() if key not in CLOCKS} for row in csv.DictReader(file)]
 
 
-def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Read TensorBoard's points as TensorBoard itself does: (step, value) of each tag."""
+def points(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    """Read TensorBoard's points and pictures as TensorBoard itself does: (step, value) of each tag."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag not in CLOCKS]
-    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
+    scalars = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
+    pictures = {tag: events.Images(tag) for tag in events.Tags()["images"]}
+    return scalars | {tag: [(one.step, one.encoded_image_string) for one in images] for tag, images in pictures.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:

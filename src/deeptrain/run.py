@@ -374,10 +374,7 @@ def _open_record(trainer: "Trainer", bench: build.Bench, screen: Screen, at: Pat
     if batches is not trainer.train_loader:
         batches.close()
     save(at / "samples.png", picture)
-    if trainer.record.board is not None:
-        trainer.record.board.image("samples", picture, step)
-        if step == 0:
-            trainer.record.board.hparams(_hyperparameters(run))
+    trainer.record.describe(picture, _hyperparameters(run), step)
 
 
 def _hyperparameters(run: Run) -> dict[str, Any]:

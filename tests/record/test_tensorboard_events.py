@@ -1,9 +1,16 @@
 """TensorBoard's own readers see one run, one point for each tag and step, and settings that can be compared."""
 
+import io
+import time
+
 import numpy as np
 import pytest
 
+from deeptrain.record.run import Record
+from deeptrain.record.screen import Screen
 from deeptrain.record.tensorboard import TensorBoard
+
+PICTURE = np.zeros((4, 4, 3), np.uint8)
 
 
 def read(folder):
@@ -98,8 +105,6 @@ def test_a_run_killed_before_its_first_checkpoint_describes_itself_again(tmp_pat
 
 
 def test_an_image_comes_back_as_it_was(tmp_path):
-    import io
-
     from PIL import Image
 
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -107,6 +112,60 @@ def test_an_image_comes_back_as_it_was(tmp_path):
     (event,) = read(tmp_path).Images("samples")
     assert (event.step, event.height, event.width) == (3, 5, 7)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string))), picture)
+
+
+def run(folder, first_step, steps):
+    """Log as a run does that begins or is resumed at a step."""
+    folder.mkdir(exist_ok=True)
+    record = Record(Screen(io.StringIO()), folder, metrics=["loss/val"], first_step=first_step, tensorboard=True)
+    record.describe(PICTURE, {"seed": 0}, first_step)
+    for step in steps:
+        means = {"loss": 1.0, "accuracy": 0.5, "top5": 0.9}
+        pace = {"epoch": 0, "step_in_epoch": step, "rate": 0.1, "images_per_second": 1.0, "seconds_left": 1.0}
+        record.step(step, means, {}, **pace)
+
+
+def served(folder, last_step):
+    """Return the steps of pictures and of points as TensorBoard's data server, its default reader, gives them out."""
+    pytest.importorskip("tensorboard_data_server")
+    from tensorboard.context import RequestContext
+    from tensorboard.data import server_ingester
+    from tensorboard.util.grpc_util import ChannelCredsType
+
+    ingester = server_ingester.SubprocessServerDataIngester(
+        server_binary=server_ingester.get_server_binary(),
+        logdir=str(folder.parent),
+        reload_interval=1,
+        channel_creds_type=ChannelCredsType.LOCAL,
+    )
+    ingester.start()
+    asked = {"ctx": RequestContext(), "experiment_id": "", "downsample": 1000}
+    read = ingester.data_provider
+    for _ in range(100):  # it answers before it has read everything
+        scalars = read.read_scalars(plugin_name="scalars", **asked)
+        points = [point.step for point in scalars.get(folder.name, {}).get("loss/train", [])]
+        if last_step in points:
+            break
+        time.sleep(0.1)
+    pictures = read.read_blob_sequences(plugin_name="images", **asked)[folder.name]["samples"]
+    return [picture.step for picture in pictures], points
+
+
+@pytest.mark.parametrize("starts", [[0, 0], [0, 3], [0, 0, 3, 3, 5]])
+def test_one_picture_and_one_point_per_step_for_every_reader(tmp_path, starts):
+    folder = tmp_path / "run"
+    for first in starts:
+        run(folder, first, range(first + 1, first + 6))
+    expected = list(range(1, starts[-1] + 6))
+    assert [image.step for image in read(folder).Images("samples")] == [0]
+    assert [step for step, _ in curve(folder, "loss/train")] == expected
+    assert served(folder, expected[-1]) == ([0], expected)
+
+
+def test_a_run_that_logs_to_tensorboard_only_since_its_resume_has_its_picture_too(tmp_path):
+    run(tmp_path, 5, range(6, 8))
+    run(tmp_path, 7, range(8, 10))
+    assert [image.step for image in read(tmp_path).Images("samples")] == [5]
 
 
 def test_a_full_disk_stops_nothing_and_loses_no_point(tmp_path, full_disk):

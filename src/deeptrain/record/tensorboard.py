@@ -33,7 +33,8 @@ class TensorBoard:
         folder = Path(folder).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         earlier = [path.name for path in folder.glob(f"{EVENTS}*")]
-        self._described = first_step > 0 and bool(earlier)  # the hyper-parameters are in an earlier file
+        self.goes_on = first_step > 0 and bool(earlier)  # what is said once a run is in an earlier file
+        self._described = self.goes_on
         self._name = f"{folder.parent.name}/{folder.name}"
         self._file = GrowingFile(folder / f"{EVENTS}{_stamp(earlier)}", warn)
         self._write(file_version="brain.Event:2")
