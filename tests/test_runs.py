@@ -250,6 +250,9 @@ def test_a_run_folder_holds_what_was_promised():
         ["epochs=3", "="],
         ["model=fcn", "model.hidden=[300000,300000]"],
         *([] if torch.cuda.is_available() else [["-m", "seed=0,1", "device=cuda"]]),
+        *([] if torch.cuda.is_available() else [["-m", *TINY, *SMALL, "epochs=1", "device=cpu,cuda"]]),
+        ["-m", *TINY[:3], *SMALL, "epochs=1", "batch_size=16,73"],
+        ["-m", *TINY, *SMALL, "epochs=1", "aug=cutout", "aug.cutout.size=4,100"],
     ],
     ids=" ".join,
 )
@@ -375,6 +378,14 @@ def test_a_sweep_makes_a_folder_a_run_and_a_table(capsys):
 def test_a_wrong_sweep_starts_nothing(capsys):
     assert train(["-m", *TINY, "model=fcn", "optimizer.lr=0.1,-1"]) == 2
     assert "optimizer.lr=-1: must be > 0" in capsys.readouterr().err
+    assert not Path("outputs").exists()
+
+
+def test_a_sweep_tells_the_mistakes_of_all_its_runs_before_its_first(capsys):
+    words = [*TINY[:3], *SMALL, "epochs=1", "batch_size=16,73", "aug=cutout", "aug.cutout.size=4,100", "seed=0,1"]
+    assert train(["-m", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 2 and "batch_size=73" in said and "aug.cutout.size=100" in said
     assert not Path("outputs").exists()
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from deeptrain.cli import train
-from deeptrain.sweep import Job, folder_name, summary, train_val_gap
+from deeptrain.config import compose_sweep
+from deeptrain.sweep import Job, _job, folder_name, summary, train_val_gap
 
 
 def job(setting: str, seed: int, best: float, step_ms: float = 10.0, error: str | None = None) -> Job:
@@ -48,6 +49,11 @@ def test_names_of_folders():
     assert folder_name("experiment=shelf/mixup,seed=0") == "experiment=shelf_mixup,seed=0"
     assert folder_name("aug=[cutout,mixup],seed=1") == "aug=cutout+mixup,seed=1"
     assert folder_name("aug=[]") == "aug=none"
+
+
+def test_a_run_is_named_by_the_last_of_two_words():
+    words, keys = compose_sweep(["optimizer.lr=0.1", "optimizer.lr=0.01,0.2"])
+    assert [_job(job, keys, Path("outputs")).name for job in words] == ["optimizer.lr=0.01", "optimizer.lr=0.2"]
 
 
 def test_experiments_of_the_shelf_sweep(tmp_path, monkeypatch, capsys):

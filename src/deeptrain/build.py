@@ -132,10 +132,16 @@ def _rehearse_parts(parts: Mapping[str, Any], spine: Spine | None = None) -> lis
 
 def bench(run: Run) -> Bench:
     """Open the data (decoding it the first time) and set up the machine."""
-    from deeptrain.aug.pipeline import Pipeline
-    from deeptrain.runtime import Runtime, keep_freed_memory, pick_device, pick_precision, use_threads
+    from deeptrain.runtime import keep_freed_memory
 
     keep_freed_memory()
+    return _bench(run)
+
+
+def _bench(run: Run) -> Bench:
+    from deeptrain.aug.pipeline import Pipeline
+    from deeptrain.runtime import Runtime, pick_device, pick_precision, use_threads
+
     spine, processes = run.spine, here()
     try:
         device, reason = pick_device(spine.device, processes)
@@ -157,6 +163,21 @@ def bench(run: Run) -> Bench:
     bench.machine = reason
     bench.warnings = combination.check(run, _known(bench))
     return bench
+
+
+def try_out(run: Run) -> list[str]:
+    """Build all of a run as it would itself, to find what is wrong with it; return its bench's warnings.
+
+    It is let go of again, and was built without a copy of its images, on the CPU: other processes are to train.
+    """
+    import torch
+
+    from deeptrain.runtime import Runtime
+
+    tried = _bench(run)
+    tried.source.loader, tried.runtime = "stream", Runtime(torch.device("cpu"))
+    trainer(tried)
+    return tried.warnings
 
 
 def _known(bench: Bench) -> combination.Facts:

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
@@ -34,7 +34,7 @@ EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": sto
 def start(words: list[str]) -> int:
     """Compose, check and train; return the exit code. Nothing is written before everything has been found good."""
     try:
-        with stopping.listening(stopping.at_once):
+        with stopping.listening(stopping.once(stopping.leave, _patience())):
             if (original := _given(words, "rerun")) is not None:
                 return again(words, original)
             try:
@@ -46,6 +46,10 @@ def start(words: list[str]) -> int:
             return code
     finally:
         folder.release()
+
+
+def _patience() -> float:
+    return 0.0 if here().alone else IMPATIENT
 
 
 def prepare(words: list[str]) -> tuple[Run, Path | None, Path | None]:
@@ -121,7 +125,7 @@ def train(
 ) -> tuple[float | None, int]:
     """Build everything, make the folder, train, write what a person looks at; return the objective and exit code."""
     started = perf_counter()
-    with _told(screen):
+    with passing_on(screen):
         bench = build.bench(run)
     if not bench.processes.alone:
         from deeptrain import parallel
@@ -204,7 +208,7 @@ def _of_the_first(what: Any) -> Any:
 
 
 @contextmanager
-def _told(screen: Screen) -> Iterator[None]:
+def passing_on(screen: Screen) -> Iterator[None]:
     """Show what a room has to say while it works, such as that it decodes a data set for the first time."""
     logger, handler = logging.getLogger("deeptrain"), logging.Handler(logging.INFO)
     handler.emit = lambda record: screen.note(record.getMessage())
@@ -216,22 +220,6 @@ def _told(screen: Screen) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _stopper(trainer: "Trainer") -> Callable[[int], None]:
-    """Make what ends the run after its step, with everything saved; told a second time it ends the process at once."""
-
-    told_at = 0.0
-
-    def stop(number: int) -> None:
-        nonlocal told_at
-        if trainer.told and perf_counter() - told_at > (0 if trainer.processes.alone else IMPATIENT):
-            os._exit(stopping.EXIT_CODE)  # files are written whole or not at all, so nothing needs to be put in order
-        if not trainer.told:
-            told_at = perf_counter()
-            trainer.tell(number)
-
-    return stop
-
-
 def _fit(trainer: "Trainer", at: Path | None) -> tuple[str, str]:
     """Train; whatever ends it becomes a status and a reason, an unforeseen error's traceback goes into run.log."""
     from deeptrain.checkpoint import FULL
@@ -239,7 +227,7 @@ def _fit(trainer: "Trainer", at: Path | None) -> tuple[str, str]:
     from deeptrain.trainer import TrainingFailed
 
     try:
-        with stopping.listening(_stopper(trainer)):
+        with stopping.listening(stopping.once(trainer.tell, _patience())):  # it ends its step and saves
             return trainer.fit()
     except (TrainingFailed, ValueError) as error:  # a ValueError: an image that cannot be read, in one line
         return "failed", str(error)

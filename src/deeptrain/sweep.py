@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 from deeptrain import build, folder, stopping
 from deeptrain.config import Mistakes, compose_run, compose_sweep, sweeps_by_itself
 from deeptrain.paths import ROOT
+from deeptrain.record.screen import Screen
+from deeptrain.run import passing_on
 
 REPEATS = "seed"  # runs that differ in nothing else are repeats of one setting
 
@@ -47,8 +50,13 @@ def is_declared(words: list[str]) -> bool:
 
 def sweep(words: list[str]) -> int:
     """Check every run, then train one after the other; the exit code is 1 if any failed."""
+    with stopping.listening(stopping.once(stopping.leave)):
+        return _sweep(words)
+
+
+def _sweep(words: list[str]) -> int:
     all_words, keys = compose_sweep(words)
-    warnings = [sentence for job_words in all_words for sentence in build.rehearse(compose_run(job_words))]
+    warnings = check(all_words)
     base = folder.new_sweep_folder()
     jobs = [_job(job_words, keys, base) for job_words in all_words]
     for index, job in enumerate(jobs):  # values that differ only in signs that a folder's name cannot have
@@ -71,6 +79,28 @@ def sweep(words: list[str]) -> int:
     return 1 if any(job.error for job in jobs) else 0
 
 
+def check(all_words: list[list[str]]) -> list[str]:
+    """Build every run, first what needs no torch; return the warnings, or raise the Mistakes of all runs at once.
+
+    Runs that differ in their seed alone are checked once. What else goes wrong is for the run itself to tell.
+    """
+    distinct = {tuple(word for word in words if not word.startswith(f"{REPEATS}=")): words for words in all_words}
+    runs = [compose_run(words) for words in distinct.values()]
+    warnings, mistakes = [], []
+    for build_one in (build.rehearse, build.try_out):
+        for run in runs:
+            try:
+                with passing_on(Screen(sys.stdout)):
+                    warnings += build_one(run)
+            except Mistakes as wrong:
+                mistakes += wrong.lines
+            except Exception:  # such as too little memory here and now
+                continue
+        if mistakes:
+            raise Mistakes(mistakes)
+    return warnings
+
+
 def _job(words: list[str], keys: list[str], base: Path) -> Job:
     swept = {key: _value(words, key) for key in keys}
     job = Job(words, swept, base)
@@ -79,7 +109,9 @@ def _job(words: list[str], keys: list[str], base: Path) -> Job:
 
 
 def _value(words: list[str], key: str) -> str:
-    return next(word.partition("=")[2] for word in words if word.lstrip("+").partition("=")[0] == key)
+    return [word.partition("=")[2] for word in words if word.lstrip("+").partition("=")[0] == key][
+        -1
+    ]  # the last counts
 
 
 def folder_name(name: str) -> str:
@@ -90,26 +122,34 @@ def folder_name(name: str) -> str:
 
 
 def _run(job: Job) -> None:
-    """Train in a process of its own, so that no run sees what another left behind in memory."""
+    """Train in a process of its own, so that no run sees what another left behind in memory.
+
+    Told to stop, however often, it passes that on, waits until the run has saved, and raises KeyboardInterrupt. The run
+    is no part of the terminal's processes, so that Ctrl-C reaches it once.
+    """
     command = [sys.executable, str(ROOT / "train.py"), *job.words, f"dir={job.folder}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process: subprocess.Popen | None = None
+    told: list[int] = []
 
-    def pass_on(number: int) -> None:  # Ctrl-C reaches the run by itself
-        process.send_signal(number)
-        raise KeyboardInterrupt
+    def pass_on(number: int) -> None:
+        told.append(number)
+        if process is not None:
+            process.send_signal(number if number in stopping.SIGNALS else signal.SIGTERM)
 
-    with stopping.listening(pass_on, keyboard=False):
-        try:
-            _, said = process.communicate()
-        except KeyboardInterrupt:  # the run has been told as well: it ends its step and saves
-            _, said = process.communicate(timeout=60)
+    with stopping.listening(pass_on, also=stopping.HANGUP):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        if told:  # while it was being started
+            process.terminate()
+        _, said = process.communicate()
     result = job.folder / "result.json"
     job.result = json.loads(result.read_text()) if result.is_file() else None
     if process.returncode:
         lines = [line.removeprefix("error: ") for line in said.strip().splitlines()]
         job.error = (job.result or {}).get("reason") or (lines[-1] if lines else f"exit code {process.returncode}")
         job.refused = lines if process.returncode == 2 and not job.folder.exists() else []
-    if process.returncode == stopping.EXIT_CODE or -process.returncode in stopping.SIGNALS:
+    if told or process.returncode == stopping.EXIT_CODE or -process.returncode in stopping.SIGNALS:
         raise KeyboardInterrupt
 
 

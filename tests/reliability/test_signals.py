@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deeptrain import checkpoint, cli, trainer
+from deeptrain import checkpoint, cli, sweep, trainer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -97,6 +97,16 @@ def in_step(wanted: int, tell: Callable[[], None]) -> Callable[[], None]:
     return prepare
 
 
+def appears(pattern: str) -> Path:
+    """Wait for a file."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if found := list(Path().glob(pattern)):
+            return found[0]
+        time.sleep(0.01)
+    raise AssertionError(f"no {pattern}\n" + Path("said.txt").read_text())
+
+
 def status(folder: str) -> str:
     return json.loads(Path(folder, "result.json").read_text())["status"]
 
@@ -115,3 +125,58 @@ def test_workers_of_a_run_that_is_killed_end():
     run = forked([*TINY, *STREAMED, "dir=run"], in_step(6, lambda: tell_self(signal.SIGKILL)))
     assert ended(run) == -signal.SIGKILL
     assert is_empty(run)
+
+
+@pytest.mark.parametrize("tell", [os.kill, os.killpg], ids=["the process", "its group"])
+def test_in_a_sweep(tell):
+    """Told alone or as a terminal does: the run in hand saves, the others are not begun, and none is left behind."""
+    run = forked(["-m", *WORDS, *DATA, "epochs=100000", "max_seconds=60", "seed=0,1", "checkpoint.every_steps=1"])
+    job = appears("outputs/sweeps/*/*/seed=0/checkpoints/last.previous.pt").parents[1]
+    tell(run, signal.SIGINT)
+    assert ended(run) == 130
+    assert status(str(job)) == "interrupted" and not (job / ".lock").exists()
+    assert "not run 1 of 2" in Path("said.txt").read_text()
+
+
+STAND_IN = """
+import pathlib, signal, sys, time
+told = []
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda number, frame: told.append(signal.Signals(number).name))
+folder = pathlib.Path(sys.argv[-1].removeprefix("dir="))
+folder.mkdir(parents=True)
+(folder / "ready").touch()
+end = time.monotonic() + 60
+while len(told) < {signals} and time.monotonic() < end:
+    time.sleep(0.01)
+(folder / "told").write_text(" ".join(told))
+"""
+
+
+@pytest.mark.parametrize("numbers", [["SIGTERM"], ["SIGINT", "SIGUSR1"], ["SIGHUP"]], ids=" ".join)
+def test_a_sweep_passes_on_whatever_it_is_told_and_ends_whatever_comes_of_it(numbers):
+    """With a process in place of a run that ends as if it had not been told, once it has been often enough."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        sweep.ROOT, sweep.check = Path.cwd(), lambda _: []
+
+    Path("train.py").write_text(STAND_IN.format(signals=len(numbers)))
+    run = forked(["-m", *WORDS, "seed=0,1"], prepare)
+    job = appears("outputs/sweeps/*/*/seed=0/ready").parent
+    for number in numbers:
+        os.kill(run, getattr(signal, number))
+        time.sleep(0.2)  # two at one moment may come in any order
+    assert ended(run) == 130, Path("said.txt").read_text()
+    assert (job / "told").read_text() == " ".join(numbers).replace("SIGHUP", "SIGTERM")
+    assert not (job.parent / "seed=1").exists()
+
+
+def test_while_a_sweep_is_checked():
+    """Nothing is left behind, and no table is printed of what has not begun."""
+
+    def prepare() -> None:
+        sweep.build.try_out = lambda _: tell_self(signal.SIGTERM)
+
+    assert ended(forked(["-m", *WORDS, *DATA, "seed=0,1"], prepare)) == 130
+    assert Path("said.txt").read_text() == "interrupted\n" and not Path("outputs").exists()
