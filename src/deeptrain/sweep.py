@@ -109,9 +109,8 @@ def _job(words: list[str], keys: list[str], base: Path) -> Job:
 
 
 def _value(words: list[str], key: str) -> str:
-    return [word.partition("=")[2] for word in words if word.lstrip("+").partition("=")[0] == key][
-        -1
-    ]  # the last counts
+    values = [word.partition("=")[2] for word in words if word.lstrip("+").partition("=")[0] == key]
+    return values[-1]  # which counts
 
 
 def folder_name(name: str) -> str:
