@@ -84,3 +84,13 @@ def test_the_whole_image_can_be_erased():
 def test_mistakes_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         RandomErasing(MEAN, **settings)
+
+
+@pytest.mark.parametrize(
+    ("shape", "area", "aspect"),
+    [((3, 8, 8), [0.5, 1.0], [3.0, 4.0]), ((3, 8, 8), [0.5, 1.0], [0.1, 0.4]), ((1, 8, 16), [1.0, 1.0], [0.75, 1.33])],
+)
+def test_what_can_never_fit_is_refused(shape, area, aspect):
+    with pytest.raises(ValueError, match=r"^aspect=\[.*\]: no box of area=.* fits into 8x(8|16) pixels; choose"):
+        RandomErasing(MEAN, area=area, aspect=aspect, input_shape=shape)
+    RandomErasing(MEAN, area=[0.1, 1.0], aspect=aspect, input_shape=shape)

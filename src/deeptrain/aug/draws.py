@@ -15,6 +15,15 @@ def checked_range(name: str, values: Sequence[float]) -> tuple[float, float]:
     return values[0], values[1]
 
 
+def check_fit(area: tuple[float, float], aspect: tuple[float, float], input_shape: tuple[int, int, int] | None) -> None:
+    """Raise ValueError "aspect=values: ..." if no box of these areas, shares of the image, and aspects fits into it."""
+    height, width = input_shape[1:] if input_shape else (1, 1)
+    square, smallest = height / width, area[0]  # the smallest area leaves most aspects: sides √(area·aspect) and so on
+    if aspect[1] < smallest * square or smallest * aspect[0] > square:
+        wrong = f"aspect=[{aspect[0]:g},{aspect[1]:g}]: no box of area=[{area[0]:g},{area[1]:g}] fits into"
+        raise ValueError(f"{wrong} {height}x{width} pixels; choose a smaller area or an aspect nearer to {square:.2g}")
+
+
 def uniform(rng: np.random.Generator, ends: tuple[float, float], count: int) -> np.ndarray:
     """Draw count values evenly between two ends: float64 (count,)."""
     return ends[0] + (ends[1] - ends[0]) * rng.random(count)

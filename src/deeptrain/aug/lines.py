@@ -49,7 +49,8 @@ def draw_rectangles(
     """Draw boxes that lie inside images of `size` (H, W): (count, 4) top, bottom, left, right.
 
     A box's share of the image is drawn evenly from `area`, its height over its width evenly in the logarithm from the
-    part of `aspect` with which it fits, its place evenly; sides are rounded to pixels.
+    part of `aspect` with which it fits, its place evenly; sides are rounded to pixels, and cut to the image's where no
+    aspect fits.
     """
     height, width = size
     pixels = np.maximum((area[0] + (area[1] - area[0]) * rng.random(count)) * height * width, 1)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.draws import checked_range, random_bytes
+from deeptrain.aug.draws import check_fit, checked_range, random_bytes
 from deeptrain.aug.lines import box_bits, draw_rectangles, lines, paste, repeated
 from deeptrain.schema import Fraction, Positive, checked
 
@@ -18,7 +18,9 @@ class RandomErasing:
     """Fill one rectangle inside every image with black, the data's mean or noise (Zhong et al., 2020).
 
     Its share of the image's area is drawn evenly from `area`, its height over its width evenly in the logarithm from
-    the part of `aspect` with which it fits, its place evenly; sides are rounded to pixels.
+    the part of `aspect` with which it fits, its place evenly; sides are rounded to pixels. That the logarithm is
+    even is torchvision's way. The paper draws the aspect evenly, so more tall boxes than wide ones, and area, aspect
+    and place anew until the box lies inside, so fewer large ones. Raises ValueError if no box fits.
     """
 
     @checked
@@ -29,8 +31,10 @@ class RandomErasing:
         area: list[Fraction] = AREA,
         aspect: list[Positive] = ASPECT,
         fill: Literal["zero", "mean", "noise"] = "noise",
+        input_shape: tuple[int, int, int] | None = None,
     ):
         self.area, self.aspect = checked_range("area", area), checked_range("aspect", aspect)
+        check_fit(self.area, self.aspect, input_shape)
         self.noise = fill == "noise"
         self.fill = tuple(float(value) if fill == "mean" else 0.0 for value in mean)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from deeptrain.aug.draws import checked_range, upload
+from deeptrain.aug.draws import check_fit, checked_range, upload
 from deeptrain.aug.lines import draw_rectangles, interleaved
 from deeptrain.schema import Fraction, Positive, checked
 
@@ -17,12 +17,19 @@ class ScaleCrop:
 
     Its share of the image's area is drawn evenly from `area`, its height over its width evenly in the logarithm from
     the part of `aspect` with which it fits, its place evenly; sides are rounded to pixels. The paper's areas suit large
-    pictures; at 32 pixels [0.5,1] is strong enough.
+    pictures; at 32 pixels [0.5,1] is strong enough. Raises ValueError if no rectangle fits.
     """
 
     @checked
-    def __init__(self, *, area: list[Fraction] = AREA, aspect: list[Positive] = ASPECT):
+    def __init__(
+        self,
+        *,
+        area: list[Fraction] = AREA,
+        aspect: list[Positive] = ASPECT,
+        input_shape: tuple[int, int, int] | None = None,
+    ):
         self.area, self.aspect = checked_range("area", area), checked_range("aspect", aspect)
+        check_fit(self.area, self.aspect, input_shape)
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new images of the dtype that came, bytes rounded, and the targets as they are."""
