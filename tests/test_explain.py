@@ -46,8 +46,10 @@ GROUPS = {path.name for path in (ROOT / "configs").iterdir()}
 def test_a_card_is_short_and_says_what_there_is_to_say(name):
     text = (CARDS / f"{name}.md").read_text()
     assert 70 <= len(text.split()) <= 230, "a student reads it in a minute"
-    for part in ("**Expect**", "**It hurts**", "**Paper"):
+    for part in ("**Expect**", "**Range.**", "**It hurts**", "**Paper"):
         assert part in text
+    (expected,) = [paragraph for paragraph in text.split("\n\n") if paragraph.startswith("**Expect**")]
+    assert "loss" in expected, "what to look for in the curves"
     title, kind = text.splitlines()[0], text.splitlines()[2]
     assert title.startswith("# ") and kind.partition(":")[0] in KINDS
     assert all(len(line) <= 120 for line in text.splitlines())

@@ -14,8 +14,9 @@ from deeptrain.schema import NonNegative, checked
 class PCAJitter:
     """Add Σ α_k σ_k p_k to all pixels of an image, α_k ~ N(0, strength²) its own (Krizhevsky et al., 2012).
 
-    p_k and σ_k² are the principal components of train's pixels and the variances along them. The paper writes the
-    eigenvalue where its authors' code has the standard deviation σ_k, which alone gives a colour whatever the unit.
+    p_k and σ_k² are the principal components of the pixels of a spread of train and the variances along them. The paper
+    writes the eigenvalue where its authors' code has the standard deviation σ_k, which alone gives a colour whatever
+    the unit.
     """
 
     @checked

@@ -166,9 +166,9 @@ class DropConnect(nn.Linear):
     """A fully connected layer that drops connections, single weights and biases, while training (Wan et al., 2013).
 
     What is kept is divided by the keep rate, so that the expectation is the plain layer, which evaluation computes. One
-    mask serves the whole batch. The paper draws one for each image, which regularizes more, but makes of one matrix
-    product N matrices of random numbers and N products with a vector: for 128 images of 32 px into 512 units, 200
-    million draws a step. Its test, a Gaussian of each unit's input, is replaced by the mean as well.
+    mask serves the whole batch. The paper draws one for each image, which regularizes more, but needs a weight matrix
+    for each: one matrix product becomes N matrices of random numbers and N products with a vector, for 128 images of
+    32 px into 512 units 200 million draws a step. Its test, a Gaussian of each unit's input, is replaced by the mean.
 
     Not what EfficientNet's code and its descendants call drop_connect: there a residual branch is left out for an
     image, and no weight is touched. That is stochastic depth (StochasticDepth below).
