@@ -1,7 +1,8 @@
 """The worked numbers of the two lectures that this project teaches hold in its code, line by line, in their order.
 
 Left out because what they are about is not built yet: ten crops at five scales, model ensembles, random search over
-hyper-parameters, and the ratio of update to weight.
+hyper-parameters, the ratio of update to weight, reading curves, losses as a scatter with a moving average, transfer
+learning, and the rate that grows in proportion to the batch.
 """
 
 import itertools
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 from torch import Tensor, nn
 
 from deeptrain import build
@@ -20,17 +22,21 @@ from deeptrain.aug.mixup import Mixup, mix_targets
 from deeptrain.aug.operations import NAMES
 from deeptrain.aug.pca_jitter import PCAJitter
 from deeptrain.config import compose_run, compose_sweep
+from deeptrain.data.decode import Decoder
 from deeptrain.data.image_folder import RECIPE, ImageFolder
 from deeptrain.loss import BCE, MSE, CrossEntropy, Hinge, Perceptron
 from deeptrain.model.alexnet import AlexNet
 from deeptrain.model.fcn import FCN
 from deeptrain.model.layers import ACTIVATIONS, DropConnect, StochasticDepth, convolution
 from deeptrain.model.pooling import Pooling
+from deeptrain.model.preact_resnet import PreActResNet
 from deeptrain.model.resnet import ResNet
 from deeptrain.model.rnn import RNN
 from deeptrain.model.vgg import VGG
+from deeptrain.model.wide_resnet import WideResNet
 from deeptrain.optimizer import parameter_groups, sgd
 from deeptrain.penalty import L1, L2, Elastic
+from deeptrain.randomness import generator
 from deeptrain.schedule import constant, cosine, inverse_sqrt, linear, step
 from deeptrain.trainer import Trainer, TrainingFailed
 
@@ -293,8 +299,21 @@ def test_alexnet_and_vgg_drop_in_their_fully_connected_layers(model):
     assert not any(isinstance(layer, nn.Dropout) for layer in net.features.modules())
 
 
-def test_resnet_has_no_dropout():
-    assert not any(isinstance(layer, nn.Dropout) for layer in ResNet((3, 32, 32), 10, depth=20).modules())
+@pytest.mark.parametrize("model", [ResNet, PreActResNet, WideResNet])
+def test_resnet_and_later_have_no_dropout(model):
+    layers = list(model((3, 32, 32), 10).modules())
+    assert not any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in layers)
+
+
+def test_batch_norm_and_weight_decay_alone_regularize_a_default_run():
+    run = compose_run(["data=synthetic", "data.shape=[3,8,8]", "data.size=80"])
+    trainer = build.trainer(build.bench(run))
+    layers = list(trainer.model.modules())
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+    assert trainer.optimizer.param_groups[0]["weight_decay"] > 0
+    assert trainer.penalty is None and not any(isinstance(layer, nn.Dropout) for layer in layers)
+    assert all(layer.rate == 0 for layer in layers if isinstance(layer, StochasticDepth))
+    assert not trainer.pipeline.augmentations and trainer.loss.label_smoothing == 0
 
 
 RANDOM = {
@@ -355,6 +374,26 @@ def test_the_training_crop_of_resnet(tmp_path):
     assert dataset.train.decoder.drawn == (256, 480)
 
 
+def test_the_draws_of_the_training_crop_of_resnet(tmp_path, monkeypatch):
+    """L is any whole number from 256 to 480, both included, and the window lies anywhere in the resized picture."""
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "picture.png")
+    drawn = []
+    monkeypatch.setattr(
+        Decoder, "_window", lambda self, image, scale, left, top: drawn.append((scale, left, top)) or image
+    )
+    decoder = Decoder(224, 224, 3, RECIPE["evaluate"], RECIPE["draw"])
+    for epoch in range(6000):
+        decoder.random(tmp_path / "picture.png", generator(0, "sample", epoch, 0))
+    scale, left, top = np.array(drawn).T
+    short = np.round(30 * scale).astype(int)
+    assert (short.min(), short.max()) == (256, 480)
+    assert stats.chisquare(np.bincount(short - 256, minlength=225)).pvalue > 1e-3
+    rng = np.random.default_rng(0)
+    for start, side in ((left, np.round(40 * scale)), (top, short)):
+        assert start.min() == 0 and (start <= side - 224).all() and (start == side - 224).any()
+        assert stats.kstest((start + rng.random(len(start))) / (side - 224 + 1), "uniform").pvalue > 1e-3
+
+
 def test_colour_jitter_changes_brightness_and_contrast():
     image = torch.tensor([50.0, 100.0, 150.0]).view(1, 1, 1, 3).expand(1, 3, 1, 3).contiguous()
     rng = np.random.default_rng(0)
@@ -388,6 +427,20 @@ def test_mixup_of_pretzels_and_robot():
     """60 % pretzels and 40 % robot have the target (0.6, 0.4)."""
     mixed = mix_targets(torch.tensor([0, 1]), torch.tensor([0.4, 0.0]), 2)
     torch.testing.assert_close(mixed[0], torch.tensor([0.6, 0.4]))
+
+
+def test_the_blend_of_pretzels_and_robot():
+    """Each pixel is 0.6 times the pretzels' and 0.4 times the robot's."""
+
+    class Drawn:
+        def beta(self, a: float, b: float, size: int) -> np.ndarray:
+            return np.full(size, 0.6)
+
+    images = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    blends, targets = Mixup(2)(images, torch.tensor([0, 1]), Drawn())
+    pretzels, robot = images.float()
+    torch.testing.assert_close(blends, torch.stack([0.6 * pretzels + 0.4 * robot, 0.6 * robot + 0.4 * pretzels]))
+    torch.testing.assert_close(targets, torch.tensor([[0.6, 0.4], [0.4, 0.6]]))
 
 
 def test_mixups_weights_are_near_0_or_1_for_a_small_parameter():
@@ -442,11 +495,13 @@ def test_the_best_on_validation_is_kept_and_training_stops_when_it_gets_worse():
 
 def test_a_grid_over_rates_and_decays():
     values = "1e-4,1e-3,1e-2,1e-1"
-    jobs, keys = compose_sweep([f"optimizer.lr={values}", "optimizer.weight_decay=0,1e-4"])
-    assert len(jobs) == 8 and keys == ["optimizer.lr", "optimizer.weight_decay"]
+    jobs, keys = compose_sweep([f"optimizer.lr={values}", f"optimizer.weight_decay={values}"])
+    assert len(jobs) == 16 and keys == ["optimizer.lr", "optimizer.weight_decay"]
+    pairs = {tuple(float(word.partition("=")[2]) for word in sorted(job)) for job in jobs}
+    assert pairs == set(itertools.product([1e-4, 1e-3, 1e-2, 1e-1], repeat=2))
 
 
-@pytest.mark.parametrize("model", ["fcn", "alexnet", "vgg", "resnet", "rnn"])
+@pytest.mark.parametrize("model", ["fcn", "alexnet", "vgg", "resnet", "preact_resnet", "wide_resnet", "rnn"])
 @pytest.mark.parametrize("classes", [3, 10])
 def test_step_1_the_first_loss_is_log_c(model, classes):
     words = ["data.shape=[3,16,16]", f"model={model}", f"data.num_classes={classes}", "optimizer.weight_decay=0"]
