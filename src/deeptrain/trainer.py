@@ -508,8 +508,8 @@ class Trainer:
         return f"the gradient of {wrong[-1]} is not finite" if wrong else None  # the last layer's came first
 
     def cause_in_update(self) -> str | None:
-        """Say which layer's weights, or what the optimizer keeps of them, an update has made inf or NaN."""
-        if wrong := not_finite(dict(self.model.named_parameters())):
+        """Say which layer's weights or buffers, or what the optimizer keeps of them, a step has made inf or NaN."""
+        if wrong := not_finite(self.model.state_dict()):
             return f"the update of {wrong[0]} is not finite"
         kept = {
             f"the update of {name} ({path} of the optimizer)": value

@@ -35,7 +35,7 @@ def somewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Make one step's gradients (NaN, or too large to be squared or added up), or its images, go wrong."""
+    """Make one step's gradients (NaN, or too large to be squared or added up), images or running means go wrong."""
 
     def poisoned(step: int, what: str, until_slowed: bool = False) -> None:
         backward = Trainer.backward
@@ -44,6 +44,9 @@ def poison(monkeypatch):
             if self.progress.step == step and what == "images":
                 images = images.clone()
                 images[0, 0, 0, 0] = math.inf
+            if self.progress.step == step and what == "buffer":
+                with torch.no_grad():
+                    next(self.model.buffers())[0] = math.inf
             measured = backward(self, images, targets, size)
             if self.progress.step == step and what == "gradient" and not (until_slowed and self.progress.slowed):
                 self.parameters[0].grad[0] = math.nan
@@ -137,6 +140,15 @@ def test_stop_names_an_update_that_overflows(poison):
     poison(13, "sum")
     assert train([*SMALL, "optimizer=sgd"]) == 1
     assert result()["reason"].startswith("the update of layers.0.weight is not finite in step 14 (epoch 2; training")
+
+
+def test_a_running_mean_that_overflows_is_left_out(poison, capsys):
+    poison(13, "buffer")
+    assert train([*SMALL, "model.norm=batch", "on_nan=skip"]) == 0
+    said = "the update of layers.1.running_mean is not finite in step 14 (epoch 2; training images "
+    assert said in capsys.readouterr().out
+    assert checkpoint.load(Path("run/checkpoints/last.pt"))["progress"]["left_out"] == 1
+    assert_saved_values_are_finite()
 
 
 def test_a_momentum_that_overflows_is_left_out(poison, capsys):
