@@ -313,9 +313,9 @@ def _load(trainer: "Trainer", run: Run, path: Path | None, screen: Screen) -> No
         raise Mistakes([f"resume={path}: its weights do not fit this model; resume with the model it had"]) from error
     except (TypeError, KeyError, AttributeError, IndexError) as error:
         raise Mistakes([f"resume={path}: is not what a run of deeptrain writes"]) from error
-    end = trainer.over()
+    end, validated = trainer.over(), trainer.progress.validated == trainer.progress.step
     was_drawn = (path.parent.parent / "result.json").is_file()
-    if end is not None and was_drawn:  # else it was killed while it drew pictures
+    if end is not None and validated and was_drawn:  # else it stopped before its last validation, or drawing pictures
         raise Mistakes([f"resume={path}: nothing left to do ({end[1]}); to train longer add {_more(trainer)}"])
 
 

@@ -1,7 +1,7 @@
 """The training loop, written out once, in order. To change what happens, change it here."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
@@ -42,6 +42,10 @@ class TrainingFailed(RuntimeError):
 
 class NotFinite(TrainingFailed):
     """A value has become inf or NaN, some time since the last checkpoint."""
+
+
+class BrokenOff(Exception):
+    """A validation has been left in the middle, since the run is told to stop."""
 
 
 @dataclass
@@ -355,7 +359,10 @@ class Trainer:
         return self.progress.train_seconds * (1 - done) / max(done, 1e-9)
 
     def validate(self) -> None:
-        """Evaluate val and the clean slice of train, write the row, and keep what is to be kept."""
+        """Evaluate val and the clean slice of train, write the row, and keep what is to be kept.
+
+        Told to stop meanwhile, a run saves what it was before: resumed, it validates first.
+        """
         if self.processes.alone:
             unread = self.recent.images
         else:
@@ -366,16 +373,11 @@ class Trainer:
             self.log_step()
         self.check(self.state_dict())
         progress = self.progress
-        measured = {"train": _pooled(self.passed)} if self.passed else {}
-        if self.clean_loader is not None:
-            measured["train_clean"] = self.evaluate(self.model, self.clean_loader)
-        measured["val"] = self.evaluate(self.model, self.val_loader)
-        if self.average is not None and self.average.started:
-            with self.runtime.autocast:
-                self.average.settle(self.norm_batches())
-            measured["val_average"] = self.evaluate(self.average.module, self.val_loader)
-        metrics = {f"{name}/{part}": value for part, means in measured.items() for name, value in means.items()}
-        metrics |= self.penalties
+        try:
+            metrics = self.measure()
+        except BrokenOff:
+            self.save()
+            return
         if wrong := [f"{tag} is {value}" for tag, value in metrics.items() if not math.isfinite(value)]:
             raise NotFinite(f"{', '.join(wrong)} at step {progress.step}: {self.advice()}")
         progress.metrics, progress.validated = metrics, progress.step
@@ -401,13 +403,35 @@ class Trainer:
         self.model.train()
         self.clock = self.logged_at = perf_counter()
 
+    def measure(self) -> dict[str, float]:
+        """Return the metrics of the weights as they are; BrokenOff if the run is told to stop meanwhile."""
+        measured = {"train": _pooled(self.passed)} if self.passed else {}
+        if self.clean_loader is not None:
+            measured["train_clean"] = self.evaluate(self.model, self.clean_loader)
+        measured["val"] = self.evaluate(self.model, self.val_loader)
+        if self.average is not None and self.average.started:
+            with self.runtime.autocast:
+                self.average.settle(self.norm_batches())
+            measured["val_average"] = self.evaluate(self.average.module, self.val_loader)
+        metrics = {f"{name}/{part}": value for part, means in measured.items() for name, value in means.items()}
+        return metrics | self.penalties
+
     def evaluate(self, model: nn.Module, loader: Loader) -> dict[str, float]:
-        return evaluate(model, loader.epoch(0), self.pipeline, self.runtime, self.plain_loss, self.processes)
+        batches = self.until_told(loader.epoch(0))
+        return evaluate(model, batches, self.pipeline, self.runtime, self.plain_loss, self.processes)
+
+    def until_told(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches; BrokenOff once the run is told to stop. Several processes agree on that in a step alone."""
+        for batch in batches:
+            if self.interrupted:
+                raise BrokenOff
+            yield batch
 
     def norm_batches(self) -> Iterator[Tensor]:
         """Yield training images as a network takes them, augmented; the same ones whenever an epoch is asked for."""
         epoch = self.progress.epoch
-        for number, (images, labels) in enumerate(self.norm_loader.epoch(epoch) if self.norm_loader else ()):
+        batches = self.until_told(self.norm_loader.epoch(epoch)) if self.norm_loader else ()
+        for number, (images, labels) in enumerate(batches):
             moment = self.seed, "norms", epoch, number
             self.runtime.seed(key(*moment))
             yield self.pipeline.train(images, labels, generator(*moment), self.fraction())[0]
@@ -631,6 +655,8 @@ class Trainer:
         groups, theirs = self.optimizer.state_dict()["param_groups"], state["param_groups"]
         if set(groups[0]) != set(theirs[0]):
             raise ValueError("it was trained with another optimizer; go on with that one, or start a new run")
+        rate = float(theirs[0]["lr"])  # of the last step, for the row of a validation before the next
+        groups = [{**group, "lr": rate} for group in groups]
         self.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
 
 

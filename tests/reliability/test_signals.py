@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from deeptrain import checkpoint, cli, sweep, trainer
+from deeptrain import build, checkpoint, cli, sweep, trainer
+from deeptrain.data import loader
+from deeptrain.paths import ROOT
+
+sys.path.append(str(ROOT / "scripts"))
+import torture
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -41,6 +46,7 @@ def forked(words: list[str], prepare: Callable[[], None] = lambda: None) -> int:
         for stream in (1, 2):
             os.dup2(said, stream)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        build.EVAL_BATCH = 8
         prepare()
         code = cli.train(words)
     finally:
@@ -125,6 +131,60 @@ def test_workers_of_a_run_that_is_killed_end():
     run = forked([*TINY, *STREAMED, "dir=run"], in_step(6, lambda: tell_self(signal.SIGKILL)))
     assert ended(run) == -signal.SIGKILL
     assert is_empty(run)
+
+
+def in_validation(batch: int, tell: Callable[[], None]) -> Callable[[], None]:
+    """Have a run told after so many batches of images to evaluate; at each save batches.txt says how many it had."""
+
+    def prepare(slices=loader.ResidentLoader._slices, save=trainer.Trainer.save) -> None:
+        seen = []
+
+        def watched(self, first):
+            for images in slices(self, first):
+                seen.append(images)
+                if len(seen) == batch:
+                    tell()
+                yield images
+
+        def told_save(self):
+            Path("batches.txt").write_text(str(len(seen)))
+            save(self)
+
+        loader.ResidentLoader._slices, trainer.Trainer.save = watched, told_save
+
+    return prepare
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert ended(forked([*TINY, "log.tensorboard=true", "dir=run"])) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("batch", [12, 8 * 5 + 2], ids=["the second", "the last"])
+def test_in_a_validation(batch, whole):
+    """It is left at once; resumed, a run validates there first and arrives at the bits of the one left alone.
+
+    A validation is of 8 batches: 2 of train as it is, 3 of val, 3 of val by the averaged weights.
+    """
+    run = forked([*TINY, "log.tensorboard=true", "dir=run"], in_validation(batch, lambda: tell_self(signal.SIGTERM)))
+    assert ended(run) == 130 and status("run") == "interrupted"
+    assert int(Path("batches.txt").read_text()) <= batch + 1
+    assert ended(forked(["resume=run"])) == 0, Path("said.txt").read_text()
+    assert torture.differences(whole, Path("run")) == []
+
+
+def test_in_the_last_step(whole):
+    """There is nothing to train any more, but to validate."""
+    run = forked([*TINY, "log.tensorboard=true", "dir=run"], in_step(24, lambda: tell_self(signal.SIGUSR1)))
+    assert ended(run) == 130 and status("run") == "interrupted"
+    assert ended(forked(["resume=run"])) == 0, Path("said.txt").read_text()
+    assert torture.differences(whole, Path("run")) == []
+    assert ended(forked(["resume=run"])) == 2, "now nothing is left to do"
 
 
 @pytest.mark.parametrize("tell", [os.kill, os.killpg], ids=["the process", "its group"])
