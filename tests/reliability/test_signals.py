@@ -4,14 +4,17 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from deeptrain import build, checkpoint, cli, sweep, trainer
-from deeptrain.data import loader
+from deeptrain.data import decode, loader
 from deeptrain.paths import ROOT
 
 sys.path.append(str(ROOT / "scripts"))
@@ -49,6 +52,7 @@ def forked(words: list[str], prepare: Callable[[], None] = lambda: None) -> int:
         build.EVAL_BATCH = 8
         prepare()
         code = cli.train(words)
+        threading._shutdown()  # as any process waits for its threads
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -113,6 +117,24 @@ def appears(pattern: str) -> Path:
     raise AssertionError(f"no {pattern}\n" + Path("said.txt").read_text())
 
 
+def while_decoding(tell: Callable[[], None]) -> Callable[[], None]:
+    """Have a run told by the first of its pictures, of which each takes a while; decoded.txt has a letter for each."""
+
+    def prepare(fixed=decode.Decoder.fixed) -> None:
+        def slow(self, path):
+            with Path("decoded.txt").open("a") as file:
+                file.write("x")
+                first = file.tell() == 1
+            if first:
+                tell()
+            time.sleep(0.05)
+            return fixed(self, path)
+
+        decode.Decoder.fixed = slow
+
+    return prepare
+
+
 def status(folder: str) -> str:
     return json.loads(Path(folder, "result.json").read_text())["status"]
 
@@ -131,6 +153,43 @@ def test_workers_of_a_run_that_is_killed_end():
     run = forked([*TINY, *STREAMED, "dir=run"], in_step(6, lambda: tell_self(signal.SIGKILL)))
     assert ended(run) == -signal.SIGKILL
     assert is_empty(run)
+
+
+@pytest.fixture
+def pictures() -> list[str]:
+    """Return the words to train on 400 pictures, not decoded yet."""
+    for index in range(400):
+        path = Path("pictures", ["cat", "dog"][index % 2], f"{index}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16, 3), index % 256, np.uint8)).save(path)
+    return [*WORDS, "data=image_folder", "data.root=pictures", "cache_dir=cache", "epochs=1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+def test_while_pictures_are_decoded(number, pictures):
+    """Nothing is left behind, and the pictures in hand are the last."""
+    assert ended(forked(pictures, while_decoding(lambda: tell_self(number)))) == 130
+    assert Path("said.txt").read_text().endswith("interrupted\n") and not Path("outputs").exists()
+    assert not [path for path in Path("cache").glob("*image_folder*") if path.suffix != ".lock"]
+    assert Path("decoded.txt").stat().st_size < 60, "a piece is of 64"
+
+
+@pytest.mark.parametrize("moment", ["a step", "decoding"])
+def test_told_twice(moment, pictures):
+    """The process ends at once, whatever hangs."""
+
+    def twice_and_hang() -> None:
+        for _ in range(2):
+            tell_self(signal.SIGINT)
+            time.sleep(0.2)
+        time.sleep(2 * PATIENCE)
+
+    if moment == "a step":
+        run = forked([*TINY, "dir=run"], in_step(6, twice_and_hang))
+    else:
+        run = forked(pictures, while_decoding(twice_and_hang))
+    assert ended(run) == 130
+    assert not Path("run/result.json").exists()
 
 
 def in_validation(batch: int, tell: Callable[[], None]) -> Callable[[], None]:

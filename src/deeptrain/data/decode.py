@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -71,15 +73,23 @@ class Decoder:
 
 
 def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 64) -> Iterator[np.ndarray]:
-    """Decode in parallel threads, yielding uint8 (B, H, W, C) pieces in the order of the files."""
+    """Decode in parallel threads, yielding uint8 (B, H, W, C) pieces in the order of the files.
+
+    Whatever breaks it off (Ctrl-C) waits for the pictures in hand alone, not for their pieces.
+    """
+    broken_off = Event()
 
     def piece(start: int) -> np.ndarray:
-        return np.stack([decoder.fixed(path) for path in files[start : start + size]])
+        wanted = takewhile(lambda path: not broken_off.is_set(), files[start : start + size])
+        return np.stack([decoder.fixed(path) for path in wanted])
 
     threads, starts = _cores(), range(0, len(files), size)
     with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, len(starts), 4 * threads):  # few at a time: what is decoded waits in memory
-            yield from pool.map(piece, starts[first : first + 4 * threads])
+        try:
+            for first in range(0, len(starts), 4 * threads):  # few at a time: what is decoded waits in memory
+                yield from pool.map(piece, starts[first : first + 4 * threads])
+        finally:
+            broken_off.set()
 
 
 def look(files: Sequence[Path]) -> tuple[list[tuple[int, int]], bool]:
