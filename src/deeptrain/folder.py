@@ -143,11 +143,12 @@ def _let_go(folder: Path) -> None:
     file.close()
 
 
-def _locked(path: Path) -> IO[str]:
-    """Open and lock a file; BlockingIOError if another process has."""
+def _locked(path: Path, *, make: bool = True) -> IO[str]:
+    """Open and lock a file; BlockingIOError if another process has, FileNotFoundError if none is to be made."""
+    follow = getattr(os, "O_NOFOLLOW", 0)  # no link: it could lead to a file of yours
+    flags = os.O_RDWR | follow | (os.O_CREAT if make else 0)
     while True:
-        follow = getattr(os, "O_NOFOLLOW", 0)  # no link: it could lead to a file of yours
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | follow, 0o666), "r+", encoding="utf-8")
+        file = os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8")
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,7 +206,7 @@ def find(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
 def find_to_resume(path: str) -> tuple[Path, Path | None]:
     """Return the folder of a run and its last.pt, or the checkpoint that is named; None if it was killed before any.
 
-    `auto` is the newest run in outputs/ that did not finish and that no process holds.
+    `auto` is the newest run in outputs/, sweeps included, that did not finish and that no process holds.
     """
     folder, state = _at(str(_newest_unfinished()) if path == "auto" else path, "resume")
     kept = [file for file in state.parent.iterdir() if not file.name.endswith(checkpoint.UNFINISHED)]
@@ -325,7 +326,9 @@ def _newest() -> Path | None:
 
 
 def _newest_first() -> list[Path]:
-    return sorted((path.parent for path in OUTPUTS.glob("*/*/overrides.yaml")), reverse=True)
+    """List the runs in outputs/, those of sweeps too, by when they were last started."""
+    starts = [*OUTPUTS.glob("*/*/overrides.yaml"), *OUTPUTS.glob("sweeps/*/*/*/overrides.yaml")]
+    return [path.parent for path in sorted(starts, key=lambda path: (path.lstat().st_mtime_ns, path), reverse=True)]
 
 
 def _newest_unfinished() -> Path:
@@ -339,9 +342,9 @@ def _newest_unfinished() -> Path:
 
 
 def _is_held(folder: Path) -> bool:
-    """Tell whether a process is at work in a folder."""
+    """Tell whether a process is at work in a folder, of which nothing is changed."""
     try:
-        _locked(folder / LOCK).close()
+        _locked(folder / LOCK, make=False).close()
     except BlockingIOError:
         return True
     except OSError:

@@ -1,5 +1,6 @@
 """Run folders: one run each, whoever else starts at the same moment; held while it lasts, free after a kill."""
 
+import json
 import multiprocessing
 import os
 import re
@@ -210,3 +211,24 @@ def test_of_sixteen_first_decodings_one_is_made(tmp_path):
 
     said = together(16, lambda: entry(tmp_path / "cache", "set", {}, build))
     assert len(set(said)) == 1 and (tmp_path / "log").read_text() == "built\n"
+
+
+def test_resume_auto_finds_the_run_last_started_that_did_not_finish_and_that_nobody_holds():
+    """Also if it is of a sweep; folders that are only looked at stay as they are."""
+    names = ["2026-01-03/10-00-00-aaaa", "sweeps/2026-01-02/10-00-00-bbbb/seed=0", "2026-01-01/10-00-00-cccc"]
+    first, swept, last = (Path("outputs", name) for name in names)
+    for at, status in ((first, "interrupted"), (swept, "failed"), (last, "finished")):
+        (at / "checkpoints").mkdir(parents=True)
+        (at / "checkpoints" / "last.pt").touch()
+        (at / "overrides.yaml").write_text("[]")
+        (at / "result.json").write_text(json.dumps({"status": status}))
+        time.sleep(0.02)
+    assert folder.find_to_resume("auto")[0] == swept
+    assert not list(Path().rglob(folder.LOCK))
+    (first / "overrides.yaml").write_text("[]")  # as a start does
+    assert folder.find_to_resume("auto")[0] == first
+    folder.hold(first, "")
+    assert folder.find_to_resume("auto")[0] == swept
+    (swept / "result.json").unlink()
+    (last / "result.json").unlink()  # killed
+    assert folder.find_to_resume("auto")[0] == last
