@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from PIL import Image
 
 from deeptrain import build
 from deeptrain.cli import train
@@ -149,6 +150,18 @@ EXPERIMENTS = [
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_no_experiment_sets_what_is_pointless(name):
     assert check(compose_run([f"experiment={name}"]), COLOUR) == []
+
+
+@pytest.mark.parametrize(("size", "shifted"), [((300, 320), False), ((32, 32), True)])
+def test_large_pictures_are_not_shifted_by_the_recipe(tmp_path, size, shifted):
+    """They are cut from a short side drawn anew each time, which reads no crop_padding."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            Image.new("RGB", size, (9 * index, 0, 0)).save(tmp_path / name / f"{index}.png")
+    words = ["data=image_folder", f"data.root={tmp_path}", f"cache_dir={tmp_path / 'cache'}", "data.val_fraction=0.25"]
+    warnings = build.bench(compose_run([*words, "aug=crop"])).warnings
+    assert any("aug=crop shifts again" in sentence for sentence in warnings) == shifted
 
 
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}
