@@ -176,7 +176,7 @@ def test_while_pictures_are_decoded(number, pictures):
 
 @pytest.mark.parametrize("moment", ["a step", "decoding"])
 def test_told_twice(moment, pictures):
-    """The process ends at once, whatever hangs."""
+    """The process ends at once, though a step or a picture never does."""
 
     def twice_and_hang() -> None:
         for _ in range(2):
