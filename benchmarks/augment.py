@@ -25,6 +25,7 @@ from deeptrain.aug.random_erasing import RandomErasing
 from deeptrain.data.dataset import Samples
 from deeptrain.data.loader import ResidentLoader
 from deeptrain.randomness import generator
+from deeptrain.runtime import keep_freed_memory
 
 SHAPE, CLASSES = (3, 32, 32), 10
 ALPHA, ERASED = 0.2, 0.25  # of the recipe: Mixup's Beta, and the part of the images that lose a rectangle
@@ -302,14 +303,6 @@ def on_gpu(pictures: Pictures, steps: int) -> None:
         goal(f"million images a second on the GPU, full recipe, batches of {batch}", speed / 1e6, 0.8)
 
 
-def keep_freed_memory() -> None:
-    """Free a large block, so that glibc keeps what is freed later instead of fetching it anew for every batch.
-
-    In training, whose blocks are larger, that has happened; here it would happen to some ways before others.
-    """
-    torch.empty(30 * 2**20, dtype=torch.uint8)
-
-
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few batches: does it run at all?")
@@ -321,7 +314,7 @@ def main(words: list[str] | None = None) -> None:
     print(circumstances("torch", "torchvision", "timm", "kornia", "pillow", "numpy", quick=options.quick))
     if missing := [name for name in ("timm", "kornia") if find_spec(name) is None]:
         print(f"Not installed, and left out: {', '.join(missing)} (uv run --group benchmark ...)")
-    keep_freed_memory()
+    keep_freed_memory()  # as in training; here for all ways alike
     compared = (randaugment, mixup, cutmix_each, cutmix_one, cutout, random_erasing, recipes)
     few, many = (64, BATCH) if options.quick else (BATCH, 20 * BATCH)
     for title, ways in zip(GOALS, compared, strict=True):
