@@ -46,6 +46,7 @@ def draw_curves(rows: Rows, path: Path, title: str, best_epoch: float | None = N
     _draw_metric(accuracy, rows, x, "accuracy", ("train_clean" if clean else "train", "val", "val_average"))
     _scale_loss(loss)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    accuracy.set_ylim(top=min(accuracy.get_ylim()[1], 1.01))  # room for the marker of a perfect score, and no more
     gaps = [{**row, "gap": 100 * (row["accuracy/train_clean"] - row["accuracy/val"])} for row in rows if _has_gap(row)]
     rate = figure.add_subplot(grid[1, 0] if gaps else grid[1, :], sharex=loss)
     _line(rate, rows, x, "rate/lr", color=INK)
