@@ -29,7 +29,8 @@ class CutMix:
         mixed = _paste_each(images, boxes) if self.per_image else _paste_all(images, boxes[0])
         top, bottom, left, right = boxes.T
         share = (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])  # of the partner
-        return mixed, mix_targets(targets, upload(share, images.device), self.num_classes)
+        weights = upload(share, images.device) if self.per_image else float(share[0])
+        return mixed, mix_targets(targets, weights, self.num_classes)
 
     def _boxes(self, images: Tensor, rng: np.random.Generator) -> np.ndarray:
         count = len(images) if self.per_image else 1

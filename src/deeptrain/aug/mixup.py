@@ -28,21 +28,23 @@ class Mixup:
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new float32 images and probabilities (N, K)."""
         own = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_image else 1)
-        weights = upload(1 - own, images.device)
+        weights = upload(1 - own, images.device) if self.per_image else float(1 - own[0])
         images = images.to(torch.float32, memory_format=torch.channels_last)
         mixed = torch.empty_like(images)
-        pixels, out, share = lines(images), lines(mixed), weights[:, None, None].expand(len(images), 1, 1)
+        pixels, out = lines(images), lines(mixed)
         for here, there in NEIGHBOURS:
-            torch.lerp(pixels[here], pixels[there], share[here], out=out[here])
+            share = weights[here, None, None] if isinstance(weights, Tensor) else weights
+            torch.lerp(pixels[here], pixels[there], share, out=out[here])
         return mixed, mix_targets(targets, weights, self.num_classes)
 
 
-def mix_targets(targets: Tensor, weights: Tensor, num_classes: int) -> Tensor:
-    """Return probabilities (N, K) in which the partner has its weight, (N,) or one for all (1,).
+def mix_targets(targets: Tensor, weights: Tensor | float, num_classes: int) -> Tensor:
+    """Return probabilities (N, K) in which the partner has its weight, (N,) or one for all.
 
     Targets are ids (N,) or probabilities (N, K).
     """
     if targets.ndim == 1:
         nothing = torch.zeros(len(targets), num_classes, device=targets.device)
         targets = nothing.scatter_(1, targets[:, None], 1.0)
-    return torch.lerp(targets, targets.roll(1, dims=0), weights[:, None])
+    share = weights[:, None] if isinstance(weights, Tensor) else weights
+    return torch.lerp(targets, targets.roll(1, dims=0), share)
