@@ -267,13 +267,12 @@ def _hydra_setting(words: list[str], key: str, searchpath: tuple[str, ...]) -> A
 
 def by_experiment(run: Run) -> list[str]:
     """List the settings that a run has from its experiment's file, where they are not the defaults of its options."""
-    folders = [word for word in run.overrides if word.startswith(FOLDER)]
     typed = {word.lstrip("+").partition("=")[0] for word in run.overrides}
     if "experiment" not in typed:
         return []
     choices = {**run.choices, "aug": f"[{run.choices['aug'].replace('+', ',')}]"}
     chosen = [f"{group}={option}" for group, option in choices.items() if option != "[none]"]
-    plain = compose_run([*folders, *chosen]).settings
+    _, plain = _tree(tuple(chosen), _split_folders(run.overrides)[1])
     differ = {key: value for key, value in run.settings.items() if key != "experiment" and plain.get(key) != value}
     return [f"{key}={written(value)}" for key, value in differ.items() if key not in typed]
 

@@ -75,15 +75,6 @@ def new_sweep_folder() -> Path:
     return _make_unique(OUTPUTS / "sweeps", checkpoints=False)
 
 
-def remove_empty(folder: Path) -> None:
-    """Remove a folder and those above it that hold nothing else, up to outputs/."""
-    with suppress(OSError):
-        for empty in (folder, *folder.parents):
-            if empty == Path():
-                break
-            empty.rmdir()
-
-
 def _is_used(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir()))
 

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ class Job:
     folder: Path
     result: dict[str, Any] | None = None
     error: str | None = None
-    refused: list[str] = field(default_factory=list)  # mistakes that only the run itself could find
 
     @property
     def name(self) -> str:
@@ -69,13 +68,9 @@ def _sweep(words: list[str]) -> int:
     try:
         for index, job in enumerate(jobs):
             _run(job)
-            if job.refused and index == 0:  # as a single run would be; nothing is left behind
-                folder.remove_empty(base)
-                raise Mistakes(job.refused)
             print(f"{index + 1:>3}/{len(jobs)}  {job.name:<{width}}  {_outcome(job)}", flush=True)
     finally:
-        if base.is_dir():
-            print("\n".join(summary(jobs, base)))
+        print("\n".join(summary(jobs, base)))
     return 1 if any(job.error for job in jobs) else 0
 
 
@@ -147,7 +142,6 @@ def _run(job: Job) -> None:
     if process.returncode:
         lines = [line.removeprefix("error: ") for line in said.strip().splitlines()]
         job.error = (job.result or {}).get("reason") or (lines[-1] if lines else f"exit code {process.returncode}")
-        job.refused = lines if process.returncode == 2 and not job.folder.exists() else []
     if told or process.returncode == stopping.EXIT_CODE or -process.returncode in stopping.SIGNALS:
         raise KeyboardInterrupt
 
