@@ -100,13 +100,15 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Count the classes that the logits (N, K) put before each label (N,): 0 is right, below 5 is right by top-5.
 
     Equal logits rank by index, as in argmax; NaN ranks last, so that a diverged network is never right. Ten times
-    cheaper than topk.
+    cheaper than topk, and half as dear as comparisons, which write booleans: these write floats, in place.
     """
-    own = logits.gather(1, labels[:, None])
-    behind = torch.arange(logits.shape[1], device=logits.device) >= labels[:, None]
-    behind &= logits == own
-    behind |= logits < own
-    return logits.shape[1] - behind.sum(1, dtype=torch.int32)
+    classes = logits.shape[1]
+    lead = logits.float() - logits.gather(1, labels[:, None])
+    steps = torch.zeros(2 * classes, device=logits.device)
+    steps[classes:] = torch.finfo(steps.dtype).smallest_normal  # above a lead of 0, below any other
+    most = steps.unfold(0, classes, 1).index_select(0, classes - labels)  # rows that step up at their label
+    behind = lead.lt_(most) @ torch.ones(classes, device=logits.device)
+    return classes - behind.int()
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:

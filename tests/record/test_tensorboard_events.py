@@ -27,13 +27,29 @@ def session(folder, first_step, steps, scale=1.0):
     board = TensorBoard(folder, first_step)
     for step in steps:
         board.scalars({"loss/val": scale * step, "rate/lr": 0.5}, step)
+    board.flush()
     return board
 
 
-def test_scalars_are_on_disk_without_being_closed(tmp_path):
-    session(tmp_path, 0, range(5))
-    assert curve(tmp_path) == [(step, float(step)) for step in range(5)]
+def test_points_are_on_disk_a_second_later_at_a_checkpoint_and_before_anything_else(tmp_path, monkeypatch):
+    now = 1e9
+    monkeypatch.setattr("time.time", lambda: now)
+    board = TensorBoard(tmp_path)
+    seen = []
+    for step, passes in enumerate((0, 0.4, 0.4, 0.4, -7200, 0.4)):  # the fifth time, the clock is put back
+        now += passes
+        board.scalars({"loss/val": float(step), "rate/lr": 0.5}, step)
+        seen.append(len(curve(tmp_path)))
+    assert seen == [1, 1, 1, 4, 5, 5]
+    board.flush()
+    assert curve(tmp_path) == [(step, float(step)) for step in range(6)]
     assert read(tmp_path).Tags()["scalars"] == ["loss/val", "rate/lr"]
+    board.scalars({"loss/val": 6.0}, 6)
+    board.rewind(4)
+    assert [step for step, _ in curve(tmp_path)] == list(range(4))
+    board.scalars({"loss/val": 4.0}, 4)
+    board.close()
+    assert [step for step, _ in curve(tmp_path)] == list(range(5))
 
 
 @pytest.mark.parametrize("kills", [[6], [6, 4], [8, 8, 1]])
@@ -123,6 +139,8 @@ def run(folder, first_step, steps):
         means = {"loss": 1.0, "accuracy": 0.5, "top5": 0.9}
         pace = {"epoch": 0, "step_in_epoch": step, "rate": 0.1, "images_per_second": 1.0, "seconds_left": 1.0}
         record.step(step, means, {}, **pace)
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    record.save("last", {})  # from then on they are kept
 
 
 def served(folder, last_step):
@@ -178,5 +196,6 @@ def test_a_full_disk_stops_nothing_and_loses_no_point(tmp_path, full_disk):
         board.hparams({"seed": 0})
         board.close()
     board.scalars({"loss/val": 3.0}, 3)
+    board.flush()
     assert curve(tmp_path) == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert len(warnings) == 1 and len(list(tmp_path.iterdir())) == 1

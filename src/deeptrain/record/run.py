@@ -90,6 +90,7 @@ class Record:
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Write checkpoints/<name>.pt; the one before stays until the new one is whole, and of last.pt also then."""
+        self._log(self.board, lambda board: board.flush())  # a resumed run does not log again what came before
         if self.folder is not None:
             checkpoint.save(self.folder / "checkpoints" / f"{name}.pt", state, keep=name == "last")
 

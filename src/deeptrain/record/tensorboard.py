@@ -19,6 +19,7 @@ from deeptrain.record import picture
 from deeptrain.record.growing import GrowingFile
 
 EVENTS = "events.out.tfevents."
+SECONDS = 1.0  # between two writes of points: built one by one, with all their code out of the caches, they cost double
 
 
 class TensorBoard:
@@ -27,6 +28,8 @@ class TensorBoard:
     `first_step` is the first step that this session may write: readers drop what earlier sessions, killed after their
     last checkpoint, wrote from there on. The first session marks its step 0 too, because one of TensorBoard's readers
     ignores the first mark of a run (tensorboard#4763). A failing disk calls `warn` once and never stops a training.
+
+    Points are written once a second, together; `flush` before a checkpoint, which says that what came before is kept.
     """
 
     def __init__(self, folder: Path, first_step: int = 0, warn: Callable[[str], Any] = warnings.warn):
@@ -36,22 +39,37 @@ class TensorBoard:
         self.goes_on = first_step > 0 and bool(earlier)  # what is said once a run is in an earlier file
         self._described = self.goes_on
         self._name = f"{folder.parent.name}/{folder.name}"
+        self._points: list[tuple[float, int, Mapping[str, float]]] = []  # not yet written: time, step, values
+        self._written = 0.0  # when points were written last
         self._file = GrowingFile(folder / f"{EVENTS}{_stamp(earlier)}", warn)
-        self._write(file_version="brain.Event:2")
+        self._write({"file_version": "brain.Event:2"})
         self.rewind(first_step)
 
     def rewind(self, first_step: int) -> None:
         """Drop, for every reader, what has been written from a step on."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+        self.flush()
+        self._write({"step": first_step, "session_log": SessionLog(status=SessionLog.START)})
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Add one point to the curve of each tag (90 us for ten)."""
+        """Add one point to the curve of each tag."""
+        now = time.time()
+        self._points.append((now, step, values))
+        if not 0 <= now - self._written < SECONDS:
+            self._written = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the points that are held."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        points = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
-        self._write(step=step, summary=Summary(value=points))
+        points, self._points = self._points, []
+        events = []
+        for at, step, values in points:
+            curves = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
+            events.append({"wall_time": at, "step": step, "summary": Summary(value=curves)})
+        self._write(*events)
 
     def image(self, tag: str, image: np.ndarray, step: int) -> None:
         """Add a picture, uint8 (H, W, 3)."""
@@ -59,7 +77,7 @@ class TensorBoard:
 
         height, width, channels = image.shape
         png = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=picture.encode(image))
-        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=png)]))
+        self._write({"step": step, "summary": Summary(value=[Summary.Value(tag=tag, image=png)])})
 
     def hparams(self, settings: Mapping[str, Any]) -> None:
         """Write, once a run, the settings by which the HPARAMS tab compares the runs of a sweep, beside every scalar.
@@ -70,20 +88,21 @@ class TensorBoard:
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
         if not self._described:
-            self._write(step=0, summary=hparams_pb(_flat(settings), trial_id=self._name))
+            self._write({"step": 0, "summary": hparams_pb(_flat(settings), trial_id=self._name)})
         self._described = True
 
     def close(self) -> None:
-        """Try once more to write what a full disk has kept waiting; nothing else is held."""
-        self._file.add(b"")
+        """Write what is held, and once more try to write what a full disk has kept waiting."""
+        self.flush()
 
-    def _write(self, **event: Any) -> None:
+    def _write(self, *events: dict[str, Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        record = io.BytesIO()
-        RecordWriter(record).write(Event(wall_time=time.time(), **event).SerializeToString())
-        self._file.add(record.getvalue())
+        records = io.BytesIO()
+        for event in events:
+            RecordWriter(records).write(Event(**{"wall_time": time.time(), **event}).SerializeToString())
+        self._file.add(records.getvalue())
 
 
 def _stamp(earlier: Iterable[str]) -> int:
