@@ -72,6 +72,10 @@ def test_ties_rank_as_in_argmax_and_nan_is_never_right(device):
     stable = logits.float().argsort(dim=1, descending=True, stable=True)
     assert torch.equal(metrics.ranks(logits, labels), (stable == labels[:, None]).int().argmax(1).int())
     assert metrics.ranks(torch.full((3, 10), torch.nan, device=device), labels[:3]).tolist() == [10, 10, 10]
+    close = torch.tensor([[3e-8, 0.0, 6e-8, -torch.inf], [1.0, 1.0009766, 1.0, 1e-30]], device=device)
+    for dtype, expected in ((torch.float32, [1, 2, 0, 4, 1, 0, 2, 3]), (torch.float16, [0, 2, 1, 4, 1, 0, 2, 3])):
+        found = [metrics.ranks(close.to(dtype), torch.full((2,), label, device=device)) for label in range(4)]
+        assert torch.stack(found, 1).flatten().tolist() == expected, dtype
 
 
 def test_a_diverged_loss_shows(device):

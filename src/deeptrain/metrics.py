@@ -56,15 +56,18 @@ class Batches:
         """Return the sums over all images since the last read: whoever loads them reads on as if nothing had been."""
         self._reduce()
         if self._reduced:
+            totals = self._totals
             host = iter(torch.cat([vector for vector, _ in self._reduced]).tolist())  # the one wait for the device
             for _, sizes in self._reduced:
                 for size in sizes:
                     loss = next(host)
-                    counted = math.isfinite(loss) or not self.finite_only
-                    self._totals["loss"] += loss * size if counted else 0.0
-                    self._totals["images" if counted else LEFT_OUT] += size
-                self._totals["accuracy"] += next(host)
-                self._totals["top5"] += next(host)
+                    if self.finite_only and not math.isfinite(loss):
+                        totals[LEFT_OUT] += size
+                    else:
+                        totals["loss"] += loss * size
+                        totals["images"] += size
+                totals["accuracy"] += next(host)
+                totals["top5"] += next(host)
             self._reduced = []
         return dict(self._totals)
 
@@ -81,13 +84,11 @@ class Batches:
         alike = len({target.ndim for target in targets}) == 1
         labels = class_ids(torch.cat(targets)) if alike else torch.cat([class_ids(target) for target in targets])
         place = ranks(torch.cat(logits), labels)
-        sizes, means = [len(batch) for batch in logits], torch.stack(losses)
-        right = [place < rank for rank in (1, TOP)]
+        sizes, means = [batch.shape[0] for batch in logits], torch.stack(losses)
+        right = torch.stack([place < rank for rank in (1, TOP)])
         if self.finite_only:
-            counted = torch.cat([one.expand(size) for one, size in zip(means.isfinite(), sizes, strict=True)])
-            right = [hits & counted for hits in right]
-        counts = torch.stack([hits.sum(dtype=torch.float32) for hits in right])
-        self._reduced.append((torch.cat([means, counts]), sizes))
+            right &= torch.cat([one.expand(size) for one, size in zip(means.isfinite(), sizes, strict=True)])
+        self._reduced.append((torch.cat([means, right.sum(1, dtype=torch.float32)]), sizes))
         self._held, self._numbers = [], 0
 
 
@@ -99,16 +100,15 @@ def class_ids(targets: Tensor) -> Tensor:
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Count the classes that the logits (N, K) put before each label (N,): 0 is right, below 5 is right by top-5.
 
-    Equal logits rank by index, as in argmax; NaN ranks last, so that a diverged network is never right. Ten times
-    cheaper than topk, and half as dear as comparisons, which write booleans: these write floats, in place.
+    Equal logits rank by index, as in argmax; a label whose logit is inf or NaN is never right. Ten times cheaper than
+    topk, and half as dear as comparisons that write booleans: these write floats, in place.
     """
     classes = logits.shape[1]
     lead = logits.float() - logits.gather(1, labels[:, None])
     steps = torch.zeros(2 * classes, device=logits.device)
     steps[classes:] = torch.finfo(steps.dtype).smallest_normal  # above a lead of 0, below any other
     most = steps.unfold(0, classes, 1).index_select(0, classes - labels)  # rows that step up at their label
-    behind = lead.lt_(most) @ torch.ones(classes, device=logits.device)
-    return classes - behind.int()
+    return classes - lead.lt_(most) @ torch.ones(classes, device=logits.device)
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
