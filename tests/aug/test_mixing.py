@@ -144,7 +144,7 @@ def test_the_lectures_mixture():
 
     class Fixed:
         def beta(self, a, b, size):
-            return np.full(size, 0.6)
+            return 0.6 if size is None else np.full(size, 0.6)
 
     images, ids = constant_images(2, "cpu")
     mixed, targets = Mixup(2)(images, ids, Fixed())

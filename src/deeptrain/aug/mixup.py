@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from deeptrain.aug.draws import upload
-from deeptrain.aug.lines import lines
 from deeptrain.schema import Positive, checked
 
 # Every image's partner is its neighbour in the batch, whose order is random already: own slice, partner's slice.
@@ -27,14 +26,13 @@ class Mixup:
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new float32 images and probabilities (N, K)."""
-        own = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_image else 1)
-        weights = upload(1 - own, images.device) if self.per_image else float(1 - own[0])
+        own = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_image else None)
+        weights = upload(1 - own, images.device) if isinstance(own, np.ndarray) else 1 - own
         images = images.to(torch.float32, memory_format=torch.channels_last)
         mixed = torch.empty_like(images)
-        pixels, out = lines(images), lines(mixed)
         for here, there in NEIGHBOURS:
-            share = weights[here, None, None] if isinstance(weights, Tensor) else weights
-            torch.lerp(pixels[here], pixels[there], share, out=out[here])
+            share = weights[here, None, None, None] if isinstance(weights, Tensor) else weights
+            torch.lerp(images[here], images[there], share, out=mixed[here])
         return mixed, mix_targets(targets, weights, self.num_classes)
 
 
