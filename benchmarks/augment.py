@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from loader import BATCH, MEAN, PADDING, STD, WORKERS, OneByOne, drain
 from PIL import Image
-from timing import Timing, Way, circumstances, goal, measure, median, spread, table, times_faster
+from timing import Apart, Timing, Way, circumstances, goal, measure, median, spread, table, times_faster
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, default_collate
 
@@ -273,6 +273,18 @@ def check_same_batches(endless: Iterator, others: list[Iterable]) -> None:
         torch.testing.assert_close(images.std(), own.std(), rtol=0.5, atol=0)  # another draw, of λ too
 
 
+def alone(ways: Callable[[Pictures], Ways], name: str) -> Way:
+    """Make one way for a process of its own, where nothing of the others' lies between the batches in memory."""
+    settle()
+    return ways(Pictures())[name]
+
+
+def settle() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)  # of what others draw
+    keep_freed_memory()  # as in training; here for all ways alike
+
+
 def report(title: str, timings: dict[str, Timing]) -> None:
     rows, own = [], timings[OURS].steady
     for name, timing in timings.items():
@@ -309,18 +321,18 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args(words)
     rounds, warmup = (1, 0) if options.quick else (options.rounds, 1)
-    torch.set_num_threads(1)
-    torch.manual_seed(0)  # of what others draw
+    settle()
     print(circumstances("torch", "torchvision", "timm", "kornia", "pillow", "numpy", quick=options.quick))
     if missing := [name for name in ("timm", "kornia") if find_spec(name) is None]:
         print(f"Not installed, and left out: {', '.join(missing)} (uv run --group benchmark ...)")
-    keep_freed_memory()  # as in training; here for all ways alike
     compared = (randaugment, mixup, cutmix_each, cutmix_one, cutout, random_erasing, recipes)
     few, many = (64, BATCH) if options.quick else (BATCH, 20 * BATCH)
     for title, ways in zip(GOALS, compared, strict=True):
         made = ways(Pictures(many if ways is recipes else few))
         if options.quick:
             made = {name: Way(way.prepare, 1, 2) for name, way in made.items()}
+        elif ways is not recipes:  # whose workers are processes anyway
+            made = {name: Apart(alone, ways, name) for name in made}
         report(title, measure(made, rounds, warmup))
     if torch.cuda.is_available():
         on_gpu(Pictures(many), 20 if options.quick else 500)

@@ -63,6 +63,7 @@ def _serve(pipe: Connection, make: Callable[..., Way], arguments: tuple) -> None
     gc.freeze()
     while (units := pipe.recv()) is not None:
         pipe.send(way.seconds(units))
+    os._exit(0)  # some libraries would tell at length what they have not tidied up
 
 
 @dataclass(frozen=True)
