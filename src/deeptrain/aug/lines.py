@@ -39,7 +39,7 @@ def draw_boxes(
     edges = []
     for extent, side in zip(size, sides, strict=True):
         start = rng.integers(extent, size=count) - side // 2
-        edges += [np.clip(start, 0, extent), np.clip(start + side, 0, extent)]
+        edges += [np.maximum(start, 0), np.minimum(start + side, extent)]
     return np.stack(edges, axis=1).astype(np.int32)
 
 
