@@ -23,6 +23,8 @@ def evaluate(arguments: list[str]) -> int:
     flags, words = split_flags(arguments)
     if "multirun" in flags:
         raise Mistakes(["-m: one run is evaluated at a time"])
+    if "cfg" in flags:
+        raise Mistakes(["--cfg: the configuration of a run is in its config.yaml; leave it out"])
     if not words or words[0].startswith(("split=", "-")):
         raise Mistakes([f"name the run first: {USAGE.splitlines()[0]}"])
     where, *words = words

@@ -20,8 +20,9 @@ def preview(arguments: list[str]) -> int:
 
     flags, words = split_flags([word for word in arguments if word != "--all"])
     unread = [word for word in words if word.partition("=")[0] in ("dir", "resume")]
-    if unread or "multirun" in flags:
-        raise Mistakes(f"{word}: a preview does not read it; leave it out" for word in unread or ["-m"])
+    unread += [word for word, flag in (("-m", "multirun"), ("--cfg", "cfg")) if flag in flags]
+    if unread:
+        raise Mistakes(f"{word}: a preview does not read it; leave it out" for word in unread)
     run = compose_run(words)
     build.rehearse(run)
     from deeptrain.lab.preview import draw_batch, draw_rate, draw_shelf
