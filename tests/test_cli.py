@@ -114,7 +114,7 @@ def test_flags_are_told_from_words():
         ("preview", ["resume=run"], "resume=run: a preview does not read it"),
         ("preview", ["-m"], "-m: a preview does not read it"),
         ("preview", ["--cfg", "job"], "--cfg: a preview does not read it"),
-        ("evaluate", ["run", "--cfg", "job"], "--cfg: the configuration of a run is in its config.yaml"),
+        ("evaluate", ["--cfg", "job"], "--cfg: the configuration of a run is in its config.yaml"),
     ],
 )
 def test_scripts_refuse_what_they_do_not_read(script, words, said, tmp_path):
