@@ -433,8 +433,8 @@ def test_the_blend_of_pretzels_and_robot():
     """Each pixel is 0.6 times the pretzels' and 0.4 times the robot's."""
 
     class Drawn:
-        def beta(self, a: float, b: float, size: int) -> np.ndarray:
-            return np.full(size, 0.6)
+        def beta(self, a: float, b: float, size: None) -> float:
+            return 0.6
 
     images = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
     blends, targets = Mixup(2)(images, torch.tensor([0, 1]), Drawn())
