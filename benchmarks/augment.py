@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain, count, islice
@@ -44,11 +45,11 @@ GOALS = {
     "Random erasing": {BEST: 1.7},
     "Full recipe": {TORCHVISION_WORKERS: 18, TIMM_WORKERS: 8},
 }
-Ways = dict[str, Way]
+Ways = dict[str, Callable[[], Way]]  # each makes pictures of its own
 
 
 class Pictures:
-    """Random pictures as everybody likes to have them; what changes its images in place gets some of its own."""
+    """Random pictures as everybody likes to have them."""
 
     def __init__(self, size: int = BATCH):
         rng = np.random.default_rng(0)
@@ -58,8 +59,9 @@ class Pictures:
         self.planes = self.bytes.contiguous()
 
     def normalised(self, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
-        """Return float32 images, which others' augmentations of tensors take."""
-        return self.planes.float().sub_(127).div_(64).contiguous(memory_format=layout)
+        """Return new float32 images, which others' augmentations of tensors take, without any memory to spare."""
+        stored = self.planes if layout == torch.contiguous_format else self.bytes
+        return stored.float().sub_(127).div_(64)
 
 
 def ours(augment: Augmentation, images: Tensor, labels: Tensor) -> Way:
@@ -89,79 +91,81 @@ def randaugment(pictures: Pictures) -> Ways:
 
     augment, reference = RandAugment(SHAPE), v2.RandAugment(num_ops=2, magnitude=9)
     check_same_look(augment, reference, pictures)
-    pil = [Image.fromarray(picture) for picture in pictures.array]
-    ways = {
-        OURS: ours(augment, pictures.bytes, pictures.labels),
-        ON_PIL: one_by_one(reference, pil),
-        ON_TENSORS: one_by_one(reference, pictures.planes),
+
+    def on_pil(augment: Callable) -> Way:
+        return one_by_one(augment, [Image.fromarray(picture) for picture in pictures.array])
+
+    ways: Ways = {
+        OURS: lambda: ours(augment, pictures.bytes, pictures.labels),
+        ON_PIL: lambda: on_pil(reference),
+        ON_TENSORS: lambda: one_by_one(reference, pictures.planes),
     }
     if find_spec("timm"):
         from timm.data.auto_augment import rand_augment_transform  # pyright: ignore
 
-        ways[TIMM_ON_PIL] = one_by_one(rand_augment_transform("rand-m9-n2", {}), pil)
-        ways[TIMM_ALWAYS] = one_by_one(rand_augment_transform("rand-m9-n2-p1", {}), pil)
+        ways[TIMM_ON_PIL] = lambda: on_pil(rand_augment_transform("rand-m9-n2", {}))
+        ways[TIMM_ALWAYS] = lambda: on_pil(rand_augment_transform("rand-m9-n2-p1", {}))
     if find_spec("kornia"):
         from kornia.augmentation.auto import RandAugment as KorniaRandAugment  # pyright: ignore
 
-        kornia, images = KorniaRandAugment(n=2, m=9), pictures.planes.float() / 255
-        ways[KORNIA_ONE] = batchwise(lambda: kornia(images), 10, 60)
+        kornia = KorniaRandAugment(n=2, m=9)
+        ways[KORNIA_ONE] = lambda: batchwise(partial(kornia, pictures.planes.float().div_(255)), 10, 60)
     return ways
 
 
 def mixup(pictures: Pictures) -> Ways:
     from torchvision.transforms import v2
 
-    own, images, labels = pictures.normalised(torch.channels_last), pictures.normalised(), pictures.labels
     reference = v2.MixUp(num_classes=CLASSES)
-    ways = {
-        OURS: ours(Mixup(CLASSES, alpha=1.0), own, labels),
-        TORCHVISION: batchwise(lambda: reference(images, labels)),
+    ways: Ways = {
+        OURS: lambda: ours(Mixup(CLASSES, alpha=1.0), pictures.normalised(torch.channels_last), pictures.labels),
+        TORCHVISION: lambda: batchwise(partial(reference, pictures.normalised(), pictures.labels)),
     }
     if find_spec("timm"):
-        ways[TIMM] = timm_mixup(pictures, mixup_alpha=1)
+        ways[TIMM] = lambda: timm_mixup(pictures, mixup_alpha=1)
     if find_spec("kornia"):
         from kornia.augmentation import RandomMixUpV2  # pyright: ignore
 
         kornia = RandomMixUpV2(data_keys=["input", "class"])
-        ways[KORNIA] = batchwise(lambda: kornia(images, labels))
+        ways[KORNIA] = lambda: batchwise(partial(kornia, pictures.normalised(), pictures.labels))
     return ways
 
 
 def cutmix_each(pictures: Pictures) -> Ways:
-    images, labels = pictures.normalised(), pictures.labels
     augment = CutMix(CLASSES, per_image=True)
-    ways = {
-        OURS: ours(augment, pictures.normalised(torch.channels_last), labels),
-        ON_BYTES: ours(augment, pictures.bytes, labels),
+    ways: Ways = {
+        OURS: lambda: ours(augment, pictures.normalised(torch.channels_last), pictures.labels),
+        ON_BYTES: lambda: ours(augment, pictures.bytes, pictures.labels),
     }
     if find_spec("timm"):
-        ways[TIMM] = timm_mixup(pictures, mixup_alpha=0, cutmix_alpha=1, mode="elem")
+        ways[TIMM] = lambda: timm_mixup(pictures, mixup_alpha=0, cutmix_alpha=1, mode="elem")
     if find_spec("kornia"):
         from kornia.augmentation import RandomCutMixV2  # pyright: ignore
 
         kornia = RandomCutMixV2(data_keys=["input", "class"], use_correct_lambda=True)
-        ways[KORNIA] = batchwise(lambda: kornia(images, labels))
+        ways[KORNIA] = lambda: batchwise(partial(kornia, pictures.normalised(), pictures.labels))
     return ways
 
 
 def cutmix_one(pictures: Pictures) -> Ways:
     from torchvision.transforms import v2
 
-    images, labels = pictures.normalised(), pictures.labels
     reference = v2.CutMix(num_classes=CLASSES)
-    ways = {
-        OURS: ours(CutMix(CLASSES), pictures.normalised(torch.channels_last), labels),
-        ON_BYTES: ours(CutMix(CLASSES), pictures.bytes, labels),
-        TORCHVISION: batchwise(lambda: reference(images, labels)),
+    ways: Ways = {
+        OURS: lambda: ours(CutMix(CLASSES), pictures.normalised(torch.channels_last), pictures.labels),
+        ON_BYTES: lambda: ours(CutMix(CLASSES), pictures.bytes, pictures.labels),
+        TORCHVISION: lambda: batchwise(partial(reference, pictures.normalised(), pictures.labels)),
     }
-    return ways | ({TIMM: timm_mixup(pictures, mixup_alpha=0, cutmix_alpha=1)} if find_spec("timm") else {})
+    if find_spec("timm"):
+        ways[TIMM] = lambda: timm_mixup(pictures, mixup_alpha=0, cutmix_alpha=1)
+    return ways
 
 
 def timm_mixup(pictures: Pictures, **settings: Any) -> Way:
     from timm.data import Mixup as TimmMixup  # pyright: ignore
 
-    theirs, images = TimmMixup(label_smoothing=0, num_classes=CLASSES, **settings), pictures.normalised()
-    return batchwise(lambda: theirs(images, pictures.labels))
+    theirs = TimmMixup(label_smoothing=0, num_classes=CLASSES, **settings)
+    return batchwise(partial(theirs, pictures.normalised(), pictures.labels))
 
 
 def cutout(pictures: Pictures) -> Ways:
@@ -178,22 +182,21 @@ def random_erasing(pictures: Pictures) -> Ways:
 def erasing(augment: Augmentation, pictures: Pictures, area: tuple[float, float], aspect: tuple[float, float]) -> Ways:
     from torchvision.transforms import v2
 
-    images = pictures.normalised()
-    ways = {
-        OURS: ours(augment, pictures.normalised(torch.channels_last), pictures.labels),
-        ON_BYTES: ours(augment, pictures.bytes, pictures.labels),
-        TORCHVISION: one_by_one(v2.RandomErasing(1.0, scale=area, ratio=aspect), images),
+    ways: Ways = {
+        OURS: lambda: ours(augment, pictures.normalised(torch.channels_last), pictures.labels),
+        ON_BYTES: lambda: ours(augment, pictures.bytes, pictures.labels),
+        TORCHVISION: lambda: one_by_one(v2.RandomErasing(1.0, scale=area, ratio=aspect), pictures.normalised()),
     }
     if find_spec("timm"):
         from timm.data.random_erasing import RandomErasing as TimmErasing  # pyright: ignore
 
-        timm, changed = TimmErasing(1.0, *area, *aspect, device="cpu"), pictures.normalised()
-        ways[TIMM] = batchwise(lambda: timm(changed))
+        timm = TimmErasing(1.0, *area, *aspect, device="cpu")
+        ways[TIMM] = lambda: batchwise(partial(timm, pictures.normalised()))
     if find_spec("kornia"):
         from kornia.augmentation import RandomErasing as KorniaErasing  # pyright: ignore
 
         kornia = KorniaErasing(scale=area, ratio=aspect, p=1.0)
-        ways[KORNIA] = batchwise(lambda: kornia(images))
+        ways[KORNIA] = lambda: batchwise(partial(kornia, pictures.normalised()))
     return ways
 
 
@@ -250,8 +253,8 @@ def recipes(pictures: Pictures) -> Ways:
     def served(serve: Callable[[Pictures, int], Iterable]) -> Way:
         return Way(lambda batches: lambda: drain(iter(serve(pictures, batches * BATCH))), 2, 10)
 
-    ways = {OURS: Way(lambda batches: lambda: drain(islice(endless, batches)), 5, 45)}
-    return ways | {name: served(serve) for name, serve in others.items()}
+    ways: Ways = {OURS: lambda: Way(lambda batches: lambda: drain(islice(endless, batches)), 5, 45)}
+    return ways | {name: partial(served, serve) for name, serve in others.items()}
 
 
 def check_same_look(augment: RandAugment, reference: Callable, pictures: Pictures) -> None:
@@ -276,7 +279,7 @@ def check_same_batches(endless: Iterator, others: list[Iterable]) -> None:
 def alone(ways: Callable[[Pictures], Ways], name: str) -> Way:
     """Make one way for a process of its own, where nothing of the others' lies between the batches in memory."""
     settle()
-    return ways(Pictures())[name]
+    return ways(Pictures())[name]()
 
 
 def settle() -> None:
@@ -330,10 +333,12 @@ def main(words: list[str] | None = None) -> None:
     for title, ways in zip(GOALS, compared, strict=True):
         made = ways(Pictures(many if ways is recipes else few))
         if options.quick:
-            made = {name: Way(way.prepare, 1, 2) for name, way in made.items()}
-        elif ways is not recipes:  # whose workers are processes anyway
-            made = {name: Apart(alone, ways, name) for name in made}
-        report(title, measure(made, rounds, warmup))
+            timed = {name: replace(make(), short=1, long=2) for name, make in made.items()}
+        elif ways is recipes:  # whose workers are processes anyway
+            timed = {name: make() for name, make in made.items()}
+        else:
+            timed = {name: Apart(alone, ways, name) for name in made}
+        report(title, measure(timed, rounds, warmup))
     if torch.cuda.is_available():
         on_gpu(Pictures(many), 20 if options.quick else 500)
 
