@@ -322,6 +322,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few batches: does it run at all?")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", nargs="+", choices=list(GOALS), default=list(GOALS), metavar="TITLE")
     options = parser.parse_args(words)
     rounds, warmup = (1, 0) if options.quick else (options.rounds, 1)
     settle()
@@ -331,6 +332,8 @@ def main(words: list[str] | None = None) -> None:
     compared = (randaugment, mixup, cutmix_each, cutmix_one, cutout, random_erasing, recipes)
     few, many = (64, BATCH) if options.quick else (BATCH, 20 * BATCH)
     for title, ways in zip(GOALS, compared, strict=True):
+        if title not in options.only:
+            continue
         made = ways(Pictures(many if ways is recipes else few))
         if options.quick:
             timed = {name: replace(make(), short=1, long=2) for name, make in made.items()}
@@ -339,7 +342,7 @@ def main(words: list[str] | None = None) -> None:
         else:
             timed = {name: Apart(alone, ways, name) for name in made}
         report(title, measure(timed, rounds, warmup))
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and "Full recipe" in options.only:
         on_gpu(Pictures(many), 20 if options.quick else 500)
 
 

@@ -98,7 +98,7 @@ def class_ids(targets: Tensor) -> Tensor:
 
 
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Count the classes that the logits (N, K) put before each label (N,): 0 is right, below 5 is right by top-5.
+    """Count the classes that the logits (N, K) put before each label, float32 (N,): 0 is right, below 5 top-5's.
 
     Equal logits rank by index, as in argmax; a label whose logit is inf or NaN is never right. Ten times cheaper than
     topk, and half as dear as comparisons that write booleans: these write floats, in place.
@@ -106,7 +106,7 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     classes = logits.shape[1]
     lead = logits.float() - logits.gather(1, labels[:, None])
     steps = torch.zeros(2 * classes, device=logits.device)
-    steps[classes:] = torch.finfo(steps.dtype).smallest_normal  # above a lead of 0, below any other
+    steps[classes:] = torch.finfo(steps.dtype).smallest_normal  # above a lead of 0, below one to speak of
     most = steps.unfold(0, classes, 1).index_select(0, classes - labels)  # rows that step up at their label
     return classes - lead.lt_(most) @ torch.ones(classes, device=logits.device)
 

@@ -44,6 +44,7 @@ def open_record(screen, folder, first_step=0):
         (TensorBoard, "scalars", "TensorBoard"),
         (TensorBoard, "image", "TensorBoard"),
         (TensorBoard, "hparams", "TensorBoard"),
+        (TensorBoard, "flush", "TensorBoard"),
         (TensorBoard, "close", "TensorBoard"),
         (MetricsTable, "append", "metrics.csv"),
         (MetricsTable, "close", "metrics.csv"),
@@ -56,8 +57,9 @@ def test_a_log_that_fails_is_told_of_once_and_left_out(tmp_path, screen, monkeyp
         calls.append(self)
         raise RuntimeError("the disk is on fire\nand more")
 
+    record = open_record(screen, tmp_path)
     monkeypatch.setattr(kind, method, fail)
-    use(open_record(screen, tmp_path), range(1, 5))
+    use(record, range(1, 5))
     said = screen._stream.getvalue()
     assert said.count("the disk is on fire") == 1 and len(calls) == 1 and "and more" not in said
     assert f"warning: {name} cannot be written (RuntimeError: the disk is on fire); the run goes on without it" in said
