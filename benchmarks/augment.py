@@ -20,13 +20,13 @@ from torch.utils.data import DataLoader, RandomSampler, default_collate
 from deeptrain.aug.cutmix import CutMix
 from deeptrain.aug.cutout import Cutout
 from deeptrain.aug.mixup import Mixup
-from deeptrain.aug.pipeline import Applied, Augmentation, Pipeline
+from deeptrain.aug.pipeline import Augmentation, Pipeline, RandomApply
 from deeptrain.aug.randaugment import RandAugment
 from deeptrain.aug.random_erasing import RandomErasing
 from deeptrain.data.dataset import Samples
 from deeptrain.data.loader import ResidentLoader
-from deeptrain.randomness import generator
-from deeptrain.runtime import keep_freed_memory
+from deeptrain.runtime.device import keep_malloc_arena
+from deeptrain.runtime.random import generator
 
 SHAPE, CLASSES = (3, 32, 32), 10
 ALPHA, ERASED = 0.2, 0.25  # of the recipe: Mixup's Beta, and the part of the images that lose a rectangle
@@ -205,7 +205,7 @@ def recipe(pictures: Pictures, device: torch.device, batch: int = BATCH) -> Iter
     samples = Samples(pictures.array, None, pictures.labels.numpy())
     loader = ResidentLoader(samples, batch, device, 0, True, PADDING, True)
     mean, std = ([255 * value for value in values] for values in (MEAN, STD))
-    erase = Applied(RandomErasing(mean, fill="mean"), probability=ERASED)
+    erase = RandomApply(RandomErasing(mean, fill="mean"), probability=ERASED)
     pipeline = Pipeline([RandAugment(SHAPE), erase, Mixup(CLASSES, alpha=ALPHA)], mean, std)
     batches = chain.from_iterable(loader.epoch(epoch) for epoch in count())
     return (
@@ -285,7 +285,7 @@ def alone(ways: Callable[[Pictures], Ways], name: str) -> Way:
 def settle() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)  # of what others draw
-    keep_freed_memory()  # as in training; here for all ways alike
+    keep_malloc_arena()  # as in training; here for all ways alike
 
 
 def report(title: str, timings: dict[str, Timing]) -> None:

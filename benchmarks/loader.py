@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from deeptrain.aug.pipeline import Pipeline
 from deeptrain.data.dataset import Samples
 from deeptrain.data.loader import ResidentLoader
-from deeptrain.runtime import keep_freed_memory
+from deeptrain.runtime.device import keep_malloc_arena
 
 BATCH, PADDING, WORKERS = 512, 4, 2
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -127,7 +127,7 @@ def main(words: list[str] | None = None) -> None:
     options = parser.parse_args(words)
     size, per_sample, rounds = (BATCH, 4 * BATCH, 1) if options.quick else (100 * BATCH, 40 * BATCH, options.rounds)
     torch.set_num_threads(1)
-    keep_freed_memory()  # as in training; the others' workers, forked from here, have it too
+    keep_malloc_arena()  # as in training; the others' workers, forked from here, have it too
     print(circumstances("torch", "torchvision", "pillow", "numpy", quick=options.quick))
     report(measure(ways(size, per_sample), rounds, warmup=0 if options.quick else 1))
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deeptrain import build
-from deeptrain.config import compose_run
-from deeptrain.record.run import Record
-from deeptrain.record.screen import Screen
-from deeptrain.trainer import Trainer
+from deeptrain.config.compose import compose_run
+from deeptrain.loggers.console import Console
+from deeptrain.loggers.run_logger import RunLogger
+from deeptrain.training.trainer import Trainer
 
 NEVER = 10**6
 
@@ -33,7 +33,9 @@ def build_trainer(words: list[str], folder: Path | None = None) -> Trainer:
     trainer = build.trainer(bench)
     if folder is not None:
         (folder / "checkpoints").mkdir(parents=True)
-    trainer.record = Record(Screen(Terminal()), folder, metrics=trainer.metric_names(), tensorboard=folder is not None)
+    trainer.record = RunLogger(
+        Console(Terminal()), folder, metrics=trainer.metric_names(), tensorboard=folder is not None
+    )
     return trainer
 
 

@@ -11,8 +11,8 @@ import torch
 from ours import build_trainer, repeatable
 from timing import Way, circumstances, goal, measure, median, table
 
-from deeptrain.randomness import generator, key
-from deeptrain.trainer import Trainer
+from deeptrain.runtime.random import generator, key
+from deeptrain.training.trainer import Trainer
 
 STEPS = 100  # an epoch
 MACHINE = ["device=cpu", "threads=1", "validate.clean_images=0"]

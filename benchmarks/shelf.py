@@ -8,7 +8,7 @@ import yaml
 from ours import build_trainer, repeatable
 from timing import Way, circumstances, measure, median, spread, table
 
-from deeptrain.paths import ROOT
+from deeptrain.runtime.resources import ROOT
 
 SHELF = ROOT / "configs" / "experiment" / "shelf"
 IMAGES, VALIDATED = 1280, 30  # validated once, at the end, which does not count

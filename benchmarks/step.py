@@ -20,7 +20,7 @@ from timing import Way, circumstances, goal, measure, median, spread, table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from deeptrain.trainer import Trainer
+from deeptrain.training.trainer import Trainer
 
 BATCH, READY = 128, 64  # images a batch; batches that lie ready
 LR, MOMENTUM = 0.01, 0.9

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from deeptrain.model.fcn import FCN
 from deeptrain.model.resnet import ResNet
-from deeptrain.runtime import pick_precision
-from deeptrain.trainer import Trainer
+from deeptrain.runtime.device import pick_precision
+from deeptrain.training.trainer import Trainer
 
 WORKERS = 2
 SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}

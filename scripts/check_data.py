@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from deeptrain.cli import guarded
+from deeptrain.commands.cli import guarded
 
 USAGE = """\
 python scripts/check_data.py DIR [--all]
@@ -17,19 +17,19 @@ Exit code: 0 nothing wrong found; 1 broken files, leaks or a picture with two la
 
 
 def check_data(arguments: list[str]) -> int:
-    from deeptrain.config import Mistakes
+    from deeptrain.errors import UsageError
 
     folders = [word for word in arguments if not word.startswith("-")]
     if len(folders) != 1 or set(arguments) - {*folders, "--all", "--debug"}:
-        raise Mistakes([f"name one folder: {USAGE.splitlines()[0]}"])
-    from deeptrain.lab.check_data import check, lines
+        raise UsageError([f"name one folder: {USAGE.splitlines()[0]}"])
+    from deeptrain.analysis.check_data import check, lines
 
     try:
         report = check(Path(folders[0]).expanduser())
     except (ValueError, OSError) as error:
-        raise Mistakes([f"{folders[0]}: {error}"]) from error
+        raise UsageError([f"{folders[0]}: {error}"]) from error
     print("\n".join(lines(report, every="--all" in arguments)))
-    return 0 if report.is_sound else 1
+    return 0 if report.is_intact else 1
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 
-from deeptrain.cli import guarded, split_flags
+from deeptrain.commands.cli import guarded, split_flags
 
 USAGE = """\
 python scripts/evaluate.py RUN [split=test|val] [key=value ...]
@@ -16,30 +16,31 @@ READ = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "model.t
 
 
 def evaluate(arguments: list[str]) -> int:
-    from deeptrain import folder
-    from deeptrain.config import Mistakes, compose_run
+    from deeptrain.config.compose import compose_run
+    from deeptrain.errors import UsageError
+    from deeptrain.run import folder
     from deeptrain.schema import choose
 
     flags, words = split_flags(arguments)
     if "multirun" in flags:
-        raise Mistakes(["-m: one run is evaluated at a time"])
+        raise UsageError(["-m: one run is evaluated at a time"])
     if "cfg" in flags:
-        raise Mistakes(["--cfg: the configuration of a run is in its config.yaml; leave it out"])
+        raise UsageError(["--cfg: the configuration of a run is in its config.yaml; leave it out"])
     if not words or words[0].startswith(("split=", "-")):
-        raise Mistakes([f"name the run first: {USAGE.splitlines()[0]}"])
+        raise UsageError([f"name the run first: {USAGE.splitlines()[0]}"])
     where, *words = words
     split = next((word.removeprefix("split=") for word in words if word.startswith("split=")), "test")
     if split not in ("test", "val"):
-        raise Mistakes([f"split={split}: {choose(split, ('test', 'val'))}"])
+        raise UsageError([f"split={split}: {choose(split, ('test', 'val'))}"])
     at, state = folder.find(where, "run", best=True)
     changed = [word for word in words if not word.startswith("split=")]
     run = compose_run([*folder.saved_words(at, changed), *changed])
     keys = {word: word.lstrip("+").partition("=")[0] for word in changed}
     unread = [word for word, key in keys.items() if not {key, key.partition(".")[0]} & set(READ)]
     if unread:
-        raise Mistakes(f"{word}: evaluating does not read it; it takes {', '.join(READ[1:])}" for word in unread)
+        raise UsageError(f"{word}: evaluating does not read it; it takes {', '.join(READ[1:])}" for word in unread)
 
-    from deeptrain.after import evaluate as room
+    from deeptrain.inference import evaluate as room
     from deeptrain.report.figures import draw_confusion
 
     evaluation = room.evaluate_run(run, state, split)

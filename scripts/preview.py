@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from deeptrain.cli import guarded, split_flags
+from deeptrain.commands.cli import guarded, split_flags
 
 USAGE = """\
 python scripts/preview.py [group=option ...] [key=value ...] [--all]
@@ -16,16 +16,17 @@ outputs/preview/schedule.png, the learning rate. With --all also outputs/preview
 
 def preview(arguments: list[str]) -> int:
     from deeptrain import build
-    from deeptrain.config import Mistakes, compose_run
+    from deeptrain.config.compose import compose_run
+    from deeptrain.errors import UsageError
 
     flags, words = split_flags([word for word in arguments if word != "--all"])
     unread = [word for word in words if word.partition("=")[0] in ("dir", "resume")]
     unread += [word for word, flag in (("-m", "multirun"), ("--cfg", "cfg")) if flag in flags]
     if unread:
-        raise Mistakes(f"{word}: a preview does not read it; leave it out" for word in unread)
+        raise UsageError(f"{word}: a preview does not read it; leave it out" for word in unread)
     run = compose_run(words)
     build.rehearse(run)
-    from deeptrain.lab.preview import draw_batch, draw_rate, draw_shelf
+    from deeptrain.analysis.preview import draw_batch, draw_rate, draw_shelf
 
     folder = Path("outputs") / "preview"
     folder.mkdir(parents=True, exist_ok=True)

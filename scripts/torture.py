@@ -21,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deeptrain import checkpoint, cli
+from deeptrain.commands import cli
+from deeptrain.training import checkpoint
 
 WORDS = [
     "device=cpu",
@@ -51,10 +52,10 @@ def import_everything() -> None:
     import tensorboard.plugins.hparams.summary_v2  # noqa: F401
     import torch._dynamo  # noqa: F401  (building an optimizer does)
 
-    import deeptrain.lab.preview
+    import deeptrain.analysis.preview
     import deeptrain.report.card
-    import deeptrain.run
-    import deeptrain.trainer  # noqa: F401
+    import deeptrain.run.launch
+    import deeptrain.training.trainer  # noqa: F401
 
 
 def start(words: list[str], log: Path) -> int:

@@ -9,7 +9,7 @@ from torch.optim.swa_utils import update_bn
 
 from deeptrain import build
 from deeptrain.average import EMA, SWA
-from deeptrain.config import compose_run
+from deeptrain.config.compose import compose_run
 
 
 def network(device) -> nn.Module:

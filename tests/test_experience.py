@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeptrain.cli import train
-from deeptrain.config import compose_run
+from deeptrain.commands.cli import train
+from deeptrain.config.compose import compose_run
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["model=fcn", "model.hidden=[8]", "epochs=1", "log.tensorboard=false"]

@@ -21,7 +21,7 @@ from deeptrain.aug.cutmix import CutMix
 from deeptrain.aug.mixup import Mixup, mix_targets
 from deeptrain.aug.operations import NAMES
 from deeptrain.aug.pca_jitter import PCAJitter
-from deeptrain.config import compose_run, compose_sweep
+from deeptrain.config.compose import compose_run, compose_sweep
 from deeptrain.data.decode import Decoder
 from deeptrain.data.image_folder import RECIPE, ImageFolder
 from deeptrain.loss import BCE, MSE, CrossEntropy, Hinge, Perceptron
@@ -36,9 +36,9 @@ from deeptrain.model.vgg import VGG
 from deeptrain.model.wide_resnet import WideResNet
 from deeptrain.optimizer import parameter_groups, sgd
 from deeptrain.penalty import L1, L2, Elastic
-from deeptrain.randomness import generator
+from deeptrain.runtime.random import generator
 from deeptrain.schedule import constant, cosine, inverse_sqrt, linear, step
-from deeptrain.trainer import Trainer, TrainingFailed
+from deeptrain.training.trainer import Trainer, TrainingFailed
 
 TINY = ["data=synthetic", "data.shape=[1,8,8]", "data.val_fraction=0.5", "model=fcn", "validate.clean_images=8"]
 PLAIN = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}  # gradient descent and nothing else

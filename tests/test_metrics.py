@@ -22,7 +22,7 @@ def batches(device, sizes, classes, seed=0):
 def test_means_are_over_images_whatever_the_batches(device, monkeypatch, held, classes):
     """`held` decides only when batches are reduced on the device: after each, in between, or all at the end."""
     monkeypatch.setattr(metrics, "HELD", held)
-    running, sizes = metrics.Batches(), [32, 32, 5, 1]
+    running, sizes = metrics.RunningMetrics(), [32, 32, 5, 1]
     for batch in batches(device, sizes, classes):
         running.add(*batch)
     _, logits, labels = (list(column) for column in zip(*batches("cpu", sizes, classes), strict=True))
@@ -36,19 +36,19 @@ def test_means_are_over_images_whatever_the_batches(device, monkeypatch, held, c
 
 
 def test_reading_starts_afresh_and_nothing_gives_nothing(device):
-    running = metrics.Batches()
+    running = metrics.RunningMetrics()
     assert running.read() == {} and running.images == 0
     first, second = batches(device, [8, 8], 10)
     running.add(*first)
     running.read()
     running.add(*second)
-    alone = metrics.Batches()
+    alone = metrics.RunningMetrics()
     alone.add(*second)
     assert running.read() == alone.read() and running.read() == {}
 
 
 def test_soft_targets_count_against_their_likeliest_class(device):
-    hard, soft = metrics.Batches(), metrics.Batches()
+    hard, soft = metrics.RunningMetrics(), metrics.RunningMetrics()
     for number, (loss, logits, labels) in enumerate(batches(device, [16, 16, 16], 10)):
         probabilities = 0.6 * functional.one_hot(labels, 10) + 0.4 * functional.one_hot((labels + 1) % 10, 10)
         hard.add(loss, logits, labels)
@@ -58,7 +58,7 @@ def test_soft_targets_count_against_their_likeliest_class(device):
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_top5_of_five_classes_or_fewer_is_certain(device, classes):
-    running = metrics.Batches()
+    running = metrics.RunningMetrics()
     for batch in batches(device, [16], classes):
         running.add(*batch)
     assert running.read()["top5"] == 1
@@ -79,7 +79,7 @@ def test_ties_rank_as_in_argmax_and_nan_is_never_right(device):
 
 
 def test_a_diverged_loss_shows(device):
-    running, (batch,) = metrics.Batches(), batches(device, [4], 10)
+    running, (batch,) = metrics.RunningMetrics(), batches(device, [4], 10)
     running.add(torch.tensor(torch.nan, device=device), *batch[1:])
     assert np.isnan(running.read()["loss"])
 
@@ -88,14 +88,14 @@ def test_a_diverged_loss_shows(device):
 def test_where_the_scaler_leaves_steps_out_so_do_the_means(device, monkeypatch, held):
     monkeypatch.setattr(metrics, "HELD", held)
     given = list(batches(device, [8, 4, 8], 10))
-    running, alone = metrics.Batches(finite_only=True), metrics.Batches()
+    running, alone = metrics.RunningMetrics(finite_only=True), metrics.RunningMetrics()
     for number, (loss, logits, labels) in enumerate(given):
         running.add(loss if number != 1 else loss * torch.inf, logits, labels)
         if number != 1:
             alone.add(loss, logits, labels)
     sums = running.state_dict()
     assert sums["images"] == 16 and sums["left_out"] == 4 and running.images == 20
-    resumed = metrics.Batches(finite_only=True)
+    resumed = metrics.RunningMetrics(finite_only=True)
     resumed.load_state_dict(sums)
     assert running.read() == resumed.read() == pytest.approx(alone.read()) and running.read() == {}
     running.add(torch.tensor(torch.nan, device=device), *given[0][1:])
@@ -103,21 +103,21 @@ def test_where_the_scaler_leaves_steps_out_so_do_the_means(device, monkeypatch, 
 
 
 def test_sums_of_older_runs_are_read_and_replace_what_was_added(device):
-    running, (batch,) = metrics.Batches(), batches(device, [4], 10)
+    running, (batch,) = metrics.RunningMetrics(), batches(device, [4], 10)
     running.add(*batch)
     running.load_state_dict({"loss": 2.0, "accuracy": 1.0, "top5": 2.0, "images": 2})
     assert running.read() == {"loss": 1.0, "accuracy": 0.5, "top5": 1.0}
 
 
 def test_half_precision_loses_no_counts(device):
-    running = metrics.Batches()
+    running = metrics.RunningMetrics()
     logits, labels = torch.zeros(4099, 6, device=device, dtype=torch.bfloat16), torch.zeros(4099, device=device).long()
     running.add(torch.tensor(0.5, device=device, dtype=torch.bfloat16), logits, labels)
     assert running.read() == {"loss": 0.5, "accuracy": 1.0, "top5": 1.0}
 
 
 def test_nothing_holds_the_graph(device):
-    running = metrics.Batches()
+    running = metrics.RunningMetrics()
     logits = torch.randn(4, 10, device=device, requires_grad=True) * 2
     running.add(logits.mean(), logits, torch.arange(4, device=device))
     assert not any(tensor.requires_grad for batch in running._held for tensor in batch)
@@ -127,7 +127,7 @@ def test_nothing_holds_the_graph(device):
 @pytest.mark.parametrize("finite_only", [False, True])
 def test_adding_and_reducing_never_wait_for_the_gpu(monkeypatch, finite_only):
     monkeypatch.setattr(metrics, "HELD", 300)
-    running, given = metrics.Batches(finite_only), list(batches("cuda", [16] * 8, 10))
+    running, given = metrics.RunningMetrics(finite_only), list(batches("cuda", [16] * 8, 10))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in given:

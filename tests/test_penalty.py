@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from deeptrain import build, checkpoint, optimizer
-from deeptrain.cli import train
-from deeptrain.config import compose_run
+from deeptrain import build, optimizer
+from deeptrain.commands.cli import train
+from deeptrain.config.compose import compose_run
 from deeptrain.penalty import L1, L2, Elastic
+from deeptrain.training import checkpoint
 
 TINY = ["data=synthetic", "data.shape=[1,4,4]", "data.size=80", "batch_size=16", "validate.clean_images=16"]
 SMALL = [*TINY, "model=fcn", "model.hidden=[8]"]
@@ -160,7 +161,7 @@ def test_a_step_takes_it_in():
 
 
 def test_tags_and_columns_and_a_resume_with_another_penalty(in_own_folder):
-    from deeptrain.record.tensorboard import EVENTS
+    from deeptrain.loggers.tensorboard import EVENTS
 
     assert train([*SMALL, "epochs=2", "penalty=l1", "dir=run", "log.every_steps=2"]) == 0
     assert train(["resume=run", "penalty=l2", "epochs=3", "resume_changed=true"]) == 0
@@ -187,7 +188,7 @@ def test_a_negative_strength_is_refused(kind):
 
 
 def test_evaluating_a_run_that_had_one(in_own_folder):
-    from deeptrain.after.evaluate import evaluate_run
+    from deeptrain.inference.evaluate import evaluate_run
 
     words = [*SMALL, "epochs=4", "penalty=elastic", "average=swa", "loss=hinge", "loss.class_weights=auto", "dir=run"]
     assert train(words) == 0

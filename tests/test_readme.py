@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deeptrain.cli import split_flags, train
-from deeptrain.config import compose_run, compose_sweep
+from deeptrain.commands.cli import split_flags, train
+from deeptrain.config.compose import compose_run, compose_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -45,9 +45,8 @@ def test_extensions_train(tmp_path):
     model, augmentation = code("python", "class Conv"), code("python", "class Brightness")
     (package / "conv.py").write_text(model)
     (package / "brightness.py").write_text(augmentation)
-    heading = (
-        "from deeptrain.schedule import *\nfrom deeptrain.schedule import _warmed, Factor, checked, Fraction, Span\n"
-    )
+    names = "_warmed, Factor, validate_call, UnitFloat, EpochsOrFraction"
+    heading = f"from deeptrain.schedule import *\nfrom deeptrain.schedule import {names}\n"
     (package / "exponential.py").write_text(heading + code("python", "def exponential"))
     for group, name, room in (
         ("model", "conv", "model.conv"),

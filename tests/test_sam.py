@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from deeptrain import build
-from deeptrain.config import Mistakes, compose_run
+from deeptrain.config.compose import compose_run
+from deeptrain.errors import UsageError
 from deeptrain.optimizer import SAM
-from deeptrain.randomness import key
+from deeptrain.runtime.random import key
 
 RUN = [
     "data=synthetic",
@@ -140,7 +141,7 @@ def test_a_batch_is_measured_once():
 
 
 def test_fp16_is_refused_in_a_line():
-    with pytest.raises(Mistakes) as caught:
+    with pytest.raises(UsageError) as caught:
         build.rehearse(compose_run([*RUN, "sam=0.05", "precision=fp16"]))
     (line,) = caught.value.lines
     assert line.startswith("sam=0.05: ") and "bf16" in line
@@ -148,7 +149,7 @@ def test_fp16_is_refused_in_a_line():
 
 @pytest.mark.parametrize("word", ["sam=0", "sam=-1", "max_norm=0"])
 def test_a_radius_is_positive(word):
-    with pytest.raises(Mistakes, match="must be > 0"):
+    with pytest.raises(UsageError, match="must be > 0"):
         compose_run([word])
 
 

@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 import pytest
 
 from deeptrain.schema import (
-    Count,
-    Fraction,
-    NonNegative,
-    Positive,
+    DropRate,
+    EpochsOrFraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
     Range,
-    Rate,
-    Span,
-    checked,
+    UnitFloat,
     nearest,
     problem,
     read_signature,
+    validate_call,
 )
 
 Colour = Literal["red", "green", 3]
@@ -25,20 +25,20 @@ Colour = Literal["red", "green", 3]
 @pytest.mark.parametrize(
     ("value", "annotation"),
     [
-        (1, Count),
-        (0.1, Positive),
-        (1, Positive),
-        (0, NonNegative),
-        (1, Fraction),
-        (0.999, Rate),
-        (5, Span),
-        (0.05, Span),
-        (0, Span),
+        (1, PositiveInt),
+        (0.1, PositiveFloat),
+        (1, PositiveFloat),
+        (0, NonNegativeFloat),
+        (1, UnitFloat),
+        (0.999, DropRate),
+        (5, EpochsOrFraction),
+        (0.05, EpochsOrFraction),
+        (0, EpochsOrFraction),
         ("red", Colour),
         (3, Colour),
-        (None, Count | None),
-        ([], list[Count]),
-        ([3, 4], list[Count] | None),
+        (None, PositiveInt | None),
+        ([], list[PositiveInt]),
+        ([3, 4], list[PositiveInt] | None),
         (True, bool),
         ("", str),
         (8, Annotated[int, Range(minimum=8)]),
@@ -52,23 +52,23 @@ def test_allowed(value, annotation):
 @pytest.mark.parametrize(
     ("value", "annotation", "said"),
     [
-        (0, Count, "must be >= 1"),
-        (1.0, Count, "must be a whole number >= 1"),
-        (True, Count, "must be a whole number >= 1"),
-        ("ten", Count, "must be a whole number >= 1"),
-        (0, Positive, "must be > 0"),
-        (float("nan"), Positive, "must be a number > 0"),
-        (float("inf"), Positive, "must be a number > 0"),
-        (1, Rate, "must be >= 0 and < 1"),
-        (5.0, Span, "must be a whole number"),
-        (1.5, Fraction, "<= 1"),
+        (0, PositiveInt, "must be >= 1"),
+        (1.0, PositiveInt, "must be a whole number >= 1"),
+        (True, PositiveInt, "must be a whole number >= 1"),
+        ("ten", PositiveInt, "must be a whole number >= 1"),
+        (0, PositiveFloat, "must be > 0"),
+        (float("nan"), PositiveFloat, "must be a number > 0"),
+        (float("inf"), PositiveFloat, "must be a number > 0"),
+        (1, DropRate, "must be >= 0 and < 1"),
+        (5.0, EpochsOrFraction, "must be a whole number"),
+        (1.5, UnitFloat, "<= 1"),
         ("rde", Colour, "did you mean red? choose from red, green, 3"),
         (3.0, Colour, "choose from red, green, 3"),
-        (0, Count | None, "must be >= 1 or null"),
-        ([3, 0], list[Count], "every item must be >= 1"),
-        (3, list[Count], "must be a list"),
+        (0, PositiveInt | None, "must be >= 1 or null"),
+        ([3, 0], list[PositiveInt], "every item must be >= 1"),
+        (3, list[PositiveInt], "must be a list"),
         (1, bool, "must be true or false"),
-        ("atuo", Count | Literal["auto"], "did you mean auto?"),
+        ("atuo", PositiveInt | Literal["auto"], "did you mean auto?"),
     ],
 )
 def test_refused(value, annotation, said):
@@ -76,8 +76,8 @@ def test_refused(value, annotation, said):
 
 
 def test_checked_names_argument_and_value():
-    @checked
-    def part(alpha: Positive = 0.2, *, mode: Literal["a", "b"] = "a", other: object = None):
+    @validate_call
+    def part(alpha: PositiveFloat = 0.2, *, mode: Literal["a", "b"] = "a", other: object = None):
         return alpha, mode, other
 
     assert part(0.3, other=part) == (0.3, "a", part)
@@ -98,12 +98,12 @@ def test_signature_is_read_from_source_alone(tmp_path, monkeypatch):
             """
             import torch
             from outside_package.words import Tint
-            from deeptrain.schema import Count, Rate
+            from deeptrain.schema import PositiveInt, DropRate
 
             Size = Annotated[int, Range(minimum=8)]
 
             class Net(torch.nn.Module):
-                def __init__(self, input_shape: tuple, depth: Count = 3, *, drop: Rate | None = None,
+                def __init__(self, input_shape: tuple, depth: PositiveInt = 3, *, drop: DropRate | None = None,
                              tint: Tint, sizes: list[Size] = [8], free=None): ...
 
             @dataclass

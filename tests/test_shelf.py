@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from deeptrain import build
-from deeptrain.config import Mistakes, Run, compose_run, options
+from deeptrain.config.compose import RunConfig, compose_run, options
+from deeptrain.errors import UsageError
 
 TINY = [
     *("data=synthetic", "data.shape=[3,8,8]", "data.size=40", "data.num_classes=3", "data.val_fraction=0.2"),
@@ -95,7 +96,7 @@ PAIRS = [
 
 
 @functools.cache
-def base(net: str) -> Run:
+def base(net: str) -> RunConfig:
     return compose_run([*TINY, f"model={net}", *NETS[net]])
 
 
@@ -122,7 +123,7 @@ def changes(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[
     return parts, settings, every
 
 
-def together(*names: str) -> Run:
+def together(*names: str) -> RunConfig:
     """Put what each item changes into one run: composing every pair would take minutes."""
     run = copy.deepcopy(base(nets_of(*names)[0]))
     for chosen, _, _ in map(changes, names):
@@ -147,7 +148,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def train(run: Run) -> None:
+def train(run: RunConfig) -> None:
     trainer = build.trainer(build.bench(run))
     trainer.fit()
     assert trainer.progress.step == 2
@@ -169,7 +170,7 @@ def test_every_item_goes_with_every_other(name):
     for pair in [pair for pair in PAIRS if pair[0] == name]:
         try:
             train(together(*pair))
-        except Mistakes as wrong:
+        except UsageError as wrong:
             assert pair in REFUSED and len(wrong.lines) == 1, f"{pair}: {wrong}"
         except Exception as error:
             raise AssertionError(f"{pair}: {type(error).__name__}: {error}") from error

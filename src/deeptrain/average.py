@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
-from deeptrain.schema import Count, Range, Rate, checked
+from deeptrain.schema import DropRate, PositiveInt, Range, validate_call
 
 Several = Annotated[int, Range(minimum=2)]  # batch norm has nothing to measure on one
 
@@ -63,8 +63,8 @@ class EMA(Average):
     weights rather than the last ones; counters are copied.
     """
 
-    @checked
-    def __init__(self, model: nn.Module, *, decay: Rate = 0.999):
+    @validate_call
+    def __init__(self, model: nn.Module, *, decay: DropRate = 0.999):
         super().__init__(model)
         self.decay = decay
 
@@ -91,9 +91,14 @@ class SWA(Average):
     a schedule that ends at 0 there is little to average.
     """
 
-    @checked
+    @validate_call
     def __init__(
-        self, model: nn.Module, *, start: Rate = 0.75, every_steps: Count | None = None, norm_images: Several = 10_000
+        self,
+        model: nn.Module,
+        *,
+        start: DropRate = 0.75,
+        every_steps: PositiveInt | None = None,
+        norm_images: Several = 10_000,
     ):
         super().__init__(model)
         self.start, self.every_steps = start, every_steps

@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from deeptrain import combination
-from deeptrain.config import Mistakes, Run, Spine, part_nodes
-from deeptrain.processes import ALONE, Processes, here
-from deeptrain.randomness import key as random_key
+from deeptrain.config import checks
+from deeptrain.config.compose import RunConfig, Settings, part_nodes
+from deeptrain.errors import UsageError
+from deeptrain.runtime.random import key as random_key
+from deeptrain.runtime.world import SINGLE, World, here
 from deeptrain.schema import choose
 
 if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from torch import Tensor, nn
 
-    from deeptrain.aug.pipeline import Applied, Pipeline
+    from deeptrain.aug.pipeline import Pipeline, RandomApply
     from deeptrain.aug.whitening import Whitening
     from deeptrain.data.dataset import Dataset, Samples
-    from deeptrain.record.run import Record
-    from deeptrain.runtime import Runtime
-    from deeptrain.trainer import Loader, Trainer
+    from deeptrain.loggers.run_logger import RunLogger
+    from deeptrain.runtime.device import Runtime
+    from deeptrain.training.trainer import Loader, Trainer
 
 EVAL_BATCH = 512
 T = TypeVar("T")
@@ -37,7 +38,7 @@ T = TypeVar("T")
 def part(key: str, node: Mapping[str, Any], **runtime: Any) -> Any:
     """Call what a node's `_target_` names, with the node's values and those runtime objects that it asks for.
 
-    The target has been checked against the allowed packages (config.py). Raises Mistakes: "key.name=value: ...".
+    The target has been checked against the allowed packages (config.py). Raises UsageError: "key.name=value: ...".
     """
     settings = {name: value for name, value in node.items() if name != "_target_"}
     target = _locate(key, node["_target_"])
@@ -48,7 +49,7 @@ def part(key: str, node: Mapping[str, Any], **runtime: Any) -> Any:
     try:
         return target(**settings, **wanted)
     except (ValueError, TypeError) as error:
-        raise Mistakes([_named(key, str(error).partition("\n")[0], settings)]) from error
+        raise UsageError([_named(key, str(error).partition("\n")[0], settings)]) from error
 
 
 def _locate(key: str, path: str) -> Any:
@@ -56,10 +57,10 @@ def _locate(key: str, path: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except ImportError as error:
-        raise Mistakes([f"{key}._target_={path}: cannot be imported ({error})"]) from error
+        raise UsageError([f"{key}._target_={path}: cannot be imported ({error})"]) from error
     except AttributeError as error:
         public = [word for word in dir(import_module(module)) if not word.startswith("_")]
-        raise Mistakes([f"{key}._target_={path}: {module} has no {name}; {choose(name, public)}"]) from error
+        raise UsageError([f"{key}._target_={path}: {module} has no {name}; {choose(name, public)}"]) from error
 
 
 def _named(key: str, message: str, settings: Mapping[str, Any]) -> str:
@@ -69,15 +70,15 @@ def _named(key: str, message: str, settings: Mapping[str, Any]) -> str:
 
 
 @dataclass
-class Bench:
+class Setup:
     """What training and evaluation both need: the data, the machine and the way from pixels to the network."""
 
-    run: Run
+    run: RunConfig
     source: Any
     dataset: "Dataset"
     runtime: "Runtime"
     pipeline: "Pipeline"
-    processes: Processes = ALONE  # that train together
+    processes: World = SINGLE  # that train together
     machine: str = ""  # device, threads and precision, for the reader
     warnings: list[str] = field(default_factory=list)  # a sentence for every setting that has no effect
 
@@ -91,27 +92,27 @@ class Bench:
         return min(available, 128, max(16, power))
 
 
-def rehearse(run: Run) -> list[str]:
+def rehearse(run: RunConfig) -> list[str]:
     """Build what needs no torch, the data source and the schedule, so that their mistakes are told within a second.
 
     Returns a sentence for every setting that will have no effect, as far as the settings alone can tell.
     """
     mistakes = _rehearse_parts(run.parts, run.spine)
     try:
-        warnings = combination.check(run)
-    except Mistakes as wrong:
-        raise Mistakes([*mistakes, *wrong.lines]) from None
+        warnings = checks.check(run)
+    except UsageError as wrong:
+        raise UsageError([*mistakes, *wrong.lines]) from None
     if mistakes:
-        raise Mistakes(mistakes)
+        raise UsageError(mistakes)
     return warnings
 
 
-def with_rehearsal(wrong: Mistakes) -> Mistakes:
+def with_rehearsal(wrong: UsageError) -> UsageError:
     """Add to what is wrong with a command's words what a rehearsal finds wrong with those that are sound."""
-    return Mistakes([*wrong.lines, *_rehearse_parts(wrong.sound)])
+    return UsageError([*wrong.lines, *_rehearse_parts(wrong.valid_parts)])
 
 
-def _rehearse_parts(parts: Mapping[str, Any], spine: Spine | None = None) -> list[str]:
+def _rehearse_parts(parts: Mapping[str, Any], spine: Settings | None = None) -> list[str]:
     """Build the data source, and with the settings of every run the schedule; return what is wrong with them."""
     mistakes = []
     try:
@@ -120,33 +121,33 @@ def _rehearse_parts(parts: Mapping[str, Any], spine: Spine | None = None) -> lis
             mistakes.append(
                 f"batch_size={spine.batch_size}: must be at most {available}, the number of images there are"
             )
-    except Mistakes as wrong:
+    except UsageError as wrong:
         mistakes += wrong.lines
     try:
         if spine is not None:
             part("schedule", parts["schedule"], epochs=spine.epochs)
-    except Mistakes as wrong:
+    except UsageError as wrong:
         mistakes += wrong.lines
     return mistakes
 
 
-def bench(run: Run) -> Bench:
+def bench(run: RunConfig) -> Setup:
     """Open the data (decoding it the first time) and set up the machine."""
-    from deeptrain.runtime import keep_freed_memory
+    from deeptrain.runtime.device import keep_malloc_arena
 
-    keep_freed_memory()
+    keep_malloc_arena()
     return _bench(run)
 
 
-def _bench(run: Run) -> Bench:
+def _bench(run: RunConfig) -> Setup:
     from deeptrain.aug.pipeline import Pipeline
-    from deeptrain.runtime import Runtime, pick_device, pick_precision, use_threads
+    from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
 
     spine, processes = run.spine, here()
     try:
         device, reason = pick_device(spine.device, processes)
     except ValueError as error:
-        raise Mistakes([str(error)]) from error
+        raise UsageError([str(error)]) from error
     source = part("data", run.parts["data"])
     dataset = opened(run, source.load)
     nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
@@ -155,24 +156,24 @@ def _bench(run: Run) -> Bench:
     pipeline.whitening = whitening(run, source, dataset, pipeline)
     precision = pick_precision(spine.precision, device)
     runtime = Runtime(device, precision, spine.compile)
-    bench = Bench(run, source, dataset, runtime, pipeline, processes)
+    bench = Setup(run, source, dataset, runtime, pipeline, processes)
     pixels = bench.batch_size * math.prod(dataset.image_shape[1:]) // processes.count
     threads = use_threads(spine.threads, pixels)
     reason += f", {threads}" if device.type == "cpu" else ""
     reason += f", {precision} (auto)" if spine.precision == "auto" else ""
     bench.machine = reason
-    bench.warnings = combination.check(run, _known(bench))
+    bench.warnings = checks.check(run, _known(bench))
     return bench
 
 
-def try_out(run: Run) -> list[str]:
+def try_out(run: RunConfig) -> list[str]:
     """Build all of a run as it would itself, to find what is wrong with it; return its bench's warnings.
 
     It is let go of again, and was built without a copy of its images, on the CPU: other processes are to train.
     """
     import torch
 
-    from deeptrain.runtime import Runtime
+    from deeptrain.runtime.device import Runtime
 
     tried = _bench(run)
     tried.source.loader, tried.runtime = "stream", Runtime(torch.device("cpu"))
@@ -180,39 +181,39 @@ def try_out(run: Run) -> list[str]:
     return tried.warnings
 
 
-def _known(bench: Bench) -> combination.Facts:
+def _known(bench: Setup) -> checks.Facts:
     """Return what the data add to the settings when their combination is checked."""
     counts, decoder = shape_facts(bench.dataset)["class_counts"], bench.dataset.train.decoder
     drawn = decoder is not None and decoder.drawn is not None
-    return combination.Facts(bench.dataset.image_shape, counts, bench.batch_size, bench.runtime.device.type, drawn)
+    return checks.Facts(bench.dataset.image_shape, counts, bench.batch_size, bench.runtime.device.type, drawn)
 
 
-def augmentation(key: str, node: Mapping[str, Any], run: Run, dataset: "Dataset") -> "Applied":
+def augmentation(key: str, node: Mapping[str, Any], run: RunConfig, dataset: "Dataset") -> "RandomApply":
     """Build an augmentation and how often and until when it is applied, unless its constructor takes that itself."""
-    from deeptrain.aug.pipeline import Applied
-    from deeptrain.data.measured import covariance
+    from deeptrain.aug.pipeline import RandomApply
+    from deeptrain.data.statistics import covariance
 
     accepted, facts = inspect.signature(_locate(key, node["_target_"])).parameters, shape_facts(dataset)
     if "covariance" in accepted:  # it takes a look at thousands of images
         facts["covariance"] = opened(run, lambda cache_dir: covariance(dataset, cache_dir))
     when = {name: node[name] for name in ("probability", "until") if name in node and name not in accepted}
     own = {name: value for name, value in node.items() if name not in when}
-    return Applied(part(key, own, **facts), **when)
+    return RandomApply(part(key, own, **facts), **when)
 
 
-def whitening(run: Run, source: Any, dataset: "Dataset", pipeline: "Pipeline") -> "Whitening | None":
+def whitening(run: RunConfig, source: Any, dataset: "Dataset", pipeline: "Pipeline") -> "Whitening | None":
     """Compute the whitening of the pipeline's images from a spread of train; what takes long is kept in the cache."""
     if source.whiten is None:
         return None
     import torch
 
     from deeptrain.aug.whitening import LARGEST, QUICK, SEEN, Whitening
-    from deeptrain.data.measured import remembered, some_images
+    from deeptrain.data.statistics import remembered, some_images
 
     values = math.prod(dataset.image_shape)
     if values > LARGEST:
         reason = f"an image has {values:,} values, each computed from all; more than {LARGEST:,} are too many"
-        raise Mistakes([f"data.whiten={source.whiten}: {reason}: choose smaller images or data.whiten=null"])
+        raise UsageError([f"data.whiten={source.whiten}: {reason}: choose smaller images or data.whiten=null"])
 
     def fit() -> list[Any]:
         if values > QUICK:
@@ -227,13 +228,13 @@ def whitening(run: Run, source: Any, dataset: "Dataset", pipeline: "Pipeline") -
     return Whitening(*map(torch.from_numpy, arrays))
 
 
-def opened(run: Run, load: Callable[[Path | None], T]) -> T:
-    """Open data through a source's method, with the user's cache; Mistakes that name the setting or the file."""
+def opened(run: RunConfig, load: Callable[[Path | None], T]) -> T:
+    """Open data through a source's method, with the user's cache; UsageError that name the setting or the file."""
     cache = run.spine.cache_dir
     try:
         return load(Path(cache).expanduser() if cache else None)
     except ValueError as error:
-        raise Mistakes([_named("data", str(error), run.parts["data"])]) from error
+        raise UsageError([_named("data", str(error), run.parts["data"])]) from error
 
 
 def shape_facts(dataset: "Dataset") -> dict[str, Any]:
@@ -246,14 +247,14 @@ def shape_facts(dataset: "Dataset") -> dict[str, Any]:
     }
 
 
-def model(bench: Bench) -> "nn.Module":
+def model(bench: Setup) -> "nn.Module":
     """Build the model with weights drawn from the run's seed, on its device."""
     bench.runtime.seed(random_key(bench.run.spine.seed, "weights"))
     built = part("model", bench.run.parts["model"], **shape_facts(bench.dataset))
     return bench.runtime.place(built)
 
 
-def loss(bench: Bench) -> "Callable[[Tensor, Tensor], Tensor]":
+def loss(bench: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
     """Build the loss and try it on zeros (2, K): one of your own may not know the targets that this run has."""
     import torch
 
@@ -269,7 +270,7 @@ def loss(bench: Bench) -> "Callable[[Tensor, Tensor], Tensor]":
             built(logits, targets)
         except Exception as error:  # whatever somebody's loss may raise
             reason = str(error).partition("\n")[0]
-            raise Mistakes([f"loss={name}: does not take {kind} ({reason})"]) from error
+            raise UsageError([f"loss={name}: does not take {kind} ({reason})"]) from error
     return built
 
 
@@ -285,7 +286,7 @@ def norms_single_images(network: "nn.Module", input_shape: tuple[int, int, int])
     return True
 
 
-def train_loader(bench: Bench, count: int | None = None, processes: Processes = ALONE) -> "Loader":
+def train_loader(bench: Setup, count: int | None = None, processes: World = SINGLE) -> "Loader":
     """Make the loader of the training images, in random order and with the data set's own crop and flip.
 
     With a count it has so many of them only, evenly spread; of several processes each gets its part of every batch.
@@ -307,10 +308,10 @@ def train_loader(bench: Bench, count: int | None = None, processes: Processes = 
             processes=processes,
         )
     except ValueError as error:
-        raise Mistakes([str(error)]) from error
+        raise UsageError([str(error)]) from error
 
 
-def eval_loader(source: Any, samples: Any, run: Run, runtime: "Runtime") -> "Loader":
+def eval_loader(source: Any, samples: Any, run: RunConfig, runtime: "Runtime") -> "Loader":
     """Make the loader of images to be evaluated: in their order, as they are."""
     from deeptrain.data.loader import make_loader
 
@@ -322,22 +323,22 @@ def worker_count(workers: int | Literal["auto"]) -> int:
     return max(1, min(os.cpu_count() or 1, 8) // here().local_count) if workers == "auto" else workers
 
 
-def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record | None" = None) -> "Trainer":
+def trainer(bench: Setup, about: dict[str, Any] | None = None, record: "RunLogger | None" = None) -> "Trainer":
     """Build what a run still lacks and put all of it together; without a record it trains in silence."""
+    from deeptrain.loggers.console import Console
+    from deeptrain.loggers.run_logger import RunLogger
     from deeptrain.optimizer import parameter_groups
-    from deeptrain.parallel import synchronise_norms
-    from deeptrain.record.run import Record
-    from deeptrain.record.screen import Screen
-    from deeptrain.trainer import Trainer
+    from deeptrain.runtime.distributed import synchronise_norms
+    from deeptrain.training.trainer import Trainer
 
     spine, parts, processes = bench.run.spine, bench.run.parts, bench.processes
     batches = train_loader(bench, processes=processes)
     network = model(bench)
-    one_at_a_time = combination.Settings(bench.run, _known(bench)).smallest_piece() == 1
+    one_at_a_time = checks.Combination(bench.run, _known(bench)).smallest_piece() == 1
     if one_at_a_time and not norms_single_images(network, bench.dataset.image_shape):
         size, pieces = bench.batch_size, spine.accumulate
         wrong = f"batch_size={size}: model.norm=batch cannot norm a single image this small (accumulate={pieces})"
-        raise Mistakes([f"{wrong}; take a larger batch, or model.norm=group"])
+        raise UsageError([f"{wrong}; take a larger batch, or model.norm=group"])
     if spine.sync_batch_norm and not processes.alone:
         synchronise_norms(network)
     clean = bench.dataset.train.spread(spine.validate.clean_images)
@@ -351,7 +352,7 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
         batches,
         eval_loader(bench.source, _own(bench.dataset.val, processes), bench.run, bench.runtime),
         bench.runtime,
-        record or Record(Screen(quiet=True)),
+        record or RunLogger(Console(quiet=True)),
         clean_loader=eval_loader(bench.source, _own(clean, processes), bench.run, bench.runtime)
         if len(clean)
         else None,
@@ -381,7 +382,7 @@ def trainer(bench: Bench, about: dict[str, Any] | None = None, record: "Record |
     )
 
 
-def _own(samples: "Samples", processes: Processes) -> "Samples":
+def _own(samples: "Samples", processes: World) -> "Samples":
     """Pick a process's share of the images to be evaluated: each is somebody's, once."""
     if processes.alone:
         return samples

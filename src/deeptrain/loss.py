@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deeptrain.schema import Positive, Rate, checked
+from deeptrain.schema import DropRate, PositiveFloat, validate_call
 
-ClassWeights = Literal["auto"] | list[Positive] | None
+ClassWeights = Literal["auto"] | list[PositiveFloat] | None
 
 
 class Loss:
@@ -51,11 +51,11 @@ class CrossEntropy(Loss):
     The right class thus keeps 1 - (K-1)/K ε and each other one gets ε/K; mixed targets are smoothed alike.
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         *,
-        label_smoothing: Rate = 0.0,
+        label_smoothing: DropRate = 0.0,
         class_weights: ClassWeights = None,
         class_counts: list[int] | None = None,
     ):
@@ -82,9 +82,9 @@ class Hinge(Loss):
     Mixed targets: Σ q_k loss(k), for which all pairs of logits are compared, N K² numbers.
     """
 
-    @checked
+    @validate_call
     def __init__(
-        self, *, margin: Positive = 1.0, class_weights: ClassWeights = None, class_counts: list[int] | None = None
+        self, *, margin: PositiveFloat = 1.0, class_weights: ClassWeights = None, class_counts: list[int] | None = None
     ):
         self.margin = margin
         self.weights = weigh(class_weights, class_counts)
@@ -104,7 +104,7 @@ class Perceptron(Loss):
     each of several that tie by its share. Mixed targets: Σ q_k loss(k).
     """
 
-    @checked
+    @validate_call
     def __init__(self, *, class_weights: ClassWeights = None, class_counts: list[int] | None = None):
         self.weights = weigh(class_weights, class_counts)
 
@@ -119,7 +119,7 @@ class MSE(Loss):
     score) and sigmoid keep y in [0, 1], but their gradient vanishes where the network is sure and wrong.
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         *,
@@ -137,7 +137,7 @@ class MSE(Loss):
 class BCE(Loss):
     """-Σ q log σ(s) + (1 - q) log(1 - σ(s)) over the classes, each a yes or no of its own; q one-hot or mixed."""
 
-    @checked
+    @validate_call
     def __init__(self, *, class_weights: ClassWeights = None, class_counts: list[int] | None = None):
         self.weights = weigh(class_weights, class_counts)
 

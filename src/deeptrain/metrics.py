@@ -12,7 +12,7 @@ TOTALS: tuple[str, ...] = ("loss", "accuracy", "top5", "images", LEFT_OUT)
 HELD = 2**22  # logits kept before they are reduced on their device: 16 MiB of float32
 
 
-class Batches:
+class RunningMetrics:
     """Running loss, accuracy and top-5 accuracy over batches, each weighted by its number of images.
 
     `add` keeps references, about a microsecond a batch; many batches are then reduced by one call each on the device,

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from deeptrain.schema import Fraction, NonNegative, Positive, Rate, checked
+from deeptrain.schema import DropRate, NonNegativeFloat, PositiveFloat, UnitFloat, validate_call
 
 BETAS: list[float] = [0.9, 0.999]
 TINY = 1e-12  # so that no gradient at all moves nothing
@@ -35,14 +35,14 @@ def weights_of(parameters: Iterable[Tensor]) -> list[Tensor]:
     return [parameter for parameter in parameters if parameter.ndim > 1]
 
 
-@checked
+@validate_call
 def sgd(
     parameters: list[dict],
     *,
-    lr: Positive = 0.1,
-    momentum: Rate = 0.9,
+    lr: PositiveFloat = 0.1,
+    momentum: DropRate = 0.9,
     nesterov: bool = True,
-    weight_decay: NonNegative = 5e-4,
+    weight_decay: NonNegativeFloat = 5e-4,
 ) -> Optimizer:
     """Build SGD: g += weight_decay w; v = momentum v + g; w -= lr (g + momentum v if nesterov else v)."""
     if nesterov and momentum == 0:
@@ -51,58 +51,58 @@ def sgd(
     return _build(torch.optim.SGD, parameters, lr=lr, **settings)
 
 
-@checked
+@validate_call
 def adagrad(
     parameters: list[dict],
     *,
-    lr: Positive = 0.01,
-    lr_decay: NonNegative = 0.0,
-    initial_accumulator_value: NonNegative = 0.0,
-    eps: Positive = 1e-10,
-    weight_decay: NonNegative = 0.0,
+    lr: PositiveFloat = 0.01,
+    lr_decay: NonNegativeFloat = 0.0,
+    initial_accumulator_value: NonNegativeFloat = 0.0,
+    eps: PositiveFloat = 1e-10,
+    weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """Build Adagrad: s += g²; w -= lr g / (√s + eps) (Duchi et al., 2011)."""
     settings = {"lr_decay": lr_decay, "initial_accumulator_value": initial_accumulator_value}
     return _build(torch.optim.Adagrad, parameters, lr=lr, eps=eps, weight_decay=weight_decay, **settings)
 
 
-@checked
+@validate_call
 def rmsprop(
     parameters: list[dict],
     *,
-    lr: Positive = 0.001,
-    alpha: Fraction = 0.99,
-    eps: Positive = 1e-8,
-    momentum: Rate = 0.0,
+    lr: PositiveFloat = 0.001,
+    alpha: UnitFloat = 0.99,
+    eps: PositiveFloat = 1e-8,
+    momentum: DropRate = 0.0,
     centered: bool = False,
-    weight_decay: NonNegative = 0.0,
+    weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """Build RMSprop: s = alpha s + (1 - alpha) g²; w -= lr g / (√s + eps) (Hinton, 2012)."""
     settings = {"alpha": alpha, "momentum": momentum, "centered": centered}
     return _build(torch.optim.RMSprop, parameters, lr=lr, eps=eps, weight_decay=weight_decay, **settings)
 
 
-@checked
+@validate_call
 def adam(
     parameters: list[dict],
     *,
-    lr: Positive = 0.001,
-    betas: list[Rate] = BETAS,
-    eps: Positive = 1e-8,
-    weight_decay: NonNegative = 0.0,
+    lr: PositiveFloat = 0.001,
+    betas: list[DropRate] = BETAS,
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """Build Adam; weight_decay is an L2 term in the gradient, so the update divides it too (Kingma & Ba, 2015)."""
     return _build(torch.optim.Adam, parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay)
 
 
-@checked
+@validate_call
 def adamw(
     parameters: list[dict],
     *,
-    lr: Positive = 0.003,
-    betas: list[Rate] = BETAS,
-    eps: Positive = 1e-8,
-    weight_decay: NonNegative = 0.05,
+    lr: PositiveFloat = 0.003,
+    betas: list[DropRate] = BETAS,
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.05,
 ) -> Optimizer:
     """Build Adam with decoupled decay: w -= lr weight_decay w beside Adam's own step (Loshchilov & Hutter, 2019)."""
     return _build(torch.optim.AdamW, parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay)

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from deeptrain.schema import NonNegative, checked
+from deeptrain.schema import NonNegativeFloat, validate_call
 
 
 class L1:
     """λ Σ |W|: pulls every weight towards 0 at the same pace, so that many end there (Tibshirani, 1996)."""
 
-    @checked
-    def __init__(self, *, strength: NonNegative = 1e-5):
+    @validate_call
+    def __init__(self, *, strength: NonNegativeFloat = 1e-5):
         self.strength = strength
 
     def __call__(self, weights: list[Tensor]) -> dict[str, Tensor]:
@@ -29,8 +29,8 @@ class L2:
     2019). So penalty and decoupled decay are the same under plain SGD, with weight_decay = 2λ, and differ under Adam.
     """
 
-    @checked
-    def __init__(self, *, strength: NonNegative = 1e-4):
+    @validate_call
+    def __init__(self, *, strength: NonNegativeFloat = 1e-4):
         self.strength = strength
 
     def __call__(self, weights: list[Tensor]) -> dict[str, Tensor]:
@@ -40,8 +40,8 @@ class L2:
 class Elastic:
     """λ Σ (β W² + |W|): sparse like L1, and of weights that go together keeps all (Zou & Hastie, 2005)."""
 
-    @checked
-    def __init__(self, *, strength: NonNegative = 1e-5, beta: NonNegative = 1.0):
+    @validate_call
+    def __init__(self, *, strength: NonNegativeFloat = 1e-5, beta: NonNegativeFloat = 1.0):
         self.strength, self.beta = strength, beta
 
     def __call__(self, weights: list[Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated
 
-from deeptrain.schema import Fraction, Natural, Range, Span, checked
+from deeptrain.schema import EpochsOrFraction, NonNegativeInt, Range, UnitFloat, validate_call
 
 Factor = Callable[[float], float]
 Inside = Annotated[float, Range(above=0, below=1)]
@@ -14,15 +14,19 @@ ROUNDING = 1e-6  # so that 0.333333 in a YAML is a third of the run, not a step 
 FIRST = 0.01  # a warm-up rises from 1 % of the rate
 
 
-@checked
-def constant(epochs: int, *, warmup: Span = 0) -> Factor:
+@validate_call
+def constant(epochs: int, *, warmup: EpochsOrFraction = 0) -> Factor:
     """Keep the rate."""
     return _warmed(lambda progress: 1.0, warmup, epochs)
 
 
-@checked
+@validate_call
 def step(
-    epochs: int, *, milestones: list[Natural | Fraction] = THIRDS, gamma: Fraction = 0.1, warmup: Span = 0
+    epochs: int,
+    *,
+    milestones: list[NonNegativeInt | UnitFloat] = THIRDS,
+    gamma: UnitFloat = 0.1,
+    warmup: EpochsOrFraction = 0,
 ) -> Factor:
     """Multiply the rate by gamma at every milestone (whole number: epoch; with a decimal point: fraction of the run).
 
@@ -37,27 +41,27 @@ def step(
     return _warmed(lambda progress: gamma ** sum(progress >= drop for drop in drops), warmup, epochs)
 
 
-@checked
-def cosine(epochs: int, *, floor: Fraction = 0.0, warmup: Span = 0) -> Factor:
+@validate_call
+def cosine(epochs: int, *, floor: UnitFloat = 0.0, warmup: EpochsOrFraction = 0) -> Factor:
     """Fall along half a cosine, ½ (1 + cos πt/T), to `floor` times the rate (Loshchilov & Hutter, 2017)."""
     return _warmed(lambda progress: _above(floor, (1 + math.cos(math.pi * progress)) / 2), warmup, epochs)
 
 
-@checked
-def linear(epochs: int, *, floor: Fraction = 0.0, warmup: Span = 0) -> Factor:
+@validate_call
+def linear(epochs: int, *, floor: UnitFloat = 0.0, warmup: EpochsOrFraction = 0) -> Factor:
     """Fall in a straight line, 1 - t/T, to `floor` times the rate."""
     return _warmed(lambda progress: _above(floor, 1 - progress), warmup, epochs)
 
 
-@checked
-def inverse_sqrt(epochs: int, *, warmup: Span = 0) -> Factor:
+@validate_call
+def inverse_sqrt(epochs: int, *, warmup: EpochsOrFraction = 0) -> Factor:
     """Fall as 1/√t with t in epochs, from t = 1 on: the first epoch runs at the full rate."""
     return _warmed(lambda progress: 1 / math.sqrt(max(1.0, progress * epochs)), warmup, epochs)
 
 
-@checked
+@validate_call
 def one_cycle(
-    epochs: int, *, peak: Inside = 0.3, start: Fraction = 0.04, floor: Fraction = 0.0, warmup: Span = 0
+    epochs: int, *, peak: Inside = 0.3, start: UnitFloat = 0.04, floor: UnitFloat = 0.0, warmup: EpochsOrFraction = 0
 ) -> Factor:
     """Rise in a line from `start` to the full rate at `peak` of the run, fall in a line to `floor` (Smith, 2018)."""
 

@@ -39,13 +39,15 @@ class Range:
         return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
 
 
-Positive = Annotated[float, Range(above=0)]
-NonNegative = Annotated[float, Range(minimum=0)]
-Fraction = Annotated[float, Range(minimum=0, maximum=1)]
-Rate = Annotated[float, Range(minimum=0, below=1)]  # of dropping: 1 would drop everything
-Count = Annotated[int, Range(minimum=1)]
-Natural = Annotated[int, Range(minimum=0)]
-Span = Natural | Rate  # part of a run: a whole number is epochs, a number with a decimal point a fraction of the run
+PositiveFloat = Annotated[float, Range(above=0)]
+NonNegativeFloat = Annotated[float, Range(minimum=0)]
+UnitFloat = Annotated[float, Range(minimum=0, maximum=1)]
+DropRate = Annotated[float, Range(minimum=0, below=1)]  # of dropping: 1 would drop everything
+PositiveInt = Annotated[int, Range(minimum=1)]
+NonNegativeInt = Annotated[int, Range(minimum=0)]
+EpochsOrFraction = (
+    NonNegativeInt | DropRate
+)  # part of a run: a whole number is epochs, a number with a decimal point a fraction of the run
 
 NAMES = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "tuple": tuple, "Any": Any, "Range": Range}
 NAMES |= {name: value for name, value in globals().items() if get_origin(value) in (Annotated, types.UnionType, Union)}
@@ -77,7 +79,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def checked(function: Callable[P, T]) -> Callable[P, T]:
+def validate_call(function: Callable[P, T]) -> Callable[P, T]:
     """Decorate a constructor or factory: raise ValueError "name=value: what is allowed" on an argument out of its type.
 
     Annotations that are no setting (a tensor, a module) are not checked.

@@ -3,7 +3,8 @@
 import pytest
 
 from deeptrain import build
-from deeptrain.config import Mistakes, compose_run
+from deeptrain.config.compose import compose_run
+from deeptrain.errors import UsageError
 
 TINY = ["data=synthetic", "data.shape=[3,8,8]", "data.size=40", "model=fcn", "model.hidden=[8]", "batch_size=8"]
 OWN = """
@@ -31,7 +32,7 @@ class Rare(Plain):
     ],
 )
 def test_mistakes_are_named(words, message):
-    with pytest.raises(Mistakes) as error:
+    with pytest.raises(UsageError) as error:
         compose_run([*TINY, "aug=mixup", *words])
     assert str(error.value).startswith(message)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from deeptrain.aug.pipeline import Applied, Pipeline
+from deeptrain.aug.pipeline import Pipeline, RandomApply
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "aug"
 NODES = {
@@ -36,7 +36,7 @@ def build(name, shape):
     }
     when = {key: node.pop(key) for key in ("probability", "until")}
     accepted = import_module("inspect").signature(factory).parameters
-    return Applied(factory(**node, **{key: fact for key, fact in facts.items() if key in accepted}), **when)
+    return RandomApply(factory(**node, **{key: fact for key, fact in facts.items() if key in accepted}), **when)
 
 
 def batch(shape, device="cpu", seed=0):

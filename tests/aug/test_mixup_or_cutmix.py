@@ -8,7 +8,7 @@ from scipy import stats
 from deeptrain.aug.cutmix import CutMix
 from deeptrain.aug.mixup import Mixup
 from deeptrain.aug.mixup_or_cutmix import MixupOrCutMix
-from deeptrain.aug.pipeline import Applied
+from deeptrain.aug.pipeline import RandomApply
 
 IDS = torch.arange(4)
 
@@ -17,7 +17,7 @@ IDS = torch.arange(4)
 def test_choices_have_their_frequencies(probability, cutmix):
     """Nothing, CutMix and Mixup: bytes with ids, bytes with soft targets, floats."""
     images = torch.randint(256, (4, 1, 4, 4), dtype=torch.uint8)
-    mix, rng = Applied(MixupOrCutMix(4, cutmix=cutmix), probability=probability), np.random.default_rng(0)
+    mix, rng = RandomApply(MixupOrCutMix(4, cutmix=cutmix), probability=probability), np.random.default_rng(0)
     counts = np.zeros(3)
     for _ in range(1500):
         mixed, targets = mix(images, IDS, rng)

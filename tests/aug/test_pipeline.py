@@ -7,9 +7,9 @@ from scipy import stats
 
 from deeptrain.aug.cutmix import CutMix
 from deeptrain.aug.cutout import Cutout
-from deeptrain.aug.gray import Gray
 from deeptrain.aug.mixup import Mixup
-from deeptrain.aug.pipeline import Applied, Pipeline
+from deeptrain.aug.pipeline import Pipeline, RandomApply
+from deeptrain.aug.random_grayscale import Gray
 
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
@@ -123,7 +123,7 @@ def some_images(count, device, dtype=torch.uint8):
 def test_a_drawn_subset_is_changed_and_the_rest_stays(device, dtype, count):
     images, ids = some_images(count, device, dtype)
     before = images.clone()
-    applied = Applied(invert, probability=0.5)
+    applied = RandomApply(invert, probability=0.5)
     found, targets = applied(images, ids, np.random.default_rng(1))
     assert torch.equal(images, before) and targets is ids and found.dtype == dtype
     rng = np.random.default_rng(1)
@@ -136,7 +136,7 @@ def test_a_drawn_subset_is_changed_and_the_rest_stays(device, dtype, count):
 
 def test_each_image_is_drawn_at_the_rate_and_by_itself():
     images, ids = torch.zeros(40, 1, 2, 2, dtype=torch.uint8), torch.zeros(40)
-    applied, rng, table = Applied(invert, probability=0.3), np.random.default_rng(0), []
+    applied, rng, table = RandomApply(invert, probability=0.3), np.random.default_rng(0), []
     for _ in range(500):
         found, _ = applied(images, ids, rng)
         table.append((found[:, 0, 0, 0] > 0).numpy())
@@ -150,7 +150,7 @@ def test_each_image_is_drawn_at_the_rate_and_by_itself():
 @pytest.mark.parametrize("kind", [Mixup, CutMix])
 def test_mixing_is_for_the_whole_batch_by_one_coin(device, kind):
     images, ids = some_images(8, device)
-    applied, rng, mixed = Applied(kind(8, per_image=True), probability=0.25), np.random.default_rng(0), 0
+    applied, rng, mixed = RandomApply(kind(8, per_image=True), probability=0.25), np.random.default_rng(0), 0
     for _ in range(400):
         found, targets = applied(images, ids, rng)
         mixed += targets is not ids
@@ -162,7 +162,7 @@ def test_mixing_is_for_the_whole_batch_by_one_coin(device, kind):
 def test_with_probability_one_nothing_is_drawn_for_it(device, augmentation):
     images, ids = some_images(7, device)
     expected, wanted = augmentation(images, ids, np.random.default_rng(3))
-    for each in (augmentation, Applied(augmentation), Applied(augmentation, probability=1.0, until=1.0)):
+    for each in (augmentation, RandomApply(augmentation), RandomApply(augmentation, probability=1.0, until=1.0)):
         found, targets = Pipeline([each], MEAN, STD).augment(images, ids, np.random.default_rng(3))
         assert torch.equal(found, expected) and torch.equal(targets, wanted)
 
@@ -180,11 +180,11 @@ def test_all_or_none_of_the_images(device):
         def integers(self, high, size):
             return np.zeros(size, np.int64)
 
-    applied = Applied(invert, probability=0.5)
+    applied = RandomApply(invert, probability=0.5)
     found, targets = applied(images, ids, Coins(0.9))
     assert found is images and targets is ids
     assert torch.equal(applied(images, ids, Coins(0.1))[0], 255 - images // 2)
-    assert Applied(invert, probability=0.0)(images, ids, np.random.default_rng(0))[0] is images
+    assert RandomApply(invert, probability=0.0)(images, ids, np.random.default_rng(0))[0] is images
 
 
 def test_a_mixed_batch_of_floats_gets_bytes_back(device):
@@ -195,9 +195,9 @@ def test_a_mixed_batch_of_floats_gets_bytes_back(device):
 
     images, ids = some_images(16, device, torch.float32)
     images = images + 0.25
-    found, _ = Applied(to_bytes, probability=0.5)(images, ids, np.random.default_rng(0))
+    found, _ = RandomApply(to_bytes, probability=0.5)(images, ids, np.random.default_rng(0))
     assert found.dtype == torch.float32 and set((images - found).unique().tolist()) == {0.0, 0.25}
-    back, _ = Applied(lambda images, *rest: (images.float() + 0.5, *rest[:1]), probability=0.5)(
+    back, _ = RandomApply(lambda images, *rest: (images.float() + 0.5, *rest[:1]), probability=0.5)(
         images.to(torch.uint8), ids, np.random.default_rng(0)
     )
     assert back.dtype == torch.float32 and set((back - images).unique().tolist()) == {-0.25, 0.25}
@@ -205,17 +205,17 @@ def test_a_mixed_batch_of_floats_gets_bytes_back(device):
 
 def test_until_stops_an_augmentation(device):
     images, ids = some_images(4, device)
-    applied = Applied(invert, until=0.5)
+    applied = RandomApply(invert, until=0.5)
     for progress, works in ((0.0, True), (0.499, True), (0.5, False), (1.0, False)):
         found, _ = applied(images, ids, np.random.default_rng(0), progress)
         assert (found is not images) == works
-    assert Applied(invert)(images, ids, np.random.default_rng(0), 1.0)[0] is not images, "1 never stops it"
-    assert Applied(invert, until=0.0)(images, ids, np.random.default_rng(0), 0.0)[0] is images
+    assert RandomApply(invert)(images, ids, np.random.default_rng(0), 1.0)[0] is not images, "1 never stops it"
+    assert RandomApply(invert, until=0.0)(images, ids, np.random.default_rng(0), 0.0)[0] is images
 
 
 def test_progress_reaches_every_augmentation(device):
     images, ids = some_images(8, device)
-    pipeline = Pipeline([Applied(Mixup(8), until=0.9), Cutout((3, 6, 5), MEAN)], MEAN, STD)
+    pipeline = Pipeline([RandomApply(Mixup(8), until=0.9), Cutout((3, 6, 5), MEAN)], MEAN, STD)
     for progress, targets_dimensions in ((0.0, 2), (0.89, 2), (0.9, 1)):
         found, targets = pipeline.train(images, ids, np.random.default_rng(0), progress)
         assert targets.ndim == targets_dimensions and found.dtype == torch.float32
@@ -223,14 +223,14 @@ def test_progress_reaches_every_augmentation(device):
 
 def test_some_targets_may_change_but_not_their_form(device):
     images, ids = some_images(20, device)
-    found, targets = Applied(lambda images, targets, rng: (images, targets * 0 - 1), probability=0.5)(
+    found, targets = RandomApply(lambda images, targets, rng: (images, targets * 0 - 1), probability=0.5)(
         images, ids, np.random.default_rng(0)
     )
     assert torch.equal(found, images) and 0 < (targets == -1).sum() < 20
     assert ((targets == -1) | (targets == ids)).all()
     mix = Mixup(20)
     with pytest.raises(ValueError, match=r"probability=0\.5: <lambda> mixes targets, so it must have mixes = True"):
-        Applied(lambda *batch: mix(*batch), probability=0.5)(images, ids, np.random.default_rng(0))
+        RandomApply(lambda *batch: mix(*batch), probability=0.5)(images, ids, np.random.default_rng(0))
 
 
 def test_captions_are_told_for_those_drawn():
@@ -243,27 +243,27 @@ def test_captions_are_told_for_those_drawn():
             return [f"{target} {value}" for target, value in zip(targets.tolist(), drawn, strict=True)]
 
     images, ids = some_images(12, "cpu")
-    words = Applied(Told(), probability=0.5).describe(images, ids, np.random.default_rng(0))
+    words = RandomApply(Told(), probability=0.5).describe(images, ids, np.random.default_rng(0))
     rng = np.random.default_rng(0)
     chosen = np.flatnonzero(rng.random(12) < 0.5)
     said = dict(zip(chosen.tolist(), rng.integers(9, size=len(chosen)).tolist(), strict=True))
     assert words == [f"{image} {said[image]}" if image in said else "" for image in range(12)]
-    assert Applied(invert).describe(images, ids, np.random.default_rng(0)) == [""] * 12
+    assert RandomApply(invert).describe(images, ids, np.random.default_rng(0)) == [""] * 12
 
 
 def test_what_describes_nothing_is_named_where_some_images_are_left_alone():
     images, ids = some_images(12, "cpu")
     for augmentation, name in ((Gray(), "Gray"), (invert, "invert")):
-        applied = Applied(augmentation, probability=0.5)
+        applied = RandomApply(augmentation, probability=0.5)
         words = applied.describe(images, ids, np.random.default_rng(0))
         seen, _ = applied(images, ids, np.random.default_rng(0))
         changed = (seen != images).flatten(1).any(1).tolist()
         assert words == [name if each else "" for each in changed] and 0 < sum(changed) < 12
-    assert Applied(Gray()).describe(images, ids, np.random.default_rng(0)) == [""] * 12
+    assert RandomApply(Gray()).describe(images, ids, np.random.default_rng(0)) == [""] * 12
 
 
 @pytest.mark.parametrize("name", ["probability", "until"])
 @pytest.mark.parametrize("value", [-0.1, 1.1, "x"])
 def test_their_mistakes_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name}={value}: must be"):
-        Applied(invert, **{name: value})
+        RandomApply(invert, **{name: value})

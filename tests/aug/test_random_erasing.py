@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from deeptrain.aug.lines import draw_rectangles
+from deeptrain.aug.pixel_rows import draw_rectangles
 from deeptrain.aug.random_erasing import RandomErasing
 
 MEAN = (10.4, 20.6, 30.0)

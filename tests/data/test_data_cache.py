@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deeptrain.data.cache import cache_root, entry
-from deeptrain.data.store import in_cache, in_memory
+from deeptrain.data.decoded_images import in_cache, in_memory
 
 
 def build_two(folder):

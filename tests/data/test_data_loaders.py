@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from deeptrain.data import loader as loader_module
-from deeptrain.data.dataset import Picked, Samples
+from deeptrain.data.crop_flip import DeviceDraws, cut_out, draw_epoch
+from deeptrain.data.dataset import LazyRows, Samples
 from deeptrain.data.decode import Decoder
 from deeptrain.data.image_folder import ImageFolder
 from deeptrain.data.loader import ResidentLoader, StreamLoader, make_loader
-from deeptrain.data.recipe import DeviceDraws, cut_out, draw_epoch
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
@@ -186,7 +186,7 @@ def test_a_part_of_a_stored_set_stays_on_disk(tmp_path):
     stored = Samples(np.load(tmp_path / "images.npy", mmap_mode="r"), None, some().labels)
     rows = np.array([5, 3, 30, 8])
     part = stored.take(rows).take(np.array([2, 0]))
-    assert isinstance(part.images, Picked) and part.images.store is stored.images
+    assert isinstance(part.images, LazyRows) and part.images.store is stored.images
     assert np.array_equal(np.asarray(part.images), some().images[[30, 5]]) and part.images.shape == (2, 10, 12, 3)
     assert part.labels.tolist() == some().labels[[30, 5]].tolist()
     for kind in (ResidentLoader, StreamLoader):

@@ -20,10 +20,12 @@ from typing import Any
 
 import hostile_files
 
-from deeptrain import checkpoint, cli, config
-from deeptrain import run as train
-from deeptrain.paths import ROOT
+from deeptrain.commands import cli
+from deeptrain.config import compose
 from deeptrain.report import figures
+from deeptrain.run import launch as train
+from deeptrain.runtime.resources import ROOT
+from deeptrain.training import checkpoint
 
 SECRET = "hunter2"
 SECONDS = 20  # that a command may take
@@ -208,9 +210,9 @@ def main(answers: Path) -> None:
 
 def _save_time() -> None:
     """Compose the same words, which come again and again, once; draw nothing more, as those files are not special."""
-    compose = config.compose_run
-    composed = functools.cache(lambda words: compose(list(words)))
-    config.compose_run = train.compose_run = lambda words: composed(tuple(words))
+    original = compose.compose_run
+    composed = functools.cache(lambda words: original(list(words)))
+    compose.compose_run = train.compose_run = lambda words: composed(tuple(words))
     train._draw = figures.draw_confusion = lambda *_: None
 
 

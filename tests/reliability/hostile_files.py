@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from deeptrain import checkpoint
+from deeptrain.training import checkpoint
 
 Spoil = Callable[[Path], Any]  # takes the folder of a sound run and makes it hostile
 CANARY = "canary"  # what a payload would make, beside the run's folder
@@ -130,8 +130,8 @@ def payloads() -> Iterator[tuple[str, bytes]]:
         ("torch", "Tensor", long(10**11)),
         ("torch.nn.parameter", "Parameter", tensor()),
         ("torch.multiprocessing.reductions", "rebuild_storage_filename", touch),
-        ("deeptrain.cli", "train", b"]"),
-        ("deeptrain.checkpoint", "write_atomically", text(CANARY), touch),
+        ("deeptrain.commands.cli", "train", b"]"),
+        ("deeptrain.training.checkpoint", "write_atomically", text(CANARY), touch),
         ("deeptrain.build", "_locate", text("x"), text("os.system")),
     ):
         yield f"{module}.{name}", call(module, name, *arguments)
@@ -385,7 +385,7 @@ FOLDERS: dict[str, Spoil] = {
     "a target, forced": words("++model._target_=os.system"),
     "a target in a group": words(f"model={{_target_:os.system,command:'touch {CANARY}'}}"),
     "a target in a list": words("aug=[{_target_:os.system}]"),
-    "a target of ours": words("++model._target_=deeptrain.cli.train"),
+    "a target of ours": words("++model._target_=deeptrain.commands.cli.train"),
     "a target in a setting": words(f"model.hidden={{_target_:os.system,command:'touch {CANARY}'}}"),
     "a package of its own": words("aug@model=mixup"),
     "an option out of the folder": words("experiment=../../../../tmp/evil"),

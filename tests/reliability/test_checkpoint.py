@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deeptrain import checkpoint, folder
-from deeptrain.cli import train
+from deeptrain.commands.cli import train
+from deeptrain.run import folder
+from deeptrain.runtime.files import clear_unfinished
+from deeptrain.training import checkpoint
 
 TINY = [
     "data=synthetic",
@@ -157,7 +159,7 @@ def test_at_every_moment_a_good_one_is_there(tmp_path, monkeypatch):
         calls["left"] = -1  # nothing is cut off while we look
         assert checkpoint.load(path)["number"] in (1, *range(100, 101 + moment))
         assert checkpoint.load(checkpoint.previous(path))
-        checkpoint.clear_unfinished(tmp_path)
+        clear_unfinished(tmp_path)
         assert files(tmp_path) == {"last.pt", "last.previous.pt"}
     assert finished
 
@@ -234,7 +236,7 @@ def test_a_process_killed_while_it_saves_leaves_a_good_one(tmp_path):
         assert found >= reached, "what was saved before the last start is not lost"
         reached = found
         left += len(files(tmp_path) - {"last.pt", "last.previous.pt"})
-        checkpoint.clear_unfinished(tmp_path)
+        clear_unfinished(tmp_path)
         assert files(tmp_path) <= {"last.pt", "last.previous.pt"}
     assert reached and left, "kills between and in the middle of saves"
 

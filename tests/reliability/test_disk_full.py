@@ -18,8 +18,11 @@ from typing import Any
 
 import pytest
 
-from deeptrain import checkpoint, cli, run
-from deeptrain.paths import ROOT
+from deeptrain.commands import cli
+from deeptrain.run import launch
+from deeptrain.runtime.files import UNFINISHED
+from deeptrain.runtime.resources import ROOT
+from deeptrain.training import checkpoint
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import torture  # pyright: ignore
@@ -87,7 +90,7 @@ def trained(words: list[str], log: Path, before: Callable[[], Any] = lambda: Non
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            run._draw = lambda *_: None  # most of so short a run's time
+            launch._draw = lambda *_: None  # most of so short a run's time
             before()
             code = cli.train(words)
             sys.stdout.flush()
@@ -110,7 +113,7 @@ def assert_told_and_whole(folder: Path, said: str, code: int) -> None:
         path = folder / "checkpoints" / f"{name}.pt"
         if path.exists():
             checkpoint.load(path)
-    assert not list(folder.rglob(f"*{checkpoint.UNFINISHED}")), "no half of a file is left"
+    assert not list(folder.rglob(f"*{UNFINISHED}")), "no half of a file is left"
 
 
 def go_on(folder: Path, log: Path) -> None:
@@ -181,14 +184,14 @@ def test_a_full_disk_at_the_end_only_leaves_out_the_result(whole, tmp_path):
     folder = tmp_path / "run"
 
     def before() -> None:
-        write = run._write
+        write = launch._write
 
         def full(path: Path, text: str) -> None:
             if path.name == "result.json":
                 Disk(folder, lambda n: True)
             write(path, text)
 
-        run._write = full
+        launch._write = full
 
     assert trained([*WORDS, f"dir={folder}"], tmp_path / "log", before) == 1
     said = (tmp_path / "log").read_text()

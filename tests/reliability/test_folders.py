@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from deeptrain import folder
-from deeptrain.cli import train
-from deeptrain.config import Mistakes
+from deeptrain.commands.cli import train
 from deeptrain.data import torchvision_sets
 from deeptrain.data.cache import entry
-from deeptrain.trainer import Trainer
+from deeptrain.errors import UsageError
+from deeptrain.run import folder
+from deeptrain.training.trainer import Trainer
 
 FORK = multiprocessing.get_context("fork")
 TINY = [
@@ -44,7 +44,7 @@ def together(count: int, work, *arguments) -> list[str]:
         barrier.wait()
         try:
             answers.put(f"made {work(*arguments)}")
-        except Mistakes as mistakes:
+        except UsageError as mistakes:
             answers.put(str(mistakes))
         done.wait()  # what is held stays held until all have tried
 
@@ -115,7 +115,7 @@ def test_a_lock_is_free_after_a_kill_even_if_a_child_lives_on():
     Path("run").mkdir()
     other = holding("run", child=True)
     try:
-        with other, pytest.raises(Mistakes, match="another run is in there"):
+        with other, pytest.raises(UsageError, match="another run is in there"):
             folder.hold(Path("run"), "resume=run")
         os.kill(other.grandchild, 0)  # still there
         folder.hold(Path("run"), "resume=run")
@@ -142,12 +142,12 @@ def test_a_folder_in_use_is_named_with_what_to_do():
     Path("full").mkdir()
     Path("full/notes.txt").write_text("")
     with pytest.raises(
-        Mistakes, match=r"dir=full: is there already; name a new folder, or go on there with resume=full"
+        UsageError, match=r"dir=full: is there already; name a new folder, or go on there with resume=full"
     ):
         folder.new_folder("full")
     assert [path.name for path in Path("full").iterdir()] == ["notes.txt"]
     Path("file").write_text("")
-    with pytest.raises(Mistakes, match="dir=file: is a file"):
+    with pytest.raises(UsageError, match="dir=file: is a file"):
         folder.new_folder("file")
 
 

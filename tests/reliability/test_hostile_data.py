@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from deeptrain import build
-from deeptrain.config import Mistakes, compose_run
+from deeptrain.config.compose import compose_run
+from deeptrain.errors import UsageError
 
 SETTINGS = ["data=image_folder", "model=fcn", "model.hidden=[4]", "epochs=1", "limit_steps=2", "workers=0"]
 GREY_PNG, RGB_PNG = 0, 2  # PNG's numbers for what a pixel is
@@ -509,7 +510,7 @@ def train_on(root: Path, settings, **data) -> Outcome:
         trainer = build.trainer(bench)
         status, reason = trainer.fit()
         trainer.close()
-    except (Mistakes, ValueError) as error:  # a ValueError of fit is a failed run's reason
+    except (UsageError, ValueError) as error:  # a ValueError of fit is a failed run's reason
         return Outcome(line=str(error))
     assert status == "finished", reason
     dataset = bench.dataset

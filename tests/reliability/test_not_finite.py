@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from deeptrain import checkpoint
-from deeptrain.cli import train
-from deeptrain.finite import first_layer, not_finite, state_values
-from deeptrain.record.run import Record
-from deeptrain.trainer import NotFinite, Trainer
+from deeptrain.commands.cli import train
+from deeptrain.loggers.run_logger import RunLogger
+from deeptrain.training import checkpoint
+from deeptrain.training.nonfinite import first_layer, not_finite, state_values
+from deeptrain.training.trainer import NonFiniteError, Trainer
 
 SMALL = [
     "data=synthetic",
@@ -153,7 +153,7 @@ def test_stop_names_an_update_that_overflows(poison):
 @pytest.mark.parametrize("what", ["gradient", "square"])
 def test_what_is_left_out_leaves_no_trace(what, poison, monkeypatch):
     """Weights and momenta after the step are those before it, bit for bit."""
-    states, tick = {}, Record.tick
+    states, tick = {}, RunLogger.tick
 
     def seen(self, step_in_epoch):
         states[trainers[0].progress.step] = deepcopy(
@@ -163,7 +163,7 @@ def test_what_is_left_out_leaves_no_trace(what, poison, monkeypatch):
 
     trainers, fit = [], Trainer.fit
     monkeypatch.setattr(Trainer, "fit", lambda self: (trainers.append(self), fit(self))[1])
-    monkeypatch.setattr(Record, "tick", seen)
+    monkeypatch.setattr(RunLogger, "tick", seen)
     poison(13, what)
     assert train([*SMALL, "optimizer=adamw", "on_nan=skip"]) == 0
     before, after = state_values(states[13]), state_values(states[14])
@@ -226,7 +226,7 @@ def test_a_validation_made_up_for_follows_the_policy(monkeypatch, capsys):
     def wrong(self):
         calls.append(self.watching)
         if len(calls) == 1:
-            raise NotFinite("loss/val is nan")
+            raise NonFiniteError("loss/val is nan")
         validate(self)
 
     monkeypatch.setattr(Trainer, "validate", wrong)

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from deeptrain import build, checkpoint, run
-from deeptrain.cli import train
-from deeptrain.config import compose_run
-from deeptrain.runtime import is_out_of_memory
-from deeptrain.trainer import Trainer
+from deeptrain import build
+from deeptrain.commands.cli import train
+from deeptrain.config.compose import compose_run
+from deeptrain.run import launch
+from deeptrain.runtime.device import is_out_of_memory
+from deeptrain.training import checkpoint
+from deeptrain.training.trainer import Trainer
 
 WORDS = ["data=synthetic", "data.shape=[3,8,8]", "data.size=160", "model=fcn", "model.hidden=[16]", "model.norm=none"]
 WORDS += ["batch_size=32", "epochs=2", "threads=1", "device=cpu", "log.tensorboard=false", "aug=[cutout,mixup]"]
@@ -48,7 +50,7 @@ def fitted(*words: str) -> Trainer:
 @pytest.mark.parametrize("kind", ERRORS)
 def test_it_is_told_in_a_line_with_what_to_change(kind, small_memory, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "_draw", lambda *_: None)
+    monkeypatch.setattr(launch, "_draw", lambda *_: None)
     small_memory(16, ERRORS[kind], since=6)
     assert train([*WORDS, "dir=run", "checkpoint.every_steps=2"]) == 1
     reason = json.loads(Path("run/result.json").read_text())["reason"]

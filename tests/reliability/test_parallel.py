@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from deeptrain import checkpoint, cli, run
-from deeptrain.paths import ROOT
-from deeptrain.processes import Processes, here
+from deeptrain.commands import cli
+from deeptrain.run import launch
+from deeptrain.runtime.resources import ROOT
+from deeptrain.runtime.world import World, here
+from deeptrain.training import checkpoint
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
 TOGETHER, TRAIN = Path(__file__).with_name("together.py"), ROOT / "train.py"
@@ -83,7 +85,7 @@ def children(process: subprocess.Popen) -> list[int]:
 def test_parts_make_the_whole():
     for count in (1, 2, 3, 7):
         for size in (0, 1, 2, 6, 63):
-            parts = [Processes(rank, count).part(slice(10, 10 + size)) for rank in range(count)]
+            parts = [World(rank, count).part(slice(10, 10 + size)) for rank in range(count)]
             assert [index for part in parts for index in range(part.start, part.stop)] == list(range(10, 10 + size))
             assert max(part.stop - part.start for part in parts) <= -(-size // count)
 
@@ -91,7 +93,7 @@ def test_parts_make_the_whole():
 def test_alone_without_torchrun():
     assert here({}).alone and here({"WORLD_SIZE": "2", "RANK": "1"}).alone, "a cluster's variables are not torchrun's"
     told = here({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"})
-    assert told == Processes(3, 4, 1, 2) and not told.first
+    assert told == World(3, 4, 1, 2) and not told.first
 
 
 def endless(folder: Path) -> str:
@@ -108,10 +110,10 @@ def folders(tmp_path_factory) -> Path:
     said = finish(job)
     assert job.returncode == 0, said
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "_draw", lambda *_: None)
+        patch.setattr(launch, "_draw", lambda *_: None)
         for name, tried in TRIED.items():
             words = f"{SMALL} {tried} dir={base}/one/{name}".replace("sync_batch_norm=true", "")
-            assert run.start(shlex.split(words)) == 0
+            assert launch.start(shlex.split(words)) == 0
     return base
 
 
@@ -125,8 +127,8 @@ def test_same_curve(folders, name):
 def test_resumed_by_another_number_of_processes(folders):
     """Two processes, then one, then two come to what one alone comes to."""
     whole, at = folders / "whole", folders / "resumed"
-    assert run.start([*shlex.split(f"{SMALL} epochs=3"), f"dir={whole}"]) == 0
-    assert run.start([f"resume={at}", "limit_steps=9"]) == 0
+    assert launch.start([*shlex.split(f"{SMALL} epochs=3"), f"dir={whole}"]) == 0
+    assert launch.start([f"resume={at}", "limit_steps=9"]) == 0
     said = finish(torchrun(2, TRAIN, f"resume={at}", "limit_steps=null"))
     assert json.loads((at / "result.json").read_text())["status"] == "finished", said
     assert curve(at)[-1] == pytest.approx(curve(whole)[-1], abs=1e-5, rel=1e-5)
@@ -176,7 +178,7 @@ def test_two_nodes(tmp_path):
     nodes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
     said = [finish(node) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
-    assert run.start([*shlex.split(f"{SMALL} epochs=1"), f"dir={tmp_path}/one"]) == 0
+    assert launch.start([*shlex.split(f"{SMALL} epochs=1"), f"dir={tmp_path}/one"]) == 0
     assert_alike(tmp_path / "one", tmp_path / "run")
     assert sum("finished  " in words for words in said) == 1
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from deeptrain import changes, checkpoint, run, runtime
-from deeptrain.cli import train
-from deeptrain.config import compose_run, options
+from deeptrain.commands.cli import train
+from deeptrain.config.compose import compose_run, options
+from deeptrain.run import launch, resume_policy
+from deeptrain.runtime import versions
+from deeptrain.training import checkpoint
 
 SMALL = ["data=synthetic", "data.shape=[3,8,8]", "data.size=120", "model=fcn", "model.hidden=[8]", "batch_size=16"]
 SMALL += ["epochs=2", "log.tensorboard=false", "device=cpu", "threads=1"]
@@ -19,7 +21,7 @@ RANDOM = ["aug=[cutout,mixup]", "model.dropout=0.2", "average=ema"]
 @pytest.fixture(autouse=True)
 def somewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "_draw", lambda *_: None)  # most of so short a run's time
+    monkeypatch.setattr(launch, "_draw", lambda *_: None)  # most of so short a run's time
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_the_digest_is_of_names_shapes_and_bits():
 
 
 def test_the_code_has_a_digest():
-    assert runtime.versions()["source"] == runtime.versions()["source"]
+    assert versions.versions()["source"] == versions.versions()["source"]
 
 
 # --- gone on with other settings ---
@@ -125,7 +127,7 @@ def test_the_code_has_a_digest():
 def every_key() -> set[str]:
     """Collect the settings of every option of every group."""
     keys = set(compose_run([]).settings)
-    for group in (*changes.PARTS, "aug"):
+    for group in (*resume_policy.PARTS, "aug"):
         for name in options(group):
             keys |= set(compose_run([f"{group}={name}", *(["data=synthetic"] if group == "model" else [])]).settings)
     return keys
@@ -135,41 +137,46 @@ def test_every_setting_is_declared():
     keys = every_key()
     assert len(keys) > 150
     tops = {key.partition(".")[0] for key in keys} - {"aug", "experiment"}
-    assert tops <= {name.partition(".")[0] for name in changes.CHANGES}, "a new setting has to be declared there"
-    names = set(changes.CHANGES)
+    assert tops <= {name.partition(".")[0] for name in resume_policy.CHANGES}, "a new setting has to be declared there"
+    names = set(resume_policy.CHANGES)
     assert all(any(key == name or key.startswith(f"{name}.") for key in keys | {"aug"}) for name in names)
-    assert {changes.kind(key) for key in keys} == {changes.FREE, changes.SAFE, changes.ASKED, changes.NEVER}
+    assert {resume_policy.kind(key) for key in keys} == {
+        resume_policy.FREE,
+        resume_policy.SAFE,
+        resume_policy.ASKED,
+        resume_policy.NEVER,
+    }
 
 
 @pytest.mark.parametrize(
     ("word", "then", "kind"),
     [
-        ("model.hidden=[9]", "[8]", changes.NEVER),
-        ("model.dropout=0.5", "0.2", changes.NEVER),
-        ("data.size=200", "120", changes.NEVER),
-        ("optimizer=sgd", "adamw", changes.NEVER),
-        ("seed=3", "0", changes.ASKED),
-        ("batch_size=32", "16", changes.ASKED),
-        ("data.val_fraction=0.2", "0.1", changes.ASKED),
-        ("data.split_seed=2", "0", changes.ASKED),
-        ("aug=[mixup,cutout]", "[cutout,mixup]", changes.ASKED),
-        ("aug.mixup.alpha=0.3", "0.2", changes.ASKED),
-        ("loss.label_smoothing=0.1", "0.0", changes.ASKED),
-        ("loss=hinge", "CrossEntropy", changes.ASKED),
-        ("schedule=constant", "cosine", changes.ASKED),
-        ("monitor=loss/val", "accuracy/val", changes.ASKED),
-        ("optimizer.lr=0.1", "", changes.SAFE),
-        ("validate.every_steps=3", "", changes.SAFE),
-        ("accumulate=2", "", changes.SAFE),
-        ("average=none", "", changes.SAFE),
-        ("log.every_steps=3", "", changes.FREE),
-        ("data.loader=stream", "", changes.FREE),
+        ("model.hidden=[9]", "[8]", resume_policy.NEVER),
+        ("model.dropout=0.5", "0.2", resume_policy.NEVER),
+        ("data.size=200", "120", resume_policy.NEVER),
+        ("optimizer=sgd", "adamw", resume_policy.NEVER),
+        ("seed=3", "0", resume_policy.ASKED),
+        ("batch_size=32", "16", resume_policy.ASKED),
+        ("data.val_fraction=0.2", "0.1", resume_policy.ASKED),
+        ("data.split_seed=2", "0", resume_policy.ASKED),
+        ("aug=[mixup,cutout]", "[cutout,mixup]", resume_policy.ASKED),
+        ("aug.mixup.alpha=0.3", "0.2", resume_policy.ASKED),
+        ("loss.label_smoothing=0.1", "0.0", resume_policy.ASKED),
+        ("loss=hinge", "CrossEntropy", resume_policy.ASKED),
+        ("schedule=constant", "cosine", resume_policy.ASKED),
+        ("monitor=loss/val", "accuracy/val", resume_policy.ASKED),
+        ("optimizer.lr=0.1", "", resume_policy.SAFE),
+        ("validate.every_steps=3", "", resume_policy.SAFE),
+        ("accumulate=2", "", resume_policy.SAFE),
+        ("average=none", "", resume_policy.SAFE),
+        ("log.every_steps=3", "", resume_policy.FREE),
+        ("data.loader=stream", "", resume_policy.FREE),
     ],
 )
 def test_what_a_resume_may_change(original, word, then, kind, capsys):
     code = train(["resume=run", "epochs=3", word])
     errors = capsys.readouterr().err.splitlines()
-    if kind in (changes.FREE, changes.SAFE):
+    if kind in (resume_policy.FREE, resume_policy.SAFE):
         assert code == 0 and not errors
         assert ("epochs 2, now 3" in result(original)["changed"]) and len(result(original)["changed"]) <= 2
         return
@@ -177,15 +184,15 @@ def test_what_a_resume_may_change(original, word, then, kind, capsys):
     key = word.partition("=")[0]
     assert errors[0].startswith(f"error: {key}=") and "so far" in errors[0], "key, now"
     assert then.lower() in errors[0].lower(), "then"
-    assert ("resume_changed=true" in errors[0]) == (kind == changes.ASKED)
-    if kind == changes.ASKED and not word.startswith("data."):
+    assert ("resume_changed=true" in errors[0]) == (kind == resume_policy.ASKED)
+    if kind == resume_policy.ASKED and not word.startswith("data."):
         assert train(["resume=run", "epochs=3", word, "resume_changed=true"]) == 0
         assert any(line.startswith(f"{key} ") for line in result(original)["changed"])
         assert "resume_changed" not in (original / "overrides.yaml").read_text()
 
 
 def test_a_change_is_remembered_if_the_run_is_killed_before_it_saves(original, monkeypatch):
-    from deeptrain.trainer import Trainer
+    from deeptrain.training.trainer import Trainer
 
     with monkeypatch.context() as killed, pytest.raises(KeyError):
         killed.setattr(Trainer, "fit", lambda self: (_ for _ in ()).throw(KeyError("killed")))
@@ -213,5 +220,10 @@ def test_all_refusals_come_at_once(original, capsys):
 
 
 def test_a_strangers_settings_are_never_shown_raw():
-    assert changes.shown("\x1b[2J") == changes.shown(["x"] * 1000) == changes.shown({"a": 1}) == "something else"
-    assert not list(changes.between({"model": 3, "aug": [1], "seed": 0}, {"seed": 0}))
+    assert (
+        resume_policy.shown("\x1b[2J")
+        == resume_policy.shown(["x"] * 1000)
+        == resume_policy.shown({"a": 1})
+        == "something else"
+    )
+    assert not list(resume_policy.between({"model": 3, "aug": [1], "seed": 0}, {"seed": 0}))

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from deeptrain import build
-from deeptrain.config import PARTS, PATHS, Mistakes, Run, Spine, compose_run, options, part_nodes, written
+from deeptrain.config.compose import PARTS, PATHS, RunConfig, Settings, compose_run, options, part_nodes, written
+from deeptrain.errors import UsageError
 from deeptrain.schema import Range, problem, read_signature
 
 WANTED = int(os.environ.get("DEEPTRAIN_SETTINGS", "25"))
@@ -28,15 +29,15 @@ CHOSEN = ("model", "loss", "penalty", "optimizer", "schedule", "average")  # any
 # --- what there is ---
 
 
-def schemas(run: Run) -> dict[str, Any]:
+def schemas(run: RunConfig) -> dict[str, Any]:
     """Map every setting of a composed run to its annotation; paths, which may be any text, are left out."""
     found = {}
     for key, node in part_nodes(run.parts):
         signature = read_signature(str(node["_target_"])) or {}
         if key.startswith("aug."):
-            signature |= read_signature("deeptrain.aug.pipeline.Applied") or {}
+            signature |= read_signature("deeptrain.aug.pipeline.RandomApply") or {}
         found |= {f"{key}.{name}": signature[name].annotation for name in node if name != "_target_"}
-    found |= dict(spine_schemas(Spine, ""))
+    found |= dict(spine_schemas(Settings, ""))
     return {key: annotation for key, annotation in found.items() if key not in PATHS}
 
 
@@ -126,7 +127,7 @@ def try_wrong(wanted: int) -> dict[str, Any]:
         began, lines = time.process_time(), []
         try:
             build.rehearse(compose_run(words))
-        except Mistakes as mistakes:
+        except UsageError as mistakes:
             lines = mistakes.lines
         except Exception as error:
             lines = [f"{type(error).__name__}: {error}"]
@@ -242,7 +243,7 @@ def test_random_combinations_are_accepted_and_train():
             run = compose_run(words)
             build.rehearse(run)
             trainer = build.trainer(build.bench(run))
-        except Mistakes as mistakes:
+        except UsageError as mistakes:
             refused.append([*mistakes.lines, words])
             assert any(word.partition("=")[0] in line for line in mistakes.lines for word in words), refused[-1]
             assert len(refused) <= 10 + trained, refused

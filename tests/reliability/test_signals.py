@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeptrain import build, checkpoint, cli, sweep, trainer
+from deeptrain import build
+from deeptrain.commands import cli
 from deeptrain.data import decode, loader
-from deeptrain.paths import ROOT
+from deeptrain.runtime.resources import ROOT
+from deeptrain.sweep import plan
+from deeptrain.training import checkpoint, trainer
 
 sys.path.append(str(ROOT / "scripts"))
 import torture
@@ -278,7 +281,7 @@ def test_a_sweep_passes_on_whatever_it_is_told_and_ends_whatever_comes_of_it(num
 
     def prepare() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        sweep.ROOT, sweep.check = Path.cwd(), lambda _: []
+        plan.ROOT, plan.check = Path.cwd(), lambda _: []
 
     Path("train.py").write_text(STAND_IN.format(signals=len(numbers)))
     run = forked(["-m", *WORDS, "seed=0,1"], prepare)
@@ -295,7 +298,7 @@ def test_while_a_sweep_is_checked():
     """Nothing is left behind, and no table is printed of what has not begun."""
 
     def prepare() -> None:
-        sweep.build.try_out = lambda _: tell_self(signal.SIGTERM)
+        plan.build.try_out = lambda _: tell_self(signal.SIGTERM)
 
     assert ended(forked(["-m", *WORDS, *DATA, "seed=0,1"], prepare)) == 130
     assert Path("said.txt").read_text() == "interrupted\n" and not Path("outputs").exists()

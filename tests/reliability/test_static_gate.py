@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deeptrain.paths import ROOT
+from deeptrain.runtime.resources import ROOT
 
 FOLDERS = ("src", "scripts", "benchmarks")
 FILES = sorted([*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), ROOT / "train.py"])

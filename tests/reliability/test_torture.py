@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from deeptrain.paths import ROOT
+from deeptrain.runtime.resources import ROOT
 
 SMALL = ["model=fcn", "model.hidden=[16]", "model.dropout=0.2", "epochs=2", "batch_size=64", "data.size=640"]
 

@@ -15,8 +15,8 @@ import audited
 import hostile_files
 import pytest
 
-from deeptrain.cli import train
-from deeptrain.paths import ROOT
+from deeptrain.commands.cli import train
+from deeptrain.runtime.resources import ROOT
 
 MOST_BYTES = 200 * 2**20  # of memory for files of up to 100 MB; most take none worth speaking of
 
@@ -105,11 +105,11 @@ def test_the_line_says_which_file_and_why(found, name, words):
 
 def test_what_one_trusts_can_be_repeated(tmp_path, monkeypatch):
     """The words that a folder may not say are taken from the command line."""
-    from deeptrain.config import Mistakes
-    from deeptrain.folder import saved_words
+    from deeptrain.errors import UsageError
+    from deeptrain.run.folder import saved_words
 
     (tmp_path / "overrides.yaml").write_text("- allow_targets=[mine]\n- epochs=3\n- cache_dir=store\n")
-    with pytest.raises(Mistakes, match="add this word"):
+    with pytest.raises(UsageError, match="add this word"):
         saved_words(tmp_path)
     assert saved_words(tmp_path, ["allow_targets=[mine]"]) == ["epochs=3"]
     monkeypatch.chdir(tmp_path)

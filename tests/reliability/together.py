@@ -9,16 +9,17 @@ import signal
 import sys
 import threading
 
-from deeptrain import parallel, run
-from deeptrain.processes import here
+from deeptrain.run import launch
+from deeptrain.runtime import distributed
+from deeptrain.runtime.world import here
 
 if __name__ == "__main__":
-    end, parallel._part = parallel._part, lambda: None  # the processes meet once
-    run._draw = lambda *_: None
+    end, distributed._part = distributed._part, lambda: None  # the processes meet once
+    launch._draw = lambda *_: None
     *words, endless = map(shlex.split, sys.argv[1:])
-    codes = [run.start(each) for each in words]
+    codes = [launch.start(each) for each in words]
     if here().rank == 1:
         threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    codes.append(run.start(endless))
+    codes.append(launch.start(endless))
     end()
     sys.exit(codes != [0] * len(words) + [130])

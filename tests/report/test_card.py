@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from deeptrain.record.picture import save
-from deeptrain.report.card import CardFacts, WorstClass, worst_classes, write_card
+from deeptrain.report.card import CardData, WorstClass, worst_classes, write_card
+from deeptrain.report.image_grid import save
 
 RESULT = {
     "status": "stopped_early",
@@ -56,7 +56,7 @@ def page(folder, facts):
 
 @pytest.fixture
 def facts():
-    return CardFacts(
+    return CardData(
         title="model=resnet aug=mixup",
         result=RESULT,
         rows=ROWS,
@@ -102,7 +102,7 @@ def test_the_page_holds_its_pictures_and_needs_nothing_else(tmp_path, facts):
 def test_whatever_is_shown_is_escaped(tmp_path):
     found = page(
         tmp_path,
-        CardFacts(
+        CardData(
             title=EVIL,
             result={**RESULT, "reason": EVIL, "versions": {EVIL: EVIL}},
             changed=[EVIL],
@@ -118,14 +118,14 @@ def test_whatever_is_shown_is_escaped(tmp_path):
 
 
 def test_a_run_that_failed_at_once_still_has_a_page(tmp_path):
-    found = page(tmp_path, CardFacts(title="x", result={"status": "failed", "reason": "no data"}, changed=[]))
+    found = page(tmp_path, CardData(title="x", result={"status": "failed", "reason": "no data"}, changed=[]))
     assert "Failed: no data" in found.text and "all settings are the defaults" in found.text
     assert "Metrics" not in found.text and "img" not in found.tags
 
 
 def test_a_monitored_loss_is_shown_as_a_loss(tmp_path):
     result = {**RESULT, "monitor": "loss/val", "best": 0.05123}
-    assert "0.0512" in page(tmp_path, CardFacts(title="x", result=result)).text
+    assert "0.0512" in page(tmp_path, CardData(title="x", result=result)).text
 
 
 def test_worst_classes_are_the_least_accurate_with_what_they_are_taken_for():

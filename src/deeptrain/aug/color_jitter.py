@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.draws import upload
-from deeptrain.aug.gray import brightness
-from deeptrain.aug.lines import interleaved
-from deeptrain.schema import NonNegative, Range, checked
+from deeptrain.aug.pixel_rows import to_channels_last
+from deeptrain.aug.random_grayscale import brightness
+from deeptrain.aug.sampling import upload
+from deeptrain.schema import NonNegativeFloat, Range, validate_call
 
 Turn = Annotated[float, Range(minimum=0, maximum=0.5)]  # half a turn of the colour circle reaches every hue
 LEVELS = 255.999 / 255  # torchvision's way from real numbers back to bytes: what is a hair below a whole stays whole
@@ -23,13 +23,13 @@ class ColorJitter:
     adjust_brightness, adjust_contrast, adjust_saturation and adjust_hue do. Grey images have neither of the last two.
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         *,
-        brightness: NonNegative = 0.4,
-        contrast: NonNegative = 0.4,
-        saturation: NonNegative = 0.4,
+        brightness: NonNegativeFloat = 0.4,
+        contrast: NonNegativeFloat = 0.4,
+        saturation: NonNegativeFloat = 0.4,
         hue: Turn = 0.0,
     ):
         self.settings = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
@@ -42,7 +42,7 @@ class ColorJitter:
             if self.settings[name] == 0 or (images.shape[1] == 1 and name in ("saturation", "hue")):
                 continue
             planes = STEPS[name](planes, values, whole)
-        return interleaved(planes, images.dtype), targets
+        return to_channels_last(planes, images.dtype), targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
         drawn = {name: values for name, values in self._draw(len(images), rng).items() if self.settings[name]}

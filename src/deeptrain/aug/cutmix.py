@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.draws import upload
-from deeptrain.aug.lines import box_bits, draw_boxes, lines, paste
 from deeptrain.aug.mixup import NEIGHBOURS, mix_targets
-from deeptrain.schema import Positive, checked
+from deeptrain.aug.pixel_rows import box_masks, draw_boxes, lines, paste
+from deeptrain.aug.sampling import upload
+from deeptrain.schema import PositiveFloat, validate_call
 
 
 class CutMix:
@@ -19,8 +19,8 @@ class CutMix:
 
     mixes = True
 
-    @checked
-    def __init__(self, num_classes: int, *, alpha: Positive = 1.0, per_image: bool = False):
+    @validate_call
+    def __init__(self, num_classes: int, *, alpha: PositiveFloat = 1.0, per_image: bool = False):
         self.num_classes, self.alpha, self.per_image = num_classes, alpha, per_image
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def _paste_all(images: Tensor, box: np.ndarray) -> Tensor:
 def _paste_each(images: Tensor, boxes: np.ndarray) -> Tensor:
     images = images.contiguous(memory_format=torch.channels_last)
     mixed = torch.empty_like(images)
-    rows, columns = box_bits(boxes, images)
+    rows, columns = box_masks(boxes, images)
     own, out = lines(images), lines(mixed)
     for here, there in NEIGHBOURS:
         paste(own[here], own[there], rows[here], columns[here], out[here])

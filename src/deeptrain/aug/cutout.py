@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.lines import box_bits, draw_boxes, lines, paste, repeated
-from deeptrain.schema import Count, Range, checked
+from deeptrain.aug.pixel_rows import box_masks, draw_boxes, lines, paste, repeated
+from deeptrain.schema import PositiveInt, Range, validate_call
 
-Side = Count | Annotated[float, Range(above=0, maximum=1)]  # whole: pixels; decimal: share of the shorter side
+Side = PositiveInt | Annotated[float, Range(above=0, maximum=1)]  # whole: pixels; decimal: share of the shorter side
 
 
 class Cutout:
@@ -20,7 +20,7 @@ class Cutout:
     hidden; the paper's 16 pixels at 32 are half the shorter side. Raises ValueError if it is larger than the image.
     """
 
-    @checked
+    @validate_call
     def __init__(self, input_shape: tuple[int, int, int], mean: Sequence[float], *, size: Side = 0.5):
         shorter = min(input_shape[1:])
         self.side = size if isinstance(size, int) else max(1, round(size * shorter))
@@ -35,5 +35,5 @@ class Cutout:
         boxes = draw_boxes(rng, count, (height, width), (self.side, self.side))
         fill = repeated(self.fill, width, images.dtype, images.device)
         cut = torch.empty_like(images)
-        paste(lines(images), fill, *box_bits(boxes, images), out=lines(cut))
+        paste(lines(images), fill, *box_masks(boxes, images), out=lines(cut))
         return cut, targets

@@ -3,8 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from deeptrain.aug.lines import pick, put
-from deeptrain.schema import Fraction, checked
+from deeptrain.aug.pixel_rows import pick, put
+from deeptrain.schema import UnitFloat, validate_call
 
 
 class Flip:
@@ -13,8 +13,8 @@ class Flip:
     The two coins of an image are independent. For what means something else when mirrored, such as digits, leave it.
     """
 
-    @checked
-    def __init__(self, *, horizontal: Fraction = 0.5, vertical: Fraction = 0.0):
+    @validate_call
+    def __init__(self, *, horizontal: UnitFloat = 0.5, vertical: UnitFloat = 0.0):
         self.horizontal, self.vertical = horizontal, vertical
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.draws import upload
-from deeptrain.schema import Positive, checked
+from deeptrain.aug.sampling import upload
+from deeptrain.schema import PositiveFloat, validate_call
 
 # Every image's partner is its neighbour in the batch, whose order is random already: own slice, partner's slice.
 NEIGHBOURS = ((slice(1, None), slice(None, -1)), (slice(0, 1), slice(-1, None)))
@@ -20,8 +20,8 @@ class Mixup:
 
     mixes = True
 
-    @checked
-    def __init__(self, num_classes: int, *, alpha: Positive = 0.2, per_image: bool = False):
+    @validate_call
+    def __init__(self, num_classes: int, *, alpha: PositiveFloat = 0.2, per_image: bool = False):
         self.num_classes, self.alpha, self.per_image = num_classes, alpha, per_image
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

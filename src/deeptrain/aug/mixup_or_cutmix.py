@@ -5,7 +5,7 @@ from torch import Tensor
 
 from deeptrain.aug.cutmix import CutMix
 from deeptrain.aug.mixup import Mixup
-from deeptrain.schema import Fraction, Positive, checked
+from deeptrain.schema import PositiveFloat, UnitFloat, validate_call
 
 
 class MixupOrCutMix:
@@ -16,14 +16,14 @@ class MixupOrCutMix:
 
     mixes = True
 
-    @checked
+    @validate_call
     def __init__(
         self,
         num_classes: int,
         *,
-        cutmix: Fraction = 0.5,
-        mixup_alpha: Positive = 0.2,
-        cutmix_alpha: Positive = 1.0,
+        cutmix: UnitFloat = 0.5,
+        mixup_alpha: PositiveFloat = 0.2,
+        cutmix_alpha: PositiveFloat = 1.0,
         per_image: bool = False,
     ):
         self.share = cutmix

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from deeptrain.aug.draws import upload
-from deeptrain.aug.gray import WEIGHTS
-from deeptrain.aug.lines import lines, pick, repeated, stored
+from deeptrain.aug.pixel_rows import lines, pick, repeated, stored
+from deeptrain.aug.random_grayscale import WEIGHTS
+from deeptrain.aug.sampling import upload
 
 MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 BLENDS = ("Brightness", "Color", "Contrast", "Sharpness")

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.draws import upload
-from deeptrain.aug.lines import lines
-from deeptrain.schema import NonNegative, checked
+from deeptrain.aug.pixel_rows import lines
+from deeptrain.aug.sampling import upload
+from deeptrain.schema import NonNegativeFloat, validate_call
 
 
 class PCAJitter:
@@ -19,8 +19,8 @@ class PCAJitter:
     the unit.
     """
 
-    @checked
-    def __init__(self, covariance: Sequence[Sequence[float]], *, strength: NonNegative = 0.1):
+    @validate_call
+    def __init__(self, covariance: Sequence[Sequence[float]], *, strength: NonNegativeFloat = 0.1):
         variances, components = np.linalg.eigh(np.asarray(covariance, np.float64))
         components *= np.where(components.sum(0) < 0, -1, 1)  # else the library decides which way is up
         self.strength = strength

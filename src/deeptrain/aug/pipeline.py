@@ -6,24 +6,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.lines import lines, pick, put, repeated
+from deeptrain.aug.pixel_rows import lines, pick, put, repeated
 from deeptrain.aug.whitening import Whitening
-from deeptrain.schema import Fraction, checked
+from deeptrain.schema import UnitFloat, validate_call
 
 Augmentation = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 
 FLAT = 1e-3  # a channel that varies less than this, of 255, is constant: it is centred, not blown up
 
 
-class Applied:
+class RandomApply:
     """An augmentation, how often it is applied and until when: two settings that all of them have.
 
     `probability` is an image's own; an augmentation that mixes images (`mixes = True`) gets one coin for the batch.
     `until` is the part of training after which it stops; at 1 it never does.
     """
 
-    @checked
-    def __init__(self, augmentation: Augmentation, *, probability: Fraction = 1.0, until: Fraction = 1.0):
+    @validate_call
+    def __init__(self, augmentation: Augmentation, *, probability: UnitFloat = 1.0, until: UnitFloat = 1.0):
         self.augmentation, self.probability, self.until = augmentation, probability, until
         self.mixes: bool = getattr(augmentation, "mixes", False)
         self.name: str = getattr(augmentation, "__name__", type(augmentation).__name__)
@@ -92,7 +92,7 @@ class Pipeline:
         subtract_image_mean: bool = False,
         whitening: Whitening | None = None,
     ):
-        self.augmentations = [each if isinstance(each, Applied) else Applied(each) for each in augmentations]
+        self.augmentations = [each if isinstance(each, RandomApply) else RandomApply(each) for each in augmentations]
         self.scale = tuple(1 / float(deviation) if deviation > FLAT else 1.0 for deviation in std)
         self.shift = tuple(-float(average) * scale for average, scale in zip(mean, self.scale, strict=True))
         self.subtract_image_mean, self.whitening = subtract_image_mean, whitening

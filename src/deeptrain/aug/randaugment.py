@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from deeptrain.aug.operations import Operations, magnitude_table
-from deeptrain.schema import Count, Natural, Range, checked
+from deeptrain.schema import NonNegativeInt, PositiveInt, Range, validate_call
 
 Bins = Annotated[int, Range(minimum=2)]
 TRANSLATE = 150 / 331  # of the image's side: the paper's largest, 150 pixels of 331
@@ -19,13 +19,13 @@ class RandAugment:
     least, in equal steps to bins - 1, which changes most. Raises ValueError if there is no such magnitude.
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         input_shape: tuple[int, int, int],
         *,
-        num_operations: Count = 2,
-        magnitude: Natural = 9,
+        num_operations: PositiveInt = 2,
+        magnitude: NonNegativeInt = 9,
         bins: Bins = 31,
     ):
         if magnitude >= bins:

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.draws import check_fit, checked_range, random_bytes
-from deeptrain.aug.lines import box_bits, draw_rectangles, lines, paste, repeated
-from deeptrain.schema import Fraction, Positive, checked
+from deeptrain.aug.pixel_rows import box_masks, draw_rectangles, lines, paste, repeated
+from deeptrain.aug.sampling import check_fit, checked_range, random_bytes
+from deeptrain.schema import PositiveFloat, UnitFloat, validate_call
 
 AREA, ASPECT = [0.02, 0.4], [0.3, 3.3]  # the paper's
 
@@ -23,13 +23,13 @@ class RandomErasing:
     and place anew until the box lies inside, so fewer large ones. Raises ValueError if no box fits.
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         mean: Sequence[float],
         *,
-        area: list[Fraction] = AREA,
-        aspect: list[Positive] = ASPECT,
+        area: list[UnitFloat] = AREA,
+        aspect: list[PositiveFloat] = ASPECT,
         fill: Literal["zero", "mean", "noise"] = "noise",
         input_shape: tuple[int, int, int] | None = None,
     ):
@@ -49,5 +49,5 @@ class RandomErasing:
         else:
             fill = repeated(self.fill, width, images.dtype, images.device)
         erased = torch.empty_like(images)
-        paste(lines(images), fill, *box_bits(boxes, images), out=lines(erased))
+        paste(lines(images), fill, *box_masks(boxes, images), out=lines(erased))
         return erased, targets

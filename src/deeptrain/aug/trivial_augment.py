@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from deeptrain.aug.operations import Operations, magnitude_table
-from deeptrain.schema import checked
+from deeptrain.schema import validate_call
 
 BINS = 31
 WIDEST = {"shear": 0.99, "translate": (32.0, 32.0), "rotate": 135.0, "blend": 0.99, "posterize": 6}
@@ -17,7 +17,7 @@ class TrivialAugment:
     image's size.
     """
 
-    @checked
+    @validate_call
     def __init__(self, input_shape: tuple[int, int, int]):
         self.operations = Operations(input_shape, magnitude_table(BINS, **WIDEST))
 

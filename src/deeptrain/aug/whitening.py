@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deeptrain.aug.lines import lines
+from deeptrain.aug.pixel_rows import lines
 
 SEEN = 10_000  # images that it is computed from
 LARGEST = 4096  # values an image: the matrix has as many rows and columns

@@ -32,18 +32,18 @@ def entry(cache_dir: Path | str | None, name: str, key: dict[str, Any], build: C
     """
     words = json.dumps({"format": FORMAT, **key}, sort_keys=True)
     folder = cache_root(cache_dir) / f"{name}-{sha256(words.encode()).hexdigest()[:16]}"
-    if is_sound(folder):
+    if is_intact(folder):
         return folder
     try:
         with locked(cache_dir, folder.name):
-            if not is_sound(folder):  # another process may have built it meanwhile
+            if not is_intact(folder):  # another process may have built it meanwhile
                 _make(folder, build)
     except OSError as error:
         raise _unusable(folder.parent, error) from error
     return folder
 
 
-def is_sound(folder: Path) -> bool:
+def is_intact(folder: Path) -> bool:
     """Say whether every file of an entry has the length and, up to CHECKED_BYTES, the checksum it was written with."""
     try:
         files = json.loads((folder / "entry.json").read_text("utf-8"))

@@ -17,7 +17,7 @@ Whitening = Literal["pca", "zca"]
 Measure = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # indices -> mean and std of each channel
 
 
-class Picked:
+class LazyRows:
     """Some images of a stored set, in a given order, read from disk only when they are asked for."""
 
     def __init__(self, store: np.ndarray, rows: np.ndarray):
@@ -41,7 +41,7 @@ class Samples:
     Pictures that lie in memory keep the names of their files where they came from some.
     """
 
-    images: np.ndarray | Picked | None
+    images: np.ndarray | LazyRows | None
     files: list[Path] | None
     labels: np.ndarray  # int64 (N,)
     decoder: Decoder | None = None  # only where images is None
@@ -61,10 +61,10 @@ class Samples:
     def take(self, indices: np.ndarray) -> "Samples":
         """Pick samples by index; images that lie on disk stay there."""
         images = self.images
-        if isinstance(images, Picked):
-            images = Picked(images.store, images.rows[indices])
+        if isinstance(images, LazyRows):
+            images = LazyRows(images.store, images.rows[indices])
         elif images is not None:
-            images = Picked(images, indices)
+            images = LazyRows(images, indices)
         files = self.files and [self.files[index] for index in indices.tolist()]
         return Samples(images, files, self.labels[indices], self.decoder)
 
@@ -117,7 +117,7 @@ class Source(Protocol):
 
 
 @dataclass
-class Parts:
+class SourceSplits:
     """What a source found: its own training samples, perhaps validation samples, and a word on the test split."""
 
     train: Samples
@@ -130,7 +130,7 @@ class Parts:
     notes: list[str] = field(default_factory=list)
 
 
-def assemble(source: Source, classes: list[str], parts: Parts) -> Dataset:
+def make_dataset(source: Source, classes: list[str], parts: SourceSplits) -> Dataset:
     """Hold validation images out of train where the source has none of its own, and measure what is left."""
     kept, held = np.arange(len(parts.train)), np.arange(0)
     if parts.val is None:
@@ -172,7 +172,7 @@ def spread(total: int, count: int) -> np.ndarray:
     return np.arange(count) * total // max(count, 1)
 
 
-def _normalisation(source: Source, parts: Parts, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _normalisation(source: Source, parts: SourceSplits, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and std of each channel, as given (in units of full brightness) or measured on train."""
     channels = parts.train.shape[0]
     for name, given in (("mean", source.mean), ("std", source.std)):
@@ -185,7 +185,7 @@ def _normalisation(source: Source, parts: Parts, kept: np.ndarray) -> tuple[np.n
     return mean, np.where(std > 0, std, 1.0)  # a constant channel must not divide by zero
 
 
-def _summary(source: Source, classes: list[str], train: Samples, val: Samples, parts: Parts) -> str:
+def _summary(source: Source, classes: list[str], train: Samples, val: Samples, parts: SourceSplits) -> str:
     shape = "x".join(map(str, train.shape))
     of_train = f"{source.val_fraction * 100:g} % of {parts.train_folder or 'train'}, stratified"
     where = f" ({parts.train_folder})" if parts.train_folder else ""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deeptrain.data.folders import printable
+from deeptrain.data.path_messages import printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # PIL would also start Ghostscript for an x.png

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, Whitening, assemble, no_effect
+from deeptrain.data.dataset import Dataset, Loading, Samples, Share, SourceSplits, Whitening, make_dataset, no_effect
+from deeptrain.data.decoded_images import DecodedImages, in_memory
 from deeptrain.data.split import stratified
-from deeptrain.data.store import Store, in_memory
-from deeptrain.schema import Fraction, Natural, Positive, checked
+from deeptrain.schema import NonNegativeInt, PositiveFloat, UnitFloat, validate_call
 
 TEST_FRACTION, TEST_SEED = 0.2, 0  # the set has no official test split: ours is the same in every run
 
 
-@checked
+@validate_call
 @dataclass
 class Digits:
     """8 x 8 grey images of ten classes. A fifth is kept as test, a fifth of the rest held out as validation."""
@@ -22,36 +22,36 @@ class Digits:
     root: str | None = None
     download: bool = False
     val_fraction: Share = 0.2
-    split_seed: Natural = 0
+    split_seed: NonNegativeInt = 0
     loader: Loading = "auto"
-    crop_padding: Natural = 1
+    crop_padding: NonNegativeInt = 1
     flip: bool = False
-    mean: list[Fraction] | None = None
-    std: list[Positive] | None = None
+    mean: list[UnitFloat] | None = None
+    std: list[PositiveFloat] | None = None
     subtract_image_mean: bool = False
     whiten: Whitening | None = None
-    whiten_eps: Positive = 0.01
+    whiten_eps: PositiveFloat = 0.01
 
     name = "digits"
 
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
         """Return all but the test split; the file is small enough to be read every time."""
         train, test = self._stores()
-        parts = Parts(
+        parts = SourceSplits(
             train=Samples(train.images, None, train.labels),
             measure=train.measure,
             fingerprint=train.fingerprint,
             test=f"test {len(test.labels):,} kept shut",
             notes=no_effect(self.root, self.download, "digits come with scikit-learn"),
         )
-        return assemble(self, [str(digit) for digit in range(10)], parts)
+        return make_dataset(self, [str(digit) for digit in range(10)], parts)
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Return the fifth that training does not see."""
         _, test = self._stores()
         return Samples(test.images, None, test.labels)
 
-    def _stores(self) -> tuple[Store, Store]:
+    def _stores(self) -> tuple[DecodedImages, DecodedImages]:
         images, labels = read_digits()
         held = stratified(labels, TEST_FRACTION, TEST_SEED)
         rest = np.delete(np.arange(len(labels)), held)

@@ -11,12 +11,22 @@ from typing import Annotated, Literal
 import numpy as np
 
 from deeptrain.data.cache import entry
-from deeptrain.data.dataset import Dataset, Loading, Measure, Parts, Samples, Share, Whitening, assemble, spread
+from deeptrain.data.dataset import (
+    Dataset,
+    Loading,
+    Measure,
+    Samples,
+    Share,
+    SourceSplits,
+    Whitening,
+    make_dataset,
+    spread,
+)
 from deeptrain.data.decode import Decoder, decode_all, look
-from deeptrain.data.folders import printable
-from deeptrain.data.layout import Layout, Split, read_layout
-from deeptrain.data.store import Store, in_cache, in_memory
-from deeptrain.schema import Fraction, Natural, Positive, Range, checked
+from deeptrain.data.decoded_images import DecodedImages, in_cache, in_memory
+from deeptrain.data.folder_layout import Layout, Split, read_layout
+from deeptrain.data.path_messages import printable
+from deeptrain.schema import NonNegativeInt, PositiveFloat, Range, UnitFloat, validate_call
 
 SMALL = 128  # pixels: up to here pictures are decoded once, as they are; beyond, the ResNet recipe
 LOOKED_AT = 256  # pictures that decide on size and channels
@@ -24,7 +34,7 @@ MEASURED = 1024  # pictures that give mean and std where decoding them all would
 RECIPE = {"window": 224, "evaluate": 256, "draw": (256, 480)}  # short sides in pixels (ResNet, He et al. 2015)
 
 
-@checked
+@validate_call
 @dataclass
 class ImageFolder:
     """Pictures in class folders. Classes are matched by name over all splits, and test never plays validation.
@@ -38,15 +48,15 @@ class ImageFolder:
     image_size: Annotated[int, Range(minimum=8)] | None = None
     channels: Literal[1, 3] | None = None
     val_fraction: Share = 0.1
-    split_seed: Natural = 0
+    split_seed: NonNegativeInt = 0
     loader: Loading = "auto"
-    crop_padding: Natural = 4
+    crop_padding: NonNegativeInt = 4
     flip: bool = True
-    mean: list[Fraction] | None = None
-    std: list[Positive] | None = None
+    mean: list[UnitFloat] | None = None
+    std: list[PositiveFloat] | None = None
     subtract_image_mean: bool = False
     whiten: Whitening | None = None
-    whiten_eps: Positive = 0.01
+    whiten_eps: PositiveFloat = 0.01
 
     name = "image_folder"
 
@@ -72,7 +82,7 @@ class ImageFolder:
         assert train is not None
         decoder, notes = self._decoder(cache_dir)
         samples, measure, fingerprint = self._open(train, decoder, cache_dir)
-        parts = Parts(
+        parts = SourceSplits(
             train=samples,
             val=self._open(val, decoder, cache_dir)[0] if val else None,
             measure=measure,
@@ -82,7 +92,7 @@ class ImageFolder:
             test=f"test {len(test.names):,} ({test.shown}) kept shut" if test else "no test split",
             notes=self.layout.notes + notes,
         )
-        return assemble(self, self.layout.classes, parts)
+        return make_dataset(self, self.layout.classes, parts)
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Open test/, as large and as colourful as train."""
@@ -113,7 +123,7 @@ class ImageFolder:
         store = self._store(split, decoder, cache_dir)
         return Samples(store.images, split.files, store.labels), store.measure, store.fingerprint
 
-    def _store(self, split: Split, decoder: Decoder, cache_dir: Path | str | None) -> Store:
+    def _store(self, split: Split, decoder: Decoder, cache_dir: Path | str | None) -> DecodedImages:
         def decode() -> tuple[Iterable[np.ndarray], np.ndarray]:
             text = "decoding %s pictures of %s, once"
             logging.getLogger(__name__).info(text, f"{len(split.names):,}", split.folder)

@@ -12,12 +12,12 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from deeptrain import stopping
-from deeptrain.data.dataset import Picked, Samples, Source
-from deeptrain.data.recipe import DeviceDraws, Draws, cut_out, draw_epoch
-from deeptrain.data.store import pieces
-from deeptrain.processes import ALONE, Processes
-from deeptrain.randomness import generator
+from deeptrain.data.crop_flip import DeviceDraws, EpochSamples, cut_out, draw_epoch
+from deeptrain.data.dataset import LazyRows, Samples, Source
+from deeptrain.data.decoded_images import pieces
+from deeptrain.runtime import signals
+from deeptrain.runtime.random import generator
+from deeptrain.runtime.world import SINGLE, World
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (N, C, H, W) stored channels_last, int64 (N,), both on the device
 
@@ -31,7 +31,7 @@ def make_loader(
     seed: int = 0,
     workers: int = 0,
     train: bool = False,
-    processes: Processes = ALONE,
+    processes: World = SINGLE,
 ) -> "ResidentLoader | StreamLoader":
     """Choose a loader by the source's setting and by what fits; train shuffles and applies the source's crop and flip.
 
@@ -70,7 +70,7 @@ class ResidentLoader:
         train: bool = False,
         crop_padding: int = 0,
         flip: bool = False,
-        processes: Processes = ALONE,
+        processes: World = SINGLE,
     ):
         assert samples.images is not None
         self.batches = _batches(len(samples), batch_size, train)
@@ -110,14 +110,14 @@ class ResidentLoader:
         for part in self.parts[first_step:]:
             yield self.store[part].permute(0, 3, 1, 2), self.labels[part]
 
-    def _on_host(self, draws: Draws, first_step: int) -> Iterator[Batch]:
+    def _on_host(self, draws: EpochSamples, first_step: int) -> Iterator[Batch]:
         height, width = self._window()
         store, labels = self.store.numpy(), torch.from_numpy(self.host_labels[draws.order])
         for part in self.parts[first_step:]:
             images = torch.from_numpy(cut_out(store, draws[part], height, width))
             yield images.permute(0, 3, 1, 2), labels[part]
 
-    def _on_device(self, draws: Draws, first_step: int) -> Iterator[Batch]:
+    def _on_device(self, draws: EpochSamples, first_step: int) -> Iterator[Batch]:
         height, width = self._window()
         uploaded = DeviceDraws(draws, self.host_labels, self.store, height, width)
         for part in self.parts[first_step:]:
@@ -140,7 +140,7 @@ class StreamLoader:
         crop_padding: int = 0,
         flip: bool = False,
         workers: int = 0,
-        processes: Processes = ALONE,
+        processes: World = SINGLE,
     ):
         self.device, self.seed, self.count = torch.device(device), seed, len(samples)
         self.batches = batches = _batches(len(samples), batch_size, train)
@@ -220,7 +220,7 @@ class _Assembler(TorchDataset):
         self.files = np.array([os.fsencode(path) for path in names])
         self.batches, self.seed, self.train, self.padding, self.flip = batches, seed, train, crop_padding, flip
         self.drawn = train and self.decoder is not None and self.decoder.drawn is not None
-        self.draws: tuple[int, Draws] | None = None  # of the latest epoch
+        self.draws: tuple[int, EpochSamples] | None = None  # of the latest epoch
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, str]:
         """Return uint8 (B, H, W, C), labels and no word; or what went wrong: a worker's exception is a page long."""
@@ -262,7 +262,7 @@ class _Assembler(TorchDataset):
         return [Path(os.fsdecode(name)) for name in self.files[indices].tolist()]
 
 
-def _part(batch: slice, processes: Processes) -> slice:
+def _part(batch: slice, processes: World) -> slice:
     """Return a process's part of a batch; where there is none for it, the first image, which it is not to count."""
     part = processes.part(batch)
     return part if _size(part) else slice(batch.start, batch.start + 1)
@@ -282,7 +282,7 @@ def _batches(count: int, batch_size: int, train: bool) -> list[slice]:
     return [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
 
 
-def _padded(images: np.ndarray | Picked, padding: int, device: torch.device) -> torch.Tensor:
+def _padded(images: np.ndarray | LazyRows, padding: int, device: torch.device) -> torch.Tensor:
     """Copy a set to the device with zeros around every image, a piece at a time."""
     count, height, width, channels = images.shape
     store = torch.zeros((count, height + 2 * padding, width + 2 * padding, channels), dtype=torch.uint8, device=device)
@@ -303,7 +303,7 @@ def _quiet(worker: int) -> None:
 
     Ctrl-C and whoever runs the machine tell all processes at once. A worker whose main process has died ends by itself.
     """
-    for number in stopping.SIGNALS:
+    for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deeptrain.randomness import generator
+from deeptrain.runtime.random import generator
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

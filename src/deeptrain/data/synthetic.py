@@ -6,36 +6,44 @@ from typing import Annotated
 
 import numpy as np
 
-from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, Whitening, assemble, no_effect
-from deeptrain.data.store import Store, in_memory
-from deeptrain.randomness import generator
-from deeptrain.schema import Count, Fraction, Natural, NonNegative, Positive, Range, checked
+from deeptrain.data.dataset import Dataset, Loading, Samples, Share, SourceSplits, Whitening, make_dataset, no_effect
+from deeptrain.data.decoded_images import DecodedImages, in_memory
+from deeptrain.runtime.random import generator
+from deeptrain.schema import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    UnitFloat,
+    validate_call,
+)
 
 GRID = 4  # a class's pattern is this many patches high and wide
 CONTRAST = 32  # standard deviation of the patterns, of 255
 
 
-@checked
+@validate_call
 @dataclass
 class Synthetic:
     """`size` images for training and validation and a fifth as many for test; the classes take turns."""
 
     root: str | None = None
     download: bool = False
-    shape: list[Count] = field(default_factory=lambda: [3, 32, 32])  # (C, H, W)
+    shape: list[PositiveInt] = field(default_factory=lambda: [3, 32, 32])  # (C, H, W)
     num_classes: Annotated[int, Range(minimum=2)] = 10
-    size: Count = 2000
-    noise: NonNegative = 1.0  # standard deviation, relative to that of the patterns
+    size: PositiveInt = 2000
+    noise: NonNegativeFloat = 1.0  # standard deviation, relative to that of the patterns
     val_fraction: Share = 0.1
-    split_seed: Natural = 0
+    split_seed: NonNegativeInt = 0
     loader: Loading = "auto"
-    crop_padding: Natural = 0
+    crop_padding: NonNegativeInt = 0
     flip: bool = False
-    mean: list[Fraction] | None = None
-    std: list[Positive] | None = None
+    mean: list[UnitFloat] | None = None
+    std: list[PositiveFloat] | None = None
     subtract_image_mean: bool = False
     whiten: Whitening | None = None
-    whiten_eps: Positive = 0.01
+    whiten_eps: PositiveFloat = 0.01
 
     name = "synthetic"
 
@@ -48,14 +56,14 @@ class Synthetic:
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
         """Make the training and validation images; nothing is written."""
         store = self._make("train", self.size)
-        parts = Parts(
+        parts = SourceSplits(
             train=Samples(store.images, None, store.labels),
             measure=store.measure,
             fingerprint=store.fingerprint,
             test=f"test {self._test_size():,} kept shut",
             notes=no_effect(self.root, self.download, "synthetic images are made on the spot"),
         )
-        return assemble(self, [f"class {label}" for label in range(self.num_classes)], parts)
+        return make_dataset(self, [f"class {label}" for label in range(self.num_classes)], parts)
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Make the test images: the same patterns under other noise."""
@@ -65,7 +73,7 @@ class Synthetic:
     def _test_size(self) -> int:
         return max(self.size // 5, self.num_classes)
 
-    def _make(self, split: str, count: int) -> Store:
+    def _make(self, split: str, count: int) -> DecodedImages:
         channels, height, width = self.shape
         patches = generator(0, "synthetic patterns").standard_normal((self.num_classes, GRID, GRID, channels))
         rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width

@@ -12,16 +12,16 @@ from typing import Any, Literal
 import numpy as np
 
 from deeptrain.data.cache import cache_root, locked
-from deeptrain.data.dataset import Dataset, Loading, Parts, Samples, Share, Whitening, assemble
-from deeptrain.data.folders import missing
-from deeptrain.data.store import Store, in_cache, pieces
-from deeptrain.schema import Fraction, Natural, Positive, checked
+from deeptrain.data.dataset import Dataset, Loading, Samples, Share, SourceSplits, Whitening, make_dataset
+from deeptrain.data.decoded_images import DecodedImages, in_cache, pieces
+from deeptrain.data.path_messages import missing
+from deeptrain.schema import NonNegativeInt, PositiveFloat, UnitFloat, validate_call
 
 Name = Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"]
 
 
 @dataclass(frozen=True)
-class Known:
+class DatasetSpec:
     """One set: torchvision's class for it, the files of each split, its classes, the size of its test split."""
 
     reader: str
@@ -34,10 +34,10 @@ class Known:
         return self.train if split == "train" else self.test
 
 
-def _idx(folder: str, classes: str) -> Known:
+def _idx(folder: str, classes: str) -> DatasetSpec:
     kinds = ("images-idx3", "labels-idx1")
     train, test = ([f"{folder}/raw/{part}-{kind}-ubyte" for kind in kinds] for part in ("train", "t10k"))
-    return Known(folder, train, test, classes.split(","))
+    return DatasetSpec(folder, train, test, classes.split(","))
 
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -57,18 +57,18 @@ KNOWN = {
         "FashionMNIST", "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
     ),
     "kmnist": _idx("KMNIST", "o,ki,su,tsu,na,ha,ma,ya,re,wo"),
-    "cifar10": Known("CIFAR10", BATCHES, [BATCHES[0], "cifar-10-batches-py/test_batch"], CIFAR10.split()),
-    "cifar100": Known(
+    "cifar10": DatasetSpec("CIFAR10", BATCHES, [BATCHES[0], "cifar-10-batches-py/test_batch"], CIFAR10.split()),
+    "cifar100": DatasetSpec(
         "CIFAR100",
         ["cifar-100-python/meta", "cifar-100-python/train"],
         ["cifar-100-python/meta", "cifar-100-python/test"],
         CIFAR100.split(),
     ),
-    "svhn": Known("SVHN", ["train_32x32.mat"], ["test_32x32.mat"], list("0123456789"), 26_032),
+    "svhn": DatasetSpec("SVHN", ["train_32x32.mat"], ["test_32x32.mat"], list("0123456789"), 26_032),
 }
 
 
-@checked
+@validate_call
 @dataclass
 class TorchvisionSet:
     """A set below root, laid out as by torchvision. Nothing is fetched or written there unless download is true."""
@@ -77,15 +77,15 @@ class TorchvisionSet:
     root: str = "data"
     download: bool = False
     val_fraction: Share = 0.1
-    split_seed: Natural = 0
+    split_seed: NonNegativeInt = 0
     loader: Loading = "auto"
-    crop_padding: Natural = 0
+    crop_padding: NonNegativeInt = 0
     flip: bool = False
-    mean: list[Fraction] | None = None
-    std: list[Positive] | None = None
+    mean: list[UnitFloat] | None = None
+    std: list[PositiveFloat] | None = None
     subtract_image_mean: bool = False
     whiten: Whitening | None = None
-    whiten_eps: Positive = 0.01
+    whiten_eps: PositiveFloat = 0.01
 
     def __post_init__(self):
         self.known = KNOWN[self.name]
@@ -97,15 +97,15 @@ class TorchvisionSet:
         """Return the training split, part of it held out; decoded at the first start, mapped from the cache later."""
         store = self._store("train", cache_dir)
         test = f"test {self.known.test_size:,} kept shut"
-        parts = Parts(Samples(store.images, None, store.labels), store.measure, store.fingerprint, test)
-        return assemble(self, list(self.known.classes), parts)
+        parts = SourceSplits(Samples(store.images, None, store.labels), store.measure, store.fingerprint, test)
+        return make_dataset(self, list(self.known.classes), parts)
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Open the official test split."""
         store = self._store("test", cache_dir)
         return Samples(store.images, None, store.labels)
 
-    def _store(self, split: str, cache_dir: Path | str | None) -> Store:
+    def _store(self, split: str, cache_dir: Path | str | None) -> DecodedImages:
         if self.download:
             _download(self.known, self.folder, cache_dir)
         self._require(split)
@@ -130,7 +130,7 @@ class TorchvisionSet:
             raise ValueError(f"root={self.root}: {where}; {remedy}")
 
 
-def _read(known: Known, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(known: DatasetSpec, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Read one split: uint8 (N, H, W, C), int64 (N,). The other split's files are not opened."""
     files = known.files(split)
     if files[0].endswith("-ubyte"):
@@ -143,7 +143,7 @@ def _read(known: Known, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]
         raise ValueError(f"root={root}: {known.reader} cannot be read ({reason}); {remedy}") from error
 
 
-def _read_by_torchvision(known: Known, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_by_torchvision(known: DatasetSpec, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     reader = _torchvision(known.reader)
     if known.reader == "SVHN":
         data = reader(root, split=split)
@@ -174,7 +174,7 @@ def read_idx(path: Path) -> np.ndarray:
     raise ValueError(f"{path}: damaged, or not an IDX file; remove it, then data.download=true")
 
 
-def _download(known: Known, root: Path, cache_dir: Path | str | None) -> None:
+def _download(known: DatasetSpec, root: Path, cache_dir: Path | str | None) -> None:
     """Fetch what is missing into a temporary folder, then move it into place; simultaneous starts take turns."""
     wanted = dict.fromkeys(known.train + known.test)
     with locked(cache_dir, f"download-{_short(root)}"):

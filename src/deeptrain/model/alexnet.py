@@ -15,8 +15,8 @@ from deeptrain.model.layers import (
     initialize,
     shrink,
 )
-from deeptrain.model.pooling import Features, Pool, PooledNetwork, Pooling, Ratio
-from deeptrain.schema import Count, Positive, Rate, checked
+from deeptrain.model.pooling import Features, MultiDrawClassifier, Pool, Pooling, Ratio
+from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 # Each convolution: channels, kernel, stride, padding, and whether a pool follows.
 LATER = [(192, 5, 1, 2, True), (384, 3, 1, 1, False), (256, 3, 1, 1, False), (256, 3, 1, 1, True)]
@@ -25,7 +25,7 @@ SMALL = [(64, 5, 2, 2, True), *LATER]  # 24 px and more: a quarter of the time o
 TINY = [(64, 5, 1, 2, True), *LATER]
 
 
-class AlexNet(PooledNetwork):
+class AlexNet(MultiDrawClassifier):
     """AlexNet (Krizhevsky et al., 2012) with the channels of its one-column form (Krizhevsky, 2014), as in torchvision.
 
     (N, C, H, W) -> logits (N, num_classes). The large layout is torchvision's: 61,100,840 parameters at 224 px and 1000
@@ -37,27 +37,27 @@ class AlexNet(PooledNetwork):
     leave larger maps, which cost more, and are averaged over `test_draws` draws in evaluation (PooledNetwork).
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         input_shape: tuple[int, int, int],
         num_classes: int,
         *,
         layout: Layout = "auto",
-        width: Positive = 1.0,
+        width: PositiveFloat = 1.0,
         pool: Pool = "max",
         pool_ratio: Ratio | None = None,
-        test_draws: Count = 1,
-        classifier: list[Count] | None = None,
+        test_draws: PositiveInt = 1,
+        classifier: list[PositiveInt] | None = None,
         activation: Activation = "relu",
         norm: Norm = "batch",
         norm_momentum: Momentum | None = None,
-        norm_eps: Positive | None = None,
-        norm_groups: Count | None = None,
-        dropout: Rate = 0.5,
-        drop_connect: Rate = 0.0,
+        norm_eps: PositiveFloat | None = None,
+        norm_groups: PositiveInt | None = None,
+        dropout: DropRate = 0.5,
+        drop_connect: DropRate = 0.0,
         initialization: Initialization = "kaiming",
-        init_std: Positive | None = None,
+        init_std: PositiveFloat | None = None,
     ):
         super().__init__()
         short = min(input_shape[1:])

@@ -13,7 +13,7 @@ from deeptrain.model.layers import (
     fully_connected,
     initialize,
 )
-from deeptrain.schema import Count, Positive, Rate, checked
+from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 
 class FCN(nn.Module):
@@ -23,22 +23,22 @@ class FCN(nn.Module):
     DropConnect is in each; without hidden layers it is in the output layer.
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         input_shape: tuple[int, int, int],
         num_classes: int,
         *,
-        hidden: list[Count] = [512, 256],  # noqa: B006 (never changed)
+        hidden: list[PositiveInt] = [512, 256],  # noqa: B006 (never changed)
         activation: Activation = "relu",
         norm: Norm = "none",
         norm_momentum: Momentum | None = None,
-        norm_eps: Positive | None = None,
-        norm_groups: Count | None = None,
-        dropout: Rate = 0.0,
-        drop_connect: Rate = 0.0,
+        norm_eps: PositiveFloat | None = None,
+        norm_groups: PositiveInt | None = None,
+        dropout: DropRate = 0.0,
+        drop_connect: DropRate = 0.0,
         initialization: Initialization = "kaiming",
-        init_std: Positive | None = None,
+        init_std: PositiveFloat | None = None,
     ):
         super().__init__()
         if dropout and not hidden:

@@ -98,7 +98,7 @@ class Features(nn.Sequential):
         return images
 
 
-class PooledNetwork(nn.Module):
+class MultiDrawClassifier(nn.Module):
     """Features, then fully connected layers.
 
     In evaluation the network runs `test_draws` times, with other places of the fractional pools, and returns the

@@ -28,7 +28,7 @@ from deeptrain.model.residual import (
     make_stages,
     make_stem,
 )
-from deeptrain.schema import Count, Positive, Rate, checked
+from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 Depth = Literal["auto", 18, 20, 32, 34, 44, 50, 56, 101, 110, 152, 164, 200, 1001]
 
@@ -47,26 +47,26 @@ class PreActResNet(ResidualNetwork):
     projection. (The paper does the same in the very first block, which here starts from the bare convolution.)
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         input_shape: tuple[int, int, int],
         num_classes: int,
         *,
         depth: Depth = "auto",
-        blocks: list[Count] | None = None,
-        widths: list[Count] | None = None,
+        blocks: list[PositiveInt] | None = None,
+        widths: list[PositiveInt] | None = None,
         stem: Stem = "auto",
-        patch_size: Count | None = None,
+        patch_size: PositiveInt | None = None,
         activation: Activation = "relu",
         norm: Norm = "batch",
         norm_momentum: Momentum | None = None,
-        norm_eps: Positive | None = None,
-        norm_groups: Count | None = None,
-        stochastic_depth: Rate = 0.0,
+        norm_eps: PositiveFloat | None = None,
+        norm_groups: PositiveInt | None = None,
+        stochastic_depth: DropRate = 0.0,
         stochastic_depth_mode: DropMode = "batch",
         initialization: Initialization = "kaiming",
-        init_std: Positive | None = None,
+        init_std: PositiveFloat | None = None,
     ):
         layout, blocks, widths = lay_out(depth, input_shape, SMALL_IMAGES, LARGE_IMAGES, blocks, widths)
         quick = layout == "auto"

@@ -27,7 +27,7 @@ from deeptrain.model.residual import (
     make_stem,
     pool_early,
 )
-from deeptrain.schema import Count, Positive, Rate, checked
+from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 Depth = Literal["auto", 18, 20, 32, 34, 44, 50, 56, 101, 110, 152]
 Downsample = Literal["auto", "stride", "pool"]
@@ -55,27 +55,27 @@ class ResNet(ResidualNetwork):
     residual branch starts at 0 (Goyal et al., 2017).
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         input_shape: tuple[int, int, int],
         num_classes: int,
         *,
         depth: Depth = "auto",
-        blocks: list[Count] | None = None,
-        widths: list[Count] | None = None,
+        blocks: list[PositiveInt] | None = None,
+        widths: list[PositiveInt] | None = None,
         stem: Stem = "auto",
-        patch_size: Count | None = None,
+        patch_size: PositiveInt | None = None,
         downsample: Downsample = "auto",
         activation: Activation = "relu",
         norm: Norm = "batch",
         norm_momentum: Momentum | None = None,
-        norm_eps: Positive | None = None,
-        norm_groups: Count | None = None,
-        stochastic_depth: Rate = 0.0,
+        norm_eps: PositiveFloat | None = None,
+        norm_groups: PositiveInt | None = None,
+        stochastic_depth: DropRate = 0.0,
         stochastic_depth_mode: DropMode = "batch",
         initialization: Initialization = "kaiming",
-        init_std: Positive | None = None,
+        init_std: PositiveFloat | None = None,
         zero_init_last: bool = False,
     ):
         layout, blocks, widths = lay_out(depth, input_shape, CIFAR, IMAGENET, blocks, widths)

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from deeptrain.model.layers import initialize
-from deeptrain.schema import Count, Rate, checked
+from deeptrain.schema import DropRate, PositiveInt, validate_call
 
 Cell = Literal["elman", "gru", "lstm"]
 
@@ -26,17 +26,17 @@ class RNN(nn.Module):
     with deviation 1/√fan_in; biases are 0, but 1 for an LSTM's forget gate (Jozefowicz et al., 2015).
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         input_shape: tuple[int, int, int],
         num_classes: int,
         *,
         cell: Cell = "elman",
-        hidden: Count = 128,
-        layers: Count = 1,
+        hidden: PositiveInt = 128,
+        layers: PositiveInt = 1,
         activation: Literal["tanh", "relu"] | None = None,
-        dropout: Rate = 0.0,
+        dropout: DropRate = 0.0,
     ):
         super().__init__()
         if activation is not None and cell != "elman":

@@ -17,14 +17,14 @@ from deeptrain.model.layers import (
     initialize,
     shrink,
 )
-from deeptrain.model.pooling import Features, Pool, PooledNetwork, Pooling, Ratio
-from deeptrain.schema import Count, Positive, Rate, checked
+from deeptrain.model.pooling import Features, MultiDrawClassifier, Pool, Pooling, Ratio
+from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 WIDTHS = [64, 128, 256, 512, 512]
 STAGES = {11: [1, 1, 2, 2, 2], 13: [2, 2, 2, 2, 2], 16: [2, 2, 3, 3, 3], 19: [2, 2, 4, 4, 4]}  # convolutions in each
 
 
-class VGG(PooledNetwork):
+class VGG(MultiDrawClassifier):
     """VGG (Simonyan & Zisserman, 2015): 3x3 convolutions in five stages, each closed by a 2x2 max pool.
 
     (N, C, H, W) -> logits (N, num_classes). The large layout is torchvision's: a map of at most 7x7 and two fully
@@ -39,7 +39,7 @@ class VGG(PooledNetwork):
     (PooledNetwork).
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         input_shape: tuple[int, int, int],
@@ -47,23 +47,23 @@ class VGG(PooledNetwork):
         *,
         depth: Literal[11, 13, 16, 19] = 11,
         layout: Layout = "auto",
-        width: Positive = 1.0,
-        blocks: list[Count] | None = None,
-        widths: list[Count] | None = None,
+        width: PositiveFloat = 1.0,
+        blocks: list[PositiveInt] | None = None,
+        widths: list[PositiveInt] | None = None,
         early_pool: bool = False,
         pool: Pool = "max",
         pool_ratio: Ratio | None = None,
-        test_draws: Count = 1,
-        classifier: list[Count] | None = None,
+        test_draws: PositiveInt = 1,
+        classifier: list[PositiveInt] | None = None,
         activation: Activation = "relu",
         norm: Norm = "batch",
         norm_momentum: Momentum | None = None,
-        norm_eps: Positive | None = None,
-        norm_groups: Count | None = None,
-        dropout: Rate = 0.5,
-        drop_connect: Rate = 0.0,
+        norm_eps: PositiveFloat | None = None,
+        norm_groups: PositiveInt | None = None,
+        dropout: DropRate = 0.5,
+        drop_connect: DropRate = 0.0,
         initialization: Initialization = "kaiming",
-        init_std: Positive | None = None,
+        init_std: PositiveFloat | None = None,
     ):
         super().__init__()
         large = layout == "large" or (layout == "auto" and min(input_shape[1:]) >= LARGE_IMAGE)

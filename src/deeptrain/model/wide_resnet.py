@@ -7,7 +7,7 @@ from torch import nn
 from deeptrain.model.layers import Activation, Initialization, Momentum, Norm, Normalization, initialize
 from deeptrain.model.preact_resnet import PreActBlock, bare_stem, preactivation
 from deeptrain.model.residual import CIFAR_WIDTHS, DropMode, ResidualNetwork, Stem, make_stages
-from deeptrain.schema import Count, Positive, Rate, checked
+from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 
 class WideResNet(ResidualNetwork):
@@ -20,26 +20,26 @@ class WideResNet(ResidualNetwork):
     of the same stages.
     """
 
-    @checked
+    @validate_call
     def __init__(
         self,
         input_shape: tuple[int, int, int],
         num_classes: int,
         *,
-        depth: Count = 16,
-        width: Positive = 2.0,
+        depth: PositiveInt = 16,
+        width: PositiveFloat = 2.0,
         stem: Stem = "auto",
-        patch_size: Count | None = None,
+        patch_size: PositiveInt | None = None,
         activation: Activation = "relu",
         norm: Norm = "batch",
         norm_momentum: Momentum | None = None,
-        norm_eps: Positive | None = None,
-        norm_groups: Count | None = None,
-        dropout: Rate = 0.0,
-        stochastic_depth: Rate = 0.0,
+        norm_eps: PositiveFloat | None = None,
+        norm_groups: PositiveInt | None = None,
+        dropout: DropRate = 0.0,
+        stochastic_depth: DropRate = 0.0,
         stochastic_depth_mode: DropMode = "batch",
         initialization: Initialization = "kaiming",
-        init_std: Positive | None = None,
+        init_std: PositiveFloat | None = None,
     ):
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"depth={depth}: must be 6n + 4, as 10, 16, 22, 28, 34 or 40")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deeptrain.record import wording
+from deeptrain.report import formatting
 from deeptrain.report.figures import CURVES
 
 Row = Mapping[str, float]
@@ -20,7 +20,7 @@ PICTURES = {  # by file in the run folder
     "confusion.png": "What was taken for what",
 }
 PARTS = {part: label for part, (label, _) in CURVES.items()}
-METRICS = {"accuracy": wording.percent, "top5": wording.percent, "loss": wording.digits}
+METRICS = {"accuracy": formatting.percent, "top5": formatting.percent, "loss": formatting.digits}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class WorstClass:
 
 
 @dataclass(frozen=True)
-class CardFacts:
+class CardData:
     """What the page says; whatever is left empty is left out.
 
     title: what ran, as it was typed.
@@ -72,7 +72,7 @@ def worst_classes(matrix: np.ndarray, classes: Sequence[str], limit: int = 10) -
     return [entry for entry in found if entry.confused_share > 0]
 
 
-def write_card(folder: Path, facts: CardFacts) -> Path:
+def write_card(folder: Path, facts: CardData) -> Path:
     """Write card.html into the run folder, with the pictures found there inside it; return its path."""
     import jinja2
 
@@ -90,14 +90,14 @@ def write_card(folder: Path, facts: CardFacts) -> Path:
         versions=facts.result.get("versions", {}),
         titles=PICTURES,
         pictures={name: _embed(folder / name) for name in PICTURES if (folder / name).is_file()},
-        percent=wording.percent,
+        percent=formatting.percent,
     )
     path = folder / "card.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _best_row(facts: CardFacts) -> Row:
+def _best_row(facts: CardData) -> Row:
     """Return the row of the best epoch, else the last, else an empty one."""
     best = [row for row in facts.rows if row.get("epoch") == facts.result.get("best_epoch")]
     return (best or list(facts.rows) or [{}])[-1]
@@ -108,15 +108,15 @@ def _tiles(result: Mapping[str, Any], row: Row) -> list[tuple[str, str]]:
     tiles = []
     if result.get("best") is not None:
         metric, _, split = result["monitor"].partition("/")
-        value = METRICS.get(metric, wording.digits)(result["best"])
+        value = METRICS.get(metric, formatting.digits)(result["best"])
         tiles.append((value, f"best {metric} on {PARTS.get(split, split)}, epoch {result['best_epoch']}"))
     if "accuracy/train_clean" in row and "accuracy/val" in row:
-        gap = wording.points(row["accuracy/train_clean"] - row["accuracy/val"])
+        gap = formatting.points(row["accuracy/train_clean"] - row["accuracy/val"])
         tiles.append((gap, "gap: points of accuracy that train (not augmented) is ahead of val"))
     numbers = {
         "epochs": (lambda value: f"{value:g}", f"epochs, {result.get('steps', 0):,} steps"),
-        "train_seconds": (wording.duration, "of training"),
-        "images_per_second": (wording.speed, "images a second"),
+        "train_seconds": (formatting.duration, "of training"),
+        "images_per_second": (formatting.speed, "images a second"),
         "parameters": (lambda value: f"{value:,}", "parameters"),
     }
     return tiles + [(write(result[key]), label) for key, (write, label) in numbers.items() if key in result]

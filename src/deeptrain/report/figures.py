@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deeptrain.record import wording
+from deeptrain.report import formatting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     counts = np.asarray(matrix)
     size = len(classes)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    accuracy = wording.percent(counts.trace() / max(counts.sum(), 1))
+    accuracy = formatting.percent(counts.trace() / max(counts.sum(), 1))
     side = min(13.0, 3.5 + 0.5 * size)
     figure = _figure(
         side,
@@ -110,7 +110,7 @@ def draw_schedule(
         if name == "highest" or rate[index] < rate[peak]:
             side = "right" if x[index] > (x[0] + x[-1]) / 2 else "left"
             axes.annotate(
-                f"{name} {wording.rate(rate[index])}",
+                f"{name} {formatting.rate(rate[index])}",
                 (x[index], rate[index]),
                 xytext=(-4 if side == "right" else 4, 5),
                 textcoords="offset points",
@@ -175,7 +175,7 @@ def _mark_best(accuracy: "Axes", others: "Sequence[Axes]", rows: Rows, x: str, e
     for axes in (accuracy, *others):
         axes.axvline(row[x], color=PALE, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     accuracy.plot(row[x], row[key], "o", color=color, markersize=8, markeredgecolor="white", zorder=5)
-    words = f"best {wording.percent(row[key])} on {label}, {x} {row[x]:g}"
+    words = f"best {formatting.percent(row[key])} on {label}, {x} {row[x]:g}"
     accuracy.set_title(words, loc="right", fontsize=10.5, color=color)
 
 

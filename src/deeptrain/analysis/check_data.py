@@ -1,0 +1,172 @@
+"""Reading a folder of pictures whole, before it is trained on: how many, how large, which are broken or there twice."""
+
+import multiprocessing
+import os
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from deeptrain.data.decode import convert, opened
+from deeptrain.data.folder_layout import Layout, read_layout
+from deeptrain.data.path_messages import printable
+
+PROCESSES = 2  # reading is bound by the disk soon after
+EXAMPLES = 5  # of each thing that is wrong
+TABLE = 40  # classes; of more, those with the fewest and the most pictures are shown
+
+
+@dataclass
+class Report:
+    """What was found. Names of files are relative to the folder that was read."""
+
+    layout: Layout
+    counts: dict[str, Counter[str]]  # by split, of each class
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # width and height, upright
+    kinds: Counter[str] = field(default_factory=Counter)  # such as "JPEG RGB"
+    faults: list[str] = field(default_factory=list)  # of class folders, a line each
+    broken: list[str] = field(default_factory=list)  # a line each
+    leaks: list[list[str]] = field(default_factory=list)  # files of one picture that lie in several splits
+    ambiguous: list[list[str]] = field(default_factory=list)  # ... in several classes
+    repeated: list[list[str]] = field(default_factory=list)  # ... in one class of a split
+
+    @property
+    def is_intact(self) -> bool:
+        """Say that nothing was found that spoils training, or a test: repetitions within a class do not."""
+        return not (self.faults or self.broken or self.leaks or self.ambiguous)
+
+
+def check(root: Path) -> Report:
+    """Read every picture below a folder; ValueError if it cannot be told what the folder is meant for."""
+    faults: list[str] = []
+    layout = read_layout(root, faults)
+    counts = {part: Counter(layout.classes[label] for label in split.labels) for part, split in layout.splits.items()}
+    report = Report(layout, counts, faults=faults)
+    found: dict[bytes, list[tuple[str, int]]] = defaultdict(list)  # split and number in it, by what is to be seen
+    for place, seen in zip(_places(layout), _look(layout), strict=True):
+        if isinstance(seen, str):
+            report.broken.append(seen)
+            continue
+        digest, size, kind = seen
+        report.sizes[size] += 1
+        report.kinds[kind] += 1
+        found[digest].append(place)
+    for same in found.values():
+        if len(same) > 1:
+            _note(report, same)
+    return report
+
+
+def _places(layout: Layout) -> Iterator[tuple[str, int]]:
+    return ((part, index) for part, split in layout.splits.items() for index in range(len(split.names)))
+
+
+def _note(report: Report, same: list[tuple[str, int]]) -> None:
+    """Sort the files of one picture into what it means that there are several."""
+    owners = [(report.layout.splits[part], index) for part, index in same]
+    names = [printable(f"{split.shown}{split.names[index]}") for split, index in owners]
+    splits, classes = {part for part, _ in same}, {int(split.labels[index]) for split, index in owners}
+    if len(splits) > 1:
+        report.leaks.append(names)
+    if len(classes) > 1:
+        report.ambiguous.append(names)
+    if len(splits) == len(classes) == 1:
+        report.repeated.append(names)
+
+
+Seen = tuple[bytes, tuple[int, int], str] | str
+
+
+def _look(layout: Layout) -> Iterator[Seen]:
+    """Decode all files in order, in processes of their own: pictures are compared by their pixels, not their bytes."""
+    from rich.console import Console
+    from rich.progress import track
+
+    method = "fork" if sys.platform == "linux" else None
+    with ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), multiprocessing.get_context(method)) as pool:
+        files = (f"{split.folder}/{name}" for split in layout.splits.values() for name in split.names)
+        seen, total = pool.map(_see, files, chunksize=64), sum(len(split.names) for split in layout.splits.values())
+        console = Console(stderr=True)
+        yield from track(seen, "reading", total, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _see(path: str) -> Seen:
+    """Return a digest of a picture's pixels, its size and its kind; or the line that says what is wrong with it."""
+    from PIL import ImageOps
+
+    try:
+        with opened(Path(path)) as image:
+            kind = f"{image.format} {image.mode}"
+            pixels = np.asarray(convert(ImageOps.exif_transpose(image), 3))
+    except ValueError as error:
+        return str(error)
+    size = pixels.shape[1], pixels.shape[0]
+    return blake2b(pixels.tobytes(), digest_size=16, salt=b"%dx%d" % size).digest(), size, kind
+
+
+# --- what is shown ---
+
+
+def lines(report: Report, *, every: bool = False) -> list[str]:
+    """Compose the report, in the order in which one asks; `every` lists all files instead of the first few."""
+    shown = [*_table(report), "", f"sizes      {_sizes(report.sizes)}", f"kinds      {_most(report.kinds)}"]
+    shown += [f"note       {note}" for note in report.layout.notes]
+    limit = None if every else EXAMPLES
+    told = (
+        ("folders", report.faults, "class folders are wrong", ""),
+        ("broken", report.broken, "pictures cannot be read", ""),
+        ("leaks", report.leaks, "pictures lie in more than one split", "keep each in one, or a test tests nothing"),
+        ("labels", report.ambiguous, "pictures lie in more than one class", "keep each in one"),
+        ("repeated", report.repeated, "pictures are there more than once in a class", ""),
+    )
+    for word, cases, meaning, remedy in told:
+        if cases:
+            shown.append(f"{word:<10} {len(cases):,} {meaning}" + f"; {remedy}" * bool(remedy))
+            shown += [f"           {case if isinstance(case, str) else ' = '.join(case)}" for case in cases[:limit]]
+            if len(cases) > len(cases[:limit]):
+                shown.append(f"           and {len(cases) - EXAMPLES:,} more: --all lists them")
+    verdict = "nothing wrong found" if report.is_intact else "to be mended before training"
+    return [*shown, f"verdict    {verdict}"]
+
+
+def _table(report: Report) -> Iterable[str]:
+    """Count the pictures of each class and split; of very many classes only the smallest and largest in train."""
+    parts = list(report.counts)
+    classes = report.layout.classes
+    if len(classes) > TABLE:
+        order = sorted(classes, key=lambda name: report.counts["train"][name])
+        classes = [*order[: TABLE // 4], *order[-TABLE // 4 :]]
+    rows = [[name, *(f"{report.counts[part][name]:,}" for part in parts)] for name in classes]
+    totals = [f"{len(report.layout.classes):,} classes", *(f"{report.counts[part].total():,}" for part in parts)]
+    rows = [["class", *parts], *rows, totals]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if len(classes) < len(report.layout.classes):
+        yield f"the classes with the fewest and the most pictures, of {len(report.layout.classes):,}"
+    for name, *cells in rows:
+        yield f"{name:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths[1:], strict=True))
+
+
+def _sizes(sizes: Counter[tuple[int, int]]) -> str:
+    if not sizes:
+        return "none"
+    by_area = sorted(sizes, key=lambda size: size[0] * size[1])
+    if len(by_area) == 1:
+        return f"all {by_area[0][0]}x{by_area[0][1]}"
+    small, large = (f"{width}x{height}" for width, height in (by_area[0], by_area[-1]))
+    short = median(min(size) for size in sizes.elements())
+    return f"{len(sizes):,}, from {small} to {large}; median short side {short:g}; most often {_most_often(sizes)}"
+
+
+def _most_often(sizes: Counter[tuple[int, int]]) -> str:
+    (width, height), count = sizes.most_common(1)[0]
+    return f"{width}x{height} ({count:,})"
+
+
+def _most(kinds: Counter[str]) -> str:
+    return ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(6)) or "none"

@@ -1,0 +1,113 @@
+"""Seeing before training: a batch as the network will see it, the whole shelf, and the learning rate over the run."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from deeptrain import build
+from deeptrain.aug.pipeline import RandomApply
+from deeptrain.config.compose import RunConfig, compose_run, options
+from deeptrain.data.crop_flip import draw_epoch
+from deeptrain.data.loader import make_loader
+from deeptrain.report.figures import draw_schedule
+from deeptrain.report.image_grid import grid, mixed_caption, save
+from deeptrain.runtime.random import generator
+from deeptrain.training.trainer import Loader
+
+COLUMNS = 8
+SHOWN = 2 * COLUMNS
+CELL = 128  # wide enough for a caption such as "TranslateX -14.4"
+
+
+def draw_batch(run: RunConfig, path: Path) -> list[str]:
+    """Write a picture of the first training batch; return what its settings lack in effect, a sentence each."""
+    bench = build.bench(run)
+    loader = build.train_loader(bench)
+    save(path, training_samples(bench, loader))
+    loader.close()
+    return bench.warnings
+
+
+def training_samples(
+    bench: build.Setup, loader: Loader, epoch: int = 0, step: int = 0, progress: float = 0.0
+) -> np.ndarray:
+    """Draw images of a training batch as they are, and below each what the network sees of it; uint8 (H, W, 3).
+
+    Under an image stands its class, under what the network sees the (mixed) target and the operations that were drawn.
+    """
+    seed, classes = bench.run.spine.seed, bench.dataset.classes
+    order = draw_epoch(seed, epoch, len(bench.dataset.train), 0, False).order[step * bench.batch_size :][:SHOWN]
+    originals, labels = stored(bench, order)
+    images, targets = next(iter(loader.epoch(epoch, step)))
+    rng = generator(seed, "augment", epoch, step)
+    images, targets, words = augmented(bench.pipeline.augmentations, images, targets, rng, progress)
+    names = [mixed_caption(label, classes) for label in labels.tolist()]
+    said = _captions(targets[: len(names)], words, classes)
+    rows = [slice(start, start + COLUMNS) for start in range(0, len(names), COLUMNS)]
+    before, after = _pixels(originals), _pixels(images[: len(names)])
+    sheet = np.concatenate([part[row] for row in rows for part in (before, after)])
+    return grid(sheet, [text for row in rows for text in (*names[row], *said[row])], COLUMNS, CELL)
+
+
+def draw_shelf(run: RunConfig, path: Path) -> None:
+    """Write a sheet with a row for each augmentation there is, on the same images, those of the run's first batch."""
+    bench = build.bench(run)
+    order = draw_epoch(run.spine.seed, 0, len(bench.dataset.train), 0, False).order[:COLUMNS]
+    images, labels = stored(bench, order)
+    rows, titles = [_pixels(images)], ["as it is"]
+    captions = [mixed_caption(label, bench.dataset.classes) for label in labels.tolist()]
+    words = [word for word in run.overrides if not word.startswith(("aug=", "aug."))]
+    for name in options("aug"):
+        if name == "none":
+            continue
+        node = compose_run([*words, f"aug={name}"]).parts["aug"][name]
+        node |= {key: value for key, value in {"probability": 1.0, "per_image": True}.items() if key in node}
+        augmentation = build.augmentation(f"aug.{name}", node, run, bench.dataset)
+        rng = generator(run.spine.seed, "augment", 0, 0)
+        seen, targets, said = augmented([augmentation], images, labels, rng)
+        rows.append(_pixels(seen))
+        titles.append(name)
+        captions += _captions(targets, said, bench.dataset.classes, only_mixed=True)
+    save(path, grid(np.concatenate(rows), captions, COLUMNS, CELL, titles))
+
+
+def draw_rate(run: RunConfig, path: Path, points: int = 1000) -> None:
+    """Write the curve of the learning rate: schedule(progress) times the optimizer's rate, over the epochs."""
+    factor = build.part("schedule", run.parts["schedule"], epochs=run.spine.epochs)
+    curve = [(run.spine.epochs * index / points, factor(index / points)) for index in range(points + 1)]
+    title = f"schedule={run.choices['schedule']}, {run.spine.epochs} epochs"
+    draw_schedule(curve, path, title, run.parts["optimizer"].get("lr", 1.0))
+
+
+def stored(bench: build.Setup, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return training images as evaluation sees them, neither cropped at random nor mirrored, and their class ids."""
+    samples = bench.dataset.train.take(indices)
+    loader = make_loader(bench.source, samples, batch_size=len(indices), device=bench.runtime.device)
+    return next(iter(loader.epoch(0)))
+
+
+def augmented(
+    augmentations: list[RandomApply], images: Tensor, targets: Tensor, rng: np.random.Generator, progress: float = 0.0
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Apply augmentations as a pipeline does; return what it returns, and of every image what was drawn for it."""
+    words: list[list[str]] = [[] for _ in images]
+    for augmentation in augmentations:
+        for said, drawn in zip(
+            words, augmentation.describe(images, targets, copy.deepcopy(rng), progress), strict=True
+        ):
+            said += [drawn] if drawn else []
+        images, targets = augmentation(images, targets, rng, progress)
+    return images, targets, [" · ".join(said) for said in words]
+
+
+def _captions(targets: Tensor, words: list[str], classes: list[str], only_mixed: bool = False) -> list[str]:
+    """Write what the network is to answer, and below it what was drawn."""
+    labels = [mixed_caption(target, classes) for target in targets.cpu().numpy()]
+    labels = [label if targets.ndim == 2 or not only_mixed else "" for label in labels]
+    return ["\n".join(filter(None, pair)) for pair in zip(labels, words, strict=False)]
+
+
+def _pixels(images: Tensor) -> np.ndarray:
+    return images.float().clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,59 @@
+"""Scale crop: a part of every image, of random size and shape, is stretched to the whole."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from deeptrain.aug.pixel_rows import draw_rectangles, to_channels_last
+from deeptrain.aug.sampling import check_fit, checked_range, upload
+from deeptrain.schema import PositiveFloat, UnitFloat, validate_call
+
+AREA, ASPECT = [0.08, 1.0], [0.75, 1.3333]  # the paper's
+
+
+class ScaleCrop:
+    """Cut a rectangle out of every image and resize it, bilinearly, to the image's size (Szegedy et al., 2015).
+
+    Its share of the image's area is drawn evenly from `area`, its height over its width evenly in the logarithm from
+    the part of `aspect` with which it fits, its place evenly; sides are rounded to pixels. The paper's areas suit large
+    pictures; at 32 pixels [0.5,1] is strong enough. Raises ValueError if no rectangle fits.
+    """
+
+    @validate_call
+    def __init__(
+        self,
+        *,
+        area: list[UnitFloat] = AREA,
+        aspect: list[PositiveFloat] = ASPECT,
+        input_shape: tuple[int, int, int] | None = None,
+    ):
+        self.area, self.aspect = checked_range("area", area), checked_range("aspect", aspect)
+        check_fit(self.area, self.aspect, input_shape)
+
+    def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return new images of the dtype that came, bytes rounded, and the targets as they are."""
+        size = images.shape[2:]
+        top, bottom, left, right = draw_rectangles(rng, len(images), size, self.area, self.aspect).T
+        down, across = (
+            _positions(start, end, extent, images.device)
+            for start, end, extent in ((top, bottom, size[0]), (left, right, size[1]))
+        )
+        grid = torch.stack(
+            [across[:, None, :].expand(-1, size[0], -1), down[:, :, None].expand(-1, -1, size[1])], dim=3
+        )
+        planes = images.to(torch.float32, memory_format=torch.contiguous_format)
+        found = grid_sample(planes, grid, padding_mode="border", align_corners=False)
+        found = found if images.is_floating_point() else found.round_()
+        return to_channels_last(found, images.dtype), targets
+
+
+def _positions(start: np.ndarray, end: np.ndarray, extent: int, device: torch.device) -> Tensor:
+    """Return where along one axis the pixels of each resized box (N, extent) lie, on grid_sample's scale of -1 to 1.
+
+    Pixel centres are mapped to pixel centres, and what would lie beyond the centres of the box's outermost pixels is
+    moved onto them: nothing from outside the box comes in.
+    """
+    start, end = start[:, None], end[:, None]
+    pixels = start + (np.arange(extent) + 0.5) * (end - start) / extent - 0.5
+    return upload((2 * np.clip(pixels, start, end - 1) + 1) / extent - 1, device)

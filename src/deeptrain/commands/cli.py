@@ -1,0 +1,194 @@
+"""The command line: flags, help, and mistakes told in a line each. Answers all of these without importing torch."""
+
+import os
+import re
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from deeptrain.runtime.resources import CONFIGS
+from deeptrain.runtime.world import here, was_torchrun
+
+HELP = ("-h", "--help", "-help", "help")
+NODES = ("validate.", "early_stop.", "checkpoint.", "log.")
+COMPLETION = ("-sc", "--shell-completion")
+
+USAGE = """\
+python train.py [group=option ...] [key=value ...]       one run
+python train.py -m key=value,value ...                   a sweep over all combinations
+
+  -h, --help         this page                    --config-dir DIR   further options of your own
+  -m, --multirun     sweep                        --debug            show the full traceback of an error
+  --version          of deeptrain                 --cfg job          the whole configuration, without training
+  explain=mixup      what a method does, what to expect of it, sensible values; explain= lists them all
+"""
+
+TORCHRUN_SWEEP = (
+    "-m: a sweep does not go with torchrun; run python train.py -m ... (a process a run), "
+    "or torchrun ... train.py for each run"
+)
+PATIENCE = 20  # seconds for the first of several processes to come to the same mistakes
+
+EXAMPLES = """\
+python train.py                                          handwritten digits, a small ResNet: a minute
+python train.py model=vgg 'aug=[cutout,mixup]' optimizer.lr=0.05 epochs=10
+python train.py data=image_folder data.root=pictures     pictures in folders named by class
+python train.py -m model=fcn,resnet aug=none,mixup seed=0,1,2
+python train.py resume=outputs/...                       go on; with epochs=60, train longer
+torchrun --nproc-per-node 2 train.py batch_size=256       two GPUs, 128 images each
+python train.py explain=label_smoothing                  what it does, what to expect, sensible values, the paper
+"""
+
+
+def train(arguments: list[str]) -> int:
+    """Run train.py's command line; return 0 when done, 1 failed, 2 for mistakes in the command, 130 interrupted."""
+    if set(HELP) & set(arguments):
+        return _show(help_page())
+    if "--version" in arguments:
+        return _show(f"deeptrain {version('deeptrain')}")
+    if any(flag.partition("=")[0] in COMPLETION for flag in arguments):
+        return _hand_to_hydra()
+
+    def command() -> int:
+        flags, words = split_flags(arguments)
+        if "explain" in (word.partition("=")[0] for word in words):
+            return _explain(words)
+        from deeptrain.config.compose import compose_run
+        from deeptrain.errors import UsageError
+        from deeptrain.run import launch
+        from deeptrain.sweep import plan
+
+        if "cfg" in flags:
+            return _show(compose_run(words).yaml.rstrip())
+        if "multirun" in flags or plan.is_declared(words):
+            if was_torchrun():
+                raise UsageError([TORCHRUN_SWEEP])
+            return plan.sweep(words)
+        return launch.start(words)
+
+    return guarded(command, debug="--debug" in arguments)
+
+
+def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
+    """Run a command; tell mistakes in a line each, and the unforeseen in one line with the way to its traceback."""
+    from deeptrain.errors import UsageError
+
+    if debug:
+        os.environ["DEEPTRAIN_DEBUG"] = "1"  # for what runs deeper down too
+    debug = bool(os.environ.get("DEEPTRAIN_DEBUG"))
+    try:
+        return command()
+    except UsageError as mistakes:
+        if debug:
+            raise
+        if not here().first:  # the first process tells them too, and its end ends this one
+            time.sleep(PATIENCE)
+            return 2
+        for line in mistakes.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if here().first:
+            print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return _unread()
+    except Exception as error:
+        if debug:
+            raise
+        first = str(error).strip().partition("\n")[0]
+        print(f"error: {type(error).__name__}: {first} (add --debug for the traceback)", file=sys.stderr)
+        return 1
+
+
+def _show(page: str) -> int:
+    try:
+        print(page, flush=True)
+    except BrokenPipeError:
+        return _unread()
+    return 0
+
+
+def _unread() -> int:
+    """Whoever read the output has had enough of it, which is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def split_flags(arguments: list[str]) -> tuple[set[str], list[str]]:
+    """Separate our few flags from the words that are composed; the folder of --config-dir is one of the words."""
+    flags, words = set(), []
+    rest = iter(arguments)
+    for word in rest:
+        name, _, value = word.partition("=")
+        if word in ("-m", "--multirun"):
+            flags.add("multirun")
+        elif word == "--debug":
+            flags.add("debug")
+        elif name in ("--cfg", "-c"):
+            flags.add("cfg")
+            if not value:
+                next(rest, "")  # Hydra's job, hydra, all: there is one configuration
+        elif name in ("--config-dir", "-cd"):
+            words.append(f"--config-dir={value or next(rest, '')}")
+        else:
+            words.append(word)
+    return flags, words
+
+
+def _explain(words: list[str]) -> int:
+    from deeptrain.commands.explain import explain
+    from deeptrain.errors import UsageError
+
+    names = [word.partition("=")[2] for word in words if word.partition("=")[0] == "explain"]
+    if len(names) < len(words):
+        raise UsageError(["explain=: stands alone; leave out the other settings"])
+    return _show(explain(names))
+
+
+def help_page() -> str:
+    """Compose the help from the configuration files: each option's first comment line says what it is for."""
+    width = shutil.get_terminal_size((120, 24)).columns
+    lines = [USAGE, "Groups and their options (* is the default)"]
+    text = (CONFIGS / "train.yaml").read_text("utf-8")
+    defaults = dict(re.findall(r"^  - (\w+): (\w+)", text, flags=re.MULTILINE))
+    for group in dict.fromkeys([*defaults, *sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())]):
+        options = [(file.stem, describe(file)) for file in sorted((CONFIGS / group).glob("*.yaml"))]
+        for folder in sorted(path for path in (CONFIGS / group).iterdir() if path.is_dir()):
+            names = ", ".join(sorted(file.stem for file in folder.glob("[!_]*.yaml")))
+            first, *rest = textwrap.wrap(names, width - 31)
+            options += [(f"{folder.name}/...", first), *(("", more) for more in rest)]
+        for index, (option, what) in enumerate(options):
+            mark = "*" if defaults.get(group) == option else " "
+            label = f"{group}=" if index == 0 else ""
+            lines.append(f"  {label:<11}{mark}{option:<16} {what}"[:width])
+    lines += ["", "Settings of every run (those of an option: --cfg job, or explain=)"]
+    node = ""
+    for indent, key, value, comment in re.findall(
+        r"^( *)(\w+):(?: +([^#\s]+))?(?: +# (.*))?$", text, flags=re.MULTILINE
+    ):
+        node = node if indent else f"{key}."
+        setting = f"{node}{key}" if indent else key
+        if value and (comment if not indent else node in NODES):
+            lines.append(f"  {f'{setting}={value}':<28} {comment}"[:width])
+    return "\n".join([*lines, "", "Examples", *(f"  {line}" for line in EXAMPLES.splitlines())])
+
+
+def describe(file: Path) -> str:
+    """Return what an option is for: the first comment line of its file."""
+    for line in file.read_text("utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").strip()
+    return ""
+
+
+def _hand_to_hydra() -> int:
+    """Let Hydra complete what is typed into a shell."""
+    import hydra
+
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(lambda _: None)()
+    return 0

@@ -1,0 +1,318 @@
+"""Settings that cannot work together, or do nothing here: found before the first step, told in plain sentences."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deeptrain.config.compose import RunConfig, Settings, written
+from deeptrain.errors import UsageError
+from deeptrain.runtime.world import here
+
+DIGITS = ("digits", "mnist", "kmnist", "svhn")  # mirrored, a 2 or a 5 is no digit any more
+MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
+TOP = 5
+TRANSLATES = 32  # pixels, the furthest that aug=trivial_augment moves an image
+QUICK = 2000  # steps in which a compiled network does not win back its compilation on a CPU
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known once the data are open: of one image (C, H, W), of the training images, and of the machine."""
+
+    input_shape: tuple[int, int, int]
+    class_counts: list[int]  # training images of each class
+    batch_size: int
+    device: str  # cpu, cuda or mps
+    drawn: bool = False  # large pictures, cut anew each time: data.crop_padding is not read
+
+
+class Combination(dict):
+    """All settings of a run by dotted key, the options by group, and the facts; None for what is not there (yet)."""
+
+    def __init__(self, run: RunConfig, facts: Facts | None):
+        super().__init__(_flat(asdict(run.spine)) | _flat(run.parts) | run.choices)
+        self.defaults = _flat(asdict(Settings()))
+        self.augs = list(run.parts["aug"])
+        self.typed = {word.lstrip("+").partition("=")[0] for word in run.overrides}
+        self["processes"], self["halves"] = here().count, self["accumulate"] == "auto"
+        self["accumulate"] = 1 if self["halves"] else self["accumulate"]
+        if facts is None:
+            self["batch_size"] = None if self["batch_size"] == "auto" else self["batch_size"]
+            return
+        images = sum(facts.class_counts)
+        steps = max(1, images // facts.batch_size)
+        self |= asdict(facts)
+        self |= {"classes": len(facts.class_counts), "channels": facts.input_shape[0], "steps_per_epoch": steps}
+        self["side"] = min(facts.input_shape[1:])
+        self["steps"] = min(self["epochs"] * steps, self["limit_steps"] or math.inf)
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+    def above(self, key: str, limit: Any) -> bool:
+        """Tell whether a setting is larger than a number, or than another setting; not if one of them is not there."""
+        value, limit = self[key], self[limit] if isinstance(limit, str) else limit
+        return value is not None and limit is not None and value > limit
+
+    def has_changed(self, key: str) -> bool:
+        """Tell whether a setting of every run differs from its default."""
+        return self[key] != self.defaults[key]
+
+    def is_zero(self, *keys: str) -> bool:
+        """Tell whether settings that are there are all 0."""
+        return all(self[key] == 0 for key in keys)
+
+    def smallest_piece(self) -> float:
+        """Return the fewest images that go through the network at once in training."""
+        if self["batch_size"] is None:
+            return math.inf
+        batch = self["batch_size"] if self["sync_batch_norm"] else self["batch_size"] // self["processes"]
+        size = max(1, math.ceil(batch / self["accumulate"]))
+        return batch % size or size
+
+    def last_average(self) -> float:
+        """Return the part of the run that is done when average=swa takes in weights for the last time."""
+        every = self["average.every_steps"] or self["steps_per_epoch"]
+        return self["steps"] // every * every / self["steps"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A sentence, and when it is to be said; {keys} in it become the settings' values."""
+
+    says: str
+    when: Callable[[Combination], Any]
+
+
+ERRORS = (
+    Check(
+        "sam={sam}: does not go with precision=fp16, whose gradients are scaled between its two passes; "
+        "write precision=bf16 or fp32",
+        lambda s: s["sam"] is not None and s["precision"] == "fp16",
+    ),
+    Check(
+        "early_stop.patience={early_stop.patience}: must be shorter than the run (epochs={epochs}, "
+        "validated every {validate.every_epochs})",
+        lambda s: (
+            s["early_stop.patience"] is not None
+            and s["validate.every_steps"] is None
+            and s["early_stop.patience"] >= s["epochs"] / s["validate.every_epochs"]
+        ),
+    ),
+    Check(
+        "accumulate={accumulate}: must be at most batch_size={batch_size}",
+        lambda s: s.above("accumulate", "batch_size"),
+    ),
+    Check(
+        "batch_size={batch_size}: is that of all processes together, so it must be at least {processes}, their number",
+        lambda s: s.above("processes", "batch_size"),
+    ),
+    Check(
+        "accumulate=auto: does not go with torchrun, since a process without memory left would wait for the others; "
+        "write accumulate=2",
+        lambda s: s["halves"] and s["processes"] > 1,
+    ),
+    Check(
+        "sync_batch_norm=true: does not go with accumulate={accumulate}, whose pieces are normed apart; "
+        "write accumulate=1",
+        lambda s: s["sync_batch_norm"] and s["accumulate"] > 1,
+    ),
+    Check(
+        "model.norm=batch: cannot norm a single image of model=fcn (batch_size={batch_size}, accumulate={accumulate}); "
+        "take a larger batch, or model.norm=layer",
+        lambda s: s["model"] == "fcn" and s["model.norm"] == "batch" and s.smallest_piece() == 1,
+    ),
+)
+
+WARNINGS = (
+    Check(
+        "model.norm=batch norms every image by itself where batch_size / accumulate is 1: take model.norm=group",
+        lambda s: s["model.norm"] == "batch" and s.smallest_piece() == 1,
+    ),
+    Check(
+        "sync_batch_norm=true has no effect in a single process: start several with torchrun",
+        lambda s: s["sync_batch_norm"] and s["processes"] == 1,
+    ),
+    Check(
+        "data.flip=true mirrors digits, and a mirrored 2 is no 2: set data.flip=false",
+        lambda s: s["data"] in DIGITS and s["data.flip"],
+    ),
+    Check(
+        "aug=flip mirrors digits, and a mirrored 2 is no 2: leave it out",
+        lambda s: s["data"] in DIGITS and (s.above("aug.flip.horizontal", 0) or s.above("aug.flip.vertical", 0)),
+    ),
+    Check(
+        "aug=flip mirrors again what data={data} has mirrored: set data.flip=false, or leave it out",
+        lambda s: s["data"] not in DIGITS and s["data.flip"] and s.above("aug.flip.horizontal", 0),
+    ),
+    Check(
+        "aug=crop shifts again what data.crop_padding={data.crop_padding} has shifted: set that to 0, or leave it out",
+        lambda s: (
+            s.above("data.crop_padding", 0)
+            and "crop" in s.augs
+            and (s["data"] != "image_folder" or s["drawn"] is False)  # how large its pictures are is not known at first
+        ),
+    ),
+    Check(
+        "aug.crop.padding={aug.crop.padding} shifts these images by more than a quarter of their {side} pixels: "
+        "an eighth is usual",
+        lambda s: s["side"] and s.above("aug.crop.padding", s["side"] / 4),
+    ),
+    Check(
+        "aug=flip has no effect: aug.flip.horizontal=0 and aug.flip.vertical=0",
+        lambda s: s.is_zero("aug.flip.horizontal", "aug.flip.vertical"),
+    ),
+    Check(
+        "aug=color_jitter has no effect: brightness, contrast, saturation and hue are all 0",
+        lambda s: s.is_zero(*(f"aug.color_jitter.{name}" for name in ("brightness", "contrast", "saturation", "hue"))),
+    ),
+    Check(
+        "aug=pca_jitter has no effect: aug.pca_jitter.strength=0",
+        lambda s: s.is_zero("aug.pca_jitter.strength"),
+    ),
+    Check(
+        "aug=scale_crop has no effect: aug.scale_crop.area=[1,1] is always the whole image",
+        lambda s: s["aug.scale_crop.area"] == [1, 1],
+    ),
+    Check(
+        "aug.mixup_or_cutmix.mixup_alpha={aug.mixup_or_cutmix.mixup_alpha} has no effect: "
+        "aug.mixup_or_cutmix.cutmix=1 never draws Mixup",
+        lambda s: s["aug.mixup_or_cutmix.cutmix"] == 1 and "aug.mixup_or_cutmix.mixup_alpha" in s.typed,
+    ),
+    Check(
+        "aug.mixup_or_cutmix.cutmix_alpha={aug.mixup_or_cutmix.cutmix_alpha} has no effect: "
+        "aug.mixup_or_cutmix.cutmix=0 never draws CutMix",
+        lambda s: s["aug.mixup_or_cutmix.cutmix"] == 0 and "aug.mixup_or_cutmix.cutmix_alpha" in s.typed,
+    ),
+    Check(
+        "aug=trivial_augment moves images by up to 32 pixels, more than their {side}: "
+        "take aug=randaugment, which moves them by a part of their side",
+        lambda s: s["side"] and "trivial_augment" in s.augs and s["side"] < TRANSLATES,
+    ),
+    Check(
+        "aug=gray has no effect: these images are grey",
+        lambda s: s["channels"] == 1 and "gray" in s.augs,
+    ),
+    Check(
+        "aug.color_jitter.saturation={aug.color_jitter.saturation} has no effect: these images are grey",
+        lambda s: s["channels"] == 1 and s.above("aug.color_jitter.saturation", 0),
+    ),
+    Check(
+        "aug.color_jitter.hue={aug.color_jitter.hue} has no effect: these images are grey",
+        lambda s: s["channels"] == 1 and s.above("aug.color_jitter.hue", 0),
+    ),
+    Check(
+        "one of RandAugment's operations, Color, has no effect: these images are grey",
+        lambda s: s["channels"] == 1 and {"randaugment", "trivial_augment"} & set(s.augs),
+    ),
+    Check(
+        "model.drop_connect={model.drop_connect} and model.dropout={model.dropout} act on the same layers: "
+        "set one of them to 0",
+        lambda s: s.above("model.drop_connect", 0) and s.above("model.dropout", 0),
+    ),
+    Check(
+        "model.stochastic_depth_mode=sample has no effect while model.stochastic_depth=0",
+        lambda s: s["model.stochastic_depth_mode"] == "sample" and s["model.stochastic_depth"] == 0,
+    ),
+    Check(
+        "penalty={penalty} has no effect: penalty.strength=0",
+        lambda s: s["penalty.strength"] == 0,
+    ),
+    Check(
+        "penalty={penalty} and optimizer.weight_decay={optimizer.weight_decay} both shrink the weights: "
+        "set one of them to 0",
+        lambda s: (
+            (s["penalty"] == "l2" or (s["penalty"] == "elastic" and s.above("penalty.beta", 0)))
+            and s.above("penalty.strength", 0)
+            and s.above("optimizer.weight_decay", 0)
+        ),
+    ),
+    Check(
+        "loss.class_weights=auto has no effect: all classes have equally many training images",
+        lambda s: s["loss.class_weights"] == "auto" and s["class_counts"] and len(set(s["class_counts"])) == 1,
+    ),
+    Check(
+        "average=swa averages nothing: it starts at {average.start} of the run, after the last weights are taken in",
+        lambda s: s["average"] == "swa" and s["steps"] and s.last_average() < s["average.start"],
+    ),
+    Check(
+        "average=swa averages weights that hardly move: schedule={schedule} ends at 0; set schedule.floor=0.3 "
+        "(explain=swa)",
+        lambda s: s["average"] == "swa" and s.is_zero("schedule.floor"),
+    ),
+    Check(
+        "average.norm_images={average.norm_images} has no effect: model={model} is without batch norm here",
+        lambda s: (
+            "average.norm_images" in s.typed and (s["model"] == "rnn" or s["model.norm"] in ("group", "layer", "none"))
+        ),
+    ),
+    Check(
+        "data.whiten_eps={data.whiten_eps} has no effect without data.whiten",
+        lambda s: "data.whiten_eps" in s.typed and s["data.whiten"] is None,
+    ),
+    Check(
+        "data.whiten=pca turns images into components without neighbours, which model={model} looks for: "
+        "take data.whiten=zca, or model=fcn",
+        lambda s: s["data.whiten"] == "pca" and s["model"] != "fcn",
+    ),
+    Check(
+        "early_stop.min_delta={early_stop.min_delta} has no effect without early_stop.patience",
+        lambda s: s["early_stop.min_delta"] and s["early_stop.patience"] is None,
+    ),
+    Check(
+        "monitor=top5/val is always 1 with {classes} classes, so that the first validation stays the best: "
+        "take monitor=accuracy/val",
+        lambda s: s["monitor"] == "top5/val" and s["classes"] and s["classes"] <= TOP,
+    ),
+    Check(
+        "validate.every_epochs={validate.every_epochs} is longer than the run (epochs={epochs}), "
+        "which is validated at its end only",
+        lambda s: s.above("validate.every_epochs", "epochs"),
+    ),
+    Check(
+        "validate.every_steps={validate.every_steps} has no effect: the run has {steps} steps",
+        lambda s: s.above("validate.every_steps", "steps"),
+    ),
+    Check(
+        "log.every_steps={log.every_steps} has no effect: the run has {steps} steps",
+        lambda s: s.has_changed("log.every_steps") and s.above("log.every_steps", "steps"),
+    ),
+    Check(
+        "compile=true takes a minute before the first step, which {steps} steps on a CPU seldom win back",
+        lambda s: s["compile"] and s["device"] == "cpu" and s.above("steps", 0) and s["steps"] < QUICK,
+    ),
+)
+
+
+def check(run: RunConfig, facts: Facts | None = None) -> list[str]:
+    """Return a sentence for everything that is pointless here; raise UsageError with all that cannot work.
+
+    Before the data are open (no facts) what needs them is left for later.
+    """
+    settings = Combination(run, facts)
+    if wrong := [_said(check, settings) for check in ERRORS if check.when(settings)]:
+        raise UsageError(wrong)
+    return [*(_said(check, settings) for check in WARNINGS if check.when(settings)), *_idle_augs(settings)]
+
+
+def _idle_augs(settings: Combination) -> Iterator[str]:
+    """Say which augmentations are never applied, and which find no other image to mix with."""
+    for name in settings.augs:
+        for key in ("probability", "until"):
+            if settings[f"aug.{name}.{key}"] == 0:
+                yield f"aug={name} has no effect: aug.{name}.{key}=0"
+        if name in MIXING and settings["batch_size"] == 1:
+            yield f"aug={name} has no effect: batch_size=1 leaves no other image to mix with"
+
+
+def _said(check: Check, settings: Combination) -> str:
+    return re.sub(r"\{([\w.]+)\}", lambda match: written(settings[match[1]]), check.says)
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in node.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,139 @@
+"""Opening a held-out split with a run's weights: the one place that reads the test set, and notes that it did."""
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from deeptrain import build
+from deeptrain.aug.pipeline import Pipeline
+from deeptrain.aug.whitening import Whitening
+from deeptrain.config.compose import RunConfig
+from deeptrain.errors import UsageError
+from deeptrain.loss import plain
+from deeptrain.metrics import ClassScore, confusion_matrix, per_class
+from deeptrain.run.folder import read_json
+from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_device, pick_precision, use_threads
+from deeptrain.runtime.files import write_atomically
+from deeptrain.training import checkpoint
+from deeptrain.training.validation import predict, score
+
+Split = Literal["test", "val"]
+LARGEST_SIDE = 4096  # pixels of an input that a checkpoint may ask for: a stranger's could fill the memory
+
+
+@dataclass
+class Evaluation:
+    """What a network says of a split; `confusion` counts (K, K), true classes down, predicted ones across."""
+
+    split: str
+    metrics: dict[str, float]
+    classes: list[str]
+    confusion: Tensor
+    table: list[ClassScore]
+    images: int
+
+
+def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Evaluation:
+    """Evaluate a checkpoint on a split of its run's data; UsageError if the two do not fit."""
+    keep_malloc_arena()
+    try:
+        device, _ = pick_device(run.spine.device)
+        state = checkpoint.load(state_path)
+    except ValueError as error:
+        raise UsageError([str(error)]) from error
+    source = build.part("data", run.parts["data"])
+    dataset = build.opened(run, source.load)
+    held_out = read_json(state_path.parent.parent / "split.json", dict, dataset.split)
+    if split == "val" and held_out != dataset.split:
+        raise UsageError(["split=val: these settings hold out other images than the run did; leave data as it was"])
+    samples = build.opened(run, source.test) if split == "test" else dataset.val
+    if not _describes_data(state, dataset.image_shape):
+        raise UsageError([f"{state_path}: does not say what it was trained on; is it from a run of deeptrain?"])
+    classes = state["classes"]
+    if dataset.classes != classes:
+        raise UsageError([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
+    loss = plain(build.part("loss", run.parts["loss"], **build.shape_facts(dataset)))
+    runtime = Runtime(device, pick_precision(run.spine.precision, device))
+    use_threads(run.spine.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
+    shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}
+    model = runtime.place(build.part("model", run.parts["model"], **shape))
+    try:
+        whitening = Whitening(**state["whitening"]) if state.get("whitening") else None
+        pipeline = Pipeline([], state["mean"], state["std"], source.subtract_image_mean, whitening)
+        model.load_state_dict(state["model"])
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
+        raise UsageError(
+            [f"{state_path}: its weights do not fit; leave the settings of the model as they were"]
+        ) from error
+    batches = build.eval_loader(source, samples, run, runtime)
+    logits, labels = predict(model, batches.epoch(0), pipeline, runtime)
+    matrix = confusion_matrix(logits.argmax(1), labels, len(classes))
+    return Evaluation(split, score(logits, labels, loss), classes, matrix, per_class(matrix), len(labels))
+
+
+def _describes_data(state: dict[str, Any], image_shape: tuple[int, int, int]) -> bool:
+    """Say whether a checkpoint tells the classes, the statistics of each channel and a shape, and sane ones."""
+    classes, shape = state.get("classes"), state.get("input_shape")
+    statistics, whitening = [state.get(name) for name in ("mean", "std")], state.get("whitening") or {}
+    channels, values = image_shape[0], math.prod(image_shape)
+    return (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and isinstance(shape, list)
+        and len(shape) == 3
+        and all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in shape)
+        and all(isinstance(values, list) and len(values) == channels for values in statistics)
+        and all(isinstance(value, float) and math.isfinite(value) for values in statistics for value in values or [])
+        and all(value > 0 for value in state["std"])
+        and isinstance(whitening, dict)
+        and {name: getattr(part, "shape", ()) for name, part in whitening.items()}
+        in ({}, {"weight": (values, values), "bias": (values,)})
+    )
+
+
+def append(folder: Path, evaluation: Evaluation, weights: str, changed: list[str]) -> int:
+    """Note in evaluation.json that a split was opened and what was found; return how often it has been."""
+    path = folder / "evaluation.json"
+    entries: list[dict[str, Any]] = read_json(path, list, [])
+    entry = {
+        "split": evaluation.split,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metrics": evaluation.metrics,
+        "weights": weights,
+        "changed": changed,
+        "images": evaluation.images,
+    }
+    write_atomically(path, json.dumps([*entries, entry], indent=1).encode())
+    return 1 + sum(isinstance(earlier, dict) and earlier.get("split") == evaluation.split for earlier in entries)
+
+
+def interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy measured on so many images (Wilson, 1927)."""
+    centre = (accuracy + z * z / (2 * images)) / (1 + z * z / images)
+    half = z / (1 + z * z / images) * math.sqrt(accuracy * (1 - accuracy) / images + z * z / (4 * images**2))
+    return centre - half, centre + half
+
+
+def lines(evaluation: Evaluation, opened: int) -> list[str]:
+    """Compose what is shown: the metrics with their interval, then a table of the classes, the worst first."""
+    metrics, matrix = evaluation.metrics, evaluation.confusion
+    low, high = interval(metrics["accuracy"], evaluation.images)
+    head = [
+        f"{evaluation.split} accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+        f"top-5 {metrics['top5']:.4f}, loss {metrics['loss']:.4f}, {evaluation.images:,} images",
+        f"this run has opened {evaluation.split} {opened} time{'s' if opened > 1 else ''}",
+    ]
+    width = max(5, *(len(name) for name in evaluation.classes))
+    table = [f"{'class':<{width}}  precision  recall     f1  images  most taken for"]
+    for index in sorted(range(len(evaluation.classes)), key=lambda index: evaluation.table[index].f1):
+        row, wrong = evaluation.table[index], matrix[index].clone()
+        wrong[index] = 0
+        taken = f"{evaluation.classes[int(wrong.argmax())]} ({int(wrong.max())})" if wrong.any() else ""
+        numbers = f"{row.precision:9.3f}  {row.recall:6.3f}  {row.f1:5.3f}  {row.images:>6}"
+        table.append(f"{evaluation.classes[index]:<{width}}  {numbers}  {taken}")
+    return [*head, "", *table]

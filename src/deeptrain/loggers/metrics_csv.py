@@ -1,0 +1,91 @@
+"""metrics.csv: one header, one row an evaluation, on disk as soon as it is known."""
+
+import csv
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from deeptrain.loggers.append_only_file import AppendOnlyFile
+from deeptrain.runtime.files import write_atomically
+
+LARGEST = 64 * 2**20  # bytes: hundreds of thousands of validations
+TIME_COLUMNS = ("seconds", "images_per_second")  # a resumed run repeats every column but these bit for bit
+
+Row = dict[str, int | float]
+
+
+class MetricsTable:
+    """The table of a run; a file that exists is continued.
+
+    A last line torn by a kill is dropped; columns that are new since (a resumed run may average its weights) are added.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], warn: Callable[[str], Any] = warnings.warn):
+        self.path = Path(path)
+        found, rows = self._read()
+        self.columns = [*found, *(name for name in columns if name not in found)]
+        if found and not {"epoch", "step"} <= set(found):
+            raise ValueError(f"{self.path}: is not the table of a run (no columns epoch and step); move it away")
+        self._file = AppendOnlyFile(self.path, warn, self._header())
+        if self.columns != found:
+            self._rewrite(rows)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row; a column left out stays empty. ValueError on a column that the table does not have."""
+        self._file.add(self._line(row))
+
+    def close(self) -> None:
+        """Try once more to write what a full disk has kept waiting; nothing else is held."""
+        self._file.add(b"")
+
+    def rows(self) -> list[Row]:
+        """Read the table back: whole numbers as int, others as float, empty cells left out."""
+        return self._read()[1]
+
+    def truncate(self, after_step: int) -> None:
+        """Drop the rows of later steps: what a killed run wrote after the checkpoint it is resumed from."""
+        self._file.add(b"")  # those that wait too
+        rows = self.rows()
+        kept = [row for row in rows if row.get("step", 0) <= after_step]
+        if len(kept) < len(rows):
+            self._rewrite(kept)
+
+    def _read(self) -> tuple[list[str], list[Row]]:
+        """Return the columns and rows on disk, less a torn last line; ValueError if that is no table of a run."""
+        if self.path.exists() and self.path.stat().st_size > LARGEST:
+            raise ValueError(f"{self.path}: is too large to be of a run of deeptrain")
+        content = self.path.read_text("utf-8", "replace") if self.path.exists() else ""
+        whole = content[: content.rfind("\n") + 1]
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole.encode()))
+        try:
+            header, *lines = list(csv.reader(whole.splitlines())) or [[]]
+            return header, [{k: _number(cell) for k, cell in zip(header, line, strict=True) if cell} for line in lines]
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{self.path}: is not the table of a run ({error}); move it away") from error
+
+    def _rewrite(self, rows: Sequence[Row]) -> None:
+        """Replace the file by the header and these rows in one step: a kill leaves the old or the new one."""
+        write_atomically(self.path, b"".join([self._header(), *map(self._line, rows)]))
+
+    def _header(self) -> bytes:
+        return (",".join(self.columns) + "\n").encode()
+
+    def _line(self, row: Mapping[str, Any]) -> bytes:
+        if unknown := row.keys() - set(self.columns):
+            raise ValueError(
+                f"{self.path.name}: no column {', '.join(sorted(unknown))} among {', '.join(self.columns)}"
+            )
+        return (",".join(_cell(row[name]) if name in row else "" for name in self.columns) + "\n").encode()
+
+
+def _cell(value: Any) -> str:
+    """Write a number (Python's, numpy's, a tensor of one) so that reading it back gives the same."""
+    return str(int(value)) if isinstance(value, Integral) else repr(float(value))
+
+
+def _number(cell: str) -> int | float:
+    return int(cell) if cell.removeprefix("-").isdecimal() else float(cell)

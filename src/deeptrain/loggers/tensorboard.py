@@ -1,0 +1,133 @@
+"""TensorBoard events: one run in TensorBoard for a run, one point for each tag and step, also after a resume.
+
+Records are built with TensorBoard's own parts and written straight from the training process. PyTorch's SummaryWriter
+hands them to a thread instead: seven times slower on ten scalars, and on a full disk that thread dies with a traceback.
+"""
+# pyright: reportAttributeAccessIssue=false
+# (protobuf makes its classes at run time)
+
+import io
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeptrain.loggers.append_only_file import AppendOnlyFile
+from deeptrain.report import image_grid
+
+EVENTS = "events.out.tfevents."
+SECONDS = 1.0  # between two writes of points: built one by one, with all their code out of the caches, they cost double
+
+
+class TensorBoard:
+    """Appends scalars, images and hyper-parameters to one event file a session.
+
+    `first_step` is the first step that this session may write: readers drop what earlier sessions, killed after their
+    last checkpoint, wrote from there on. The first session marks its step 0 too, because one of TensorBoard's readers
+    ignores the first mark of a run (tensorboard#4763). A failing disk calls `warn` once and never stops a training.
+
+    Points are written once a second, together; `flush` before a checkpoint, which says that what came before is kept.
+    """
+
+    def __init__(self, folder: Path, first_step: int = 0, warn: Callable[[str], Any] = warnings.warn):
+        folder = Path(folder).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = [path.name for path in folder.glob(f"{EVENTS}*")]
+        self.goes_on = first_step > 0 and bool(earlier)  # what is said once a run is in an earlier file
+        self._described = self.goes_on
+        self._name = f"{folder.parent.name}/{folder.name}"
+        self._points: list[tuple[float, int, Mapping[str, float]]] = []  # not yet written: time, step, values
+        self._written = 0.0  # when points were written last
+        self._file = AppendOnlyFile(folder / f"{EVENTS}{_stamp(earlier)}", warn)
+        self._write({"file_version": "brain.Event:2"})
+        self.rewind(first_step)
+
+    def rewind(self, first_step: int) -> None:
+        """Drop, for every reader, what has been written from a step on."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        self.flush()
+        self._write({"step": first_step, "session_log": SessionLog(status=SessionLog.START)})
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Add one point to the curve of each tag."""
+        now = time.time()
+        self._points.append((now, step, values))
+        if not 0 <= now - self._written < SECONDS:
+            self._written = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the points that are held."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        points, self._points = self._points, []
+        events = []
+        for at, step, values in points:
+            curves = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
+            events.append({"wall_time": at, "step": step, "summary": Summary(value=curves)})
+        self._write(*events)
+
+    def image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """Add a picture, uint8 (H, W, 3)."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        height, width, channels = image.shape
+        png = Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=image_grid.encode(image)
+        )
+        self._write({"step": step, "summary": Summary(value=[Summary.Value(tag=tag, image=png)])})
+
+    def hparams(self, settings: Mapping[str, Any]) -> None:
+        """Write, once a run, the settings by which the HPARAMS tab compares the runs of a sweep, beside every scalar.
+
+        No list of columns is written: TensorBoard would take the first run's for all of them. Without one it shows
+        every setting that any run has, those that differ first, and the newest value of each curve.
+        """
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        if not self._described:
+            self._write({"step": 0, "summary": hparams_pb(_flat(settings), trial_id=self._name)})
+        self._described = True
+
+    def close(self) -> None:
+        """Write what is held, and once more try to write what a full disk has kept waiting."""
+        self.flush()
+
+    def _write(self, *events: dict[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        records = io.BytesIO()
+        for event in events:
+            RecordWriter(records).write(Event(**{"wall_time": time.time(), **event}).SerializeToString())
+        self._file.add(records.getvalue())
+
+
+def _stamp(earlier: Iterable[str]) -> int:
+    """Return the time in microseconds, or later where clocks differ: readers take files in the order of their names."""
+    stamps = [int(stamp) for name in earlier if (stamp := name.removeprefix(EVENTS).split(".")[0]).isdecimal()]
+    return max([time.time_ns() // 1000, *(stamp + 1 for stamp in stamps)])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:
+    """Join nested names with dots; whatever is no number becomes a short text, spelt as on the command line."""
+    flat: dict[str, str | int | float] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if type(value) in (int, float) else _text(value)
+    return flat
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        value = "[" + ",".join(map(_text, value)) + "]"
+    text = str(value)
+    return text if len(text) <= 60 else text[:59] + "…"

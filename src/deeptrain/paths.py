@@ -1,6 +1,0 @@
-"""Where the repository lies, and in it the configuration files."""
-
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs"

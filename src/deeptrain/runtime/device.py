@@ -1,0 +1,135 @@
+"""The machine a run is on: its device, its precision, its generators, and what to record of its versions."""
+
+import ctypes
+import platform
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from deeptrain.runtime.world import SINGLE, World
+
+SMALL_BATCH = 32 * 1024  # pixels: 32 images of 32x32
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Runtime:
+    """Where and how precisely to compute. In fp32 autocast and scaler do nothing, so that there is one step path."""
+
+    device: torch.device
+    precision: str = "fp32"
+    compile: bool = False
+
+    def __post_init__(self):
+        self.autocast: AbstractContextManager = nullcontext()  # 3 us a step less than a disabled autocast
+        if self.precision != "fp32":
+            self.autocast = torch.autocast(self.device.type, DTYPES[self.precision])
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.channels_last = self.device.type in ("cpu", "cuda")  # 1.2 to 1.4 times as fast for convolutions
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
+            torch.backends.cudnn.allow_tf32 = True
+        self.seeders: list[Callable[[int], Any]] = [torch.default_generator.manual_seed]  # stochastic depth: the host's
+        if self.device.type == "cuda":
+            torch.cuda.init()  # there are no generators before
+            self.seeders.append(torch.cuda.default_generators[self.device.index or 0].manual_seed)
+        elif self.device.type == "mps":
+            self.seeders.append(torch.mps.manual_seed)
+
+    def seed(self, key: int) -> None:
+        """Seed the generators that modules draw from; about 1 us, where torch.manual_seed takes 147."""
+        for seed in self.seeders:
+            seed(key)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device, in the memory format that is fastest there."""
+        convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        if convolutional and self.channels_last:
+            return model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
+        return model.to(self.device)
+
+
+def pick_device(name: str, processes: World = SINGLE) -> tuple[torch.device, str]:
+    """Return the device of a setting and a line that says why; ValueError if it is not there.
+
+    Of several processes on a machine each has a GPU of its own, by its number there.
+    """
+    if not processes.alone:
+        return _own_device(name, processes)
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+        reason = "cpu (no GPU found)" if name == "cpu" else f"{name}, the GPU found"
+    else:
+        reason = name
+    if name.startswith("cuda") and not cuda:
+        raise ValueError(f"device={name}: this machine has no CUDA device; leave it out or write device=cpu")
+    if name == "mps" and not mps:
+        raise ValueError("device=mps: this machine has no Apple GPU; leave it out or write device=cpu")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ValueError(f"device={name}: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
+        reason = f"{name}, {torch.cuda.get_device_name(device)}"
+    return device, reason
+
+
+def _own_device(name: str, processes: World) -> tuple[torch.device, str]:
+    said = f"{processes.count} processes"
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu"), f"{said} on the CPU"
+    if name not in ("auto", "cuda"):
+        raise ValueError(f"device={name}: torchrun's processes have a GPU each; write device=cuda or device=cpu")
+    reason = pick_device("cuda")[1]
+    gpus = torch.cuda.device_count()
+    if processes.local_count > gpus:
+        more = f"torchrun started {processes.local_count} processes on this machine, which has {gpus} GPU(s)"
+        raise ValueError(f"device={name}: {more}; write --nproc-per-node {gpus}, or device=cpu")
+    return torch.device("cuda", processes.local_rank), f"{said}, {reason} each"
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """Return the precision of a setting; auto is bf16 where there are instructions for it, else fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # 1.5 times as fast as fp32 for convolutions
+    fast = device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
+    return "bf16" if fast else "fp32"
+
+
+def use_threads(wanted: int | str, pixels: int) -> str:
+    """Set how many threads compute on the CPU; auto goes by the pixels of a batch. Return a line that says so.
+
+    With small batches threads mostly wait for one another, and when another process wants the cores, for minutes.
+    The number decides the order of sums, so it is a rule and no measurement: the same run gives the same bits.
+    """
+    small = pixels < SMALL_BATCH
+    if wanted == "auto" and small:
+        torch.set_num_threads(1)
+    elif wanted != "auto":
+        torch.set_num_threads(int(wanted))
+    count = torch.get_num_threads()
+    return f"{count} thread{'s' if count > 1 else ''}" + (" (auto: small images)" if wanted == "auto" and small else "")
+
+
+def keep_malloc_arena() -> None:
+    """Tell glibc to keep what a step frees for the next one: page faults are up to a third of a step on a CPU."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that a device's or the machine's memory does not suffice."""
+    words = ("DefaultCPUAllocator", "not enough memory", "out of memory")  # the CPU's allocator has no class of its own
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))

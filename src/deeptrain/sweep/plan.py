@@ -1,0 +1,202 @@
+"""A sweep: every combination as a run of its own in a process of its own, then one table of means and spreads."""
+
+import json
+import math
+import re
+import signal
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from deeptrain import build
+from deeptrain.config.compose import compose_run, compose_sweep, sweeps_by_itself
+from deeptrain.errors import UsageError
+from deeptrain.loggers.console import Console
+from deeptrain.run import folder
+from deeptrain.run.launch import passing_on
+from deeptrain.runtime import signals
+from deeptrain.runtime.resources import ROOT
+
+REPEATS = "seed"  # runs that differ in nothing else are repeats of one setting
+
+
+@dataclass
+class Job:
+    """One run of a sweep: its words, the part of them that is swept, and what came of it."""
+
+    words: list[str]
+    swept: dict[str, str]
+    folder: Path
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        return ",".join(f"{key}={value}" for key, value in self.swept.items())
+
+    @property
+    def setting(self) -> str:
+        """Name the setting that this run repeats: what is swept, the seed left out."""
+        return " ".join(f"{key}={value}" for key, value in self.swept.items() if key != REPEATS) or "all"
+
+
+def is_declared(words: list[str]) -> bool:
+    """Tell whether an experiment's file makes this command a sweep without -m (hydra.mode: MULTIRUN)."""
+    return any(word.startswith("experiment=") for word in words) and sweeps_by_itself(words)
+
+
+def sweep(words: list[str]) -> int:
+    """Check every run, then train one after the other; the exit code is 1 if any failed."""
+    with signals.listening(signals.once(signals.leave)):
+        return _sweep(words)
+
+
+def _sweep(words: list[str]) -> int:
+    all_words, keys = compose_sweep(words)
+    warnings = check(all_words)
+    base = folder.new_sweep_folder()
+    jobs = [_job(job_words, keys, base) for job_words in all_words]
+    for index, job in enumerate(jobs):  # values that differ only in signs that a folder's name cannot have
+        if job.folder in [earlier.folder for earlier in jobs[:index]]:
+            job.folder = job.folder.with_name(f"{job.folder.name}-{index}")
+    width = max(len(job.name) for job in jobs)
+    print(f"sweep   {len(jobs)} runs over {', '.join(keys) or 'nothing'}, a process each\nfolder  {base}", flush=True)
+    for sentence in dict.fromkeys(warnings):
+        print(f"warning: {sentence}", flush=True)
+    try:
+        for index, job in enumerate(jobs):
+            _run(job)
+            print(f"{index + 1:>3}/{len(jobs)}  {job.name:<{width}}  {_outcome(job)}", flush=True)
+    finally:
+        print("\n".join(summary(jobs, base)))
+    return 1 if any(job.error for job in jobs) else 0
+
+
+def check(all_words: list[list[str]]) -> list[str]:
+    """Build every run, first what needs no torch; return the warnings, or raise the UsageError of all runs at once.
+
+    Runs that differ in their seed alone are checked once. What else goes wrong is for the run itself to tell.
+    """
+    distinct = {tuple(word for word in words if not word.startswith(f"{REPEATS}=")): words for words in all_words}
+    runs = [compose_run(words) for words in distinct.values()]
+    warnings, mistakes = [], []
+    for build_one in (build.rehearse, build.try_out):
+        for run in runs:
+            try:
+                with passing_on(Console(sys.stdout)):
+                    warnings += build_one(run)
+            except UsageError as wrong:
+                mistakes += wrong.lines
+            except Exception:  # such as too little memory here and now
+                continue
+        if mistakes:
+            raise UsageError(mistakes)
+    return warnings
+
+
+def _job(words: list[str], keys: list[str], base: Path) -> Job:
+    swept = {key: _value(words, key) for key in keys}
+    job = Job(words, swept, base)
+    job.folder = base / folder_name(job.name)
+    return job
+
+
+def _value(words: list[str], key: str) -> str:
+    values = [word.partition("=")[2] for word in words if word.lstrip("+").partition("=")[0] == key]
+    return values[-1]  # which counts
+
+
+def folder_name(name: str) -> str:
+    """Turn the swept settings into the name of a folder: TensorBoard shows it as the name of the run."""
+    listed = re.sub(r"\[([^]]*)\]", lambda match: match[1].replace(",", "+") or "none", name)
+    safe = re.sub(r"[^\w=+,.-]", "_", listed)
+    return safe if len(safe) <= 180 else f"{safe[:170]}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _run(job: Job) -> None:
+    """Train in a process of its own, so that no run sees what another left behind in memory.
+
+    Told to stop, however often, it passes that on, waits until the run has saved, and raises KeyboardInterrupt. The run
+    is no part of the terminal's processes, so that Ctrl-C reaches it once.
+    """
+    command = [sys.executable, str(ROOT / "train.py"), *job.words, f"dir={job.folder}"]
+    process: subprocess.Popen | None = None
+    told: list[int] = []
+
+    def pass_on(number: int) -> None:
+        told.append(number)
+        if process is not None:
+            process.send_signal(number if number in signals.SIGNALS else signal.SIGTERM)
+
+    with signals.listening(pass_on, also=signals.HANGUP):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        if told:  # while it was being started
+            process.terminate()
+        _, said = process.communicate()
+    result = job.folder / "result.json"
+    job.result = json.loads(result.read_text()) if result.is_file() else None
+    if process.returncode:
+        lines = [line.removeprefix("error: ") for line in said.strip().splitlines()]
+        job.error = (job.result or {}).get("reason") or (lines[-1] if lines else f"exit code {process.returncode}")
+    if told or process.returncode == signals.EXIT_CODE or -process.returncode in signals.SIGNALS:
+        raise KeyboardInterrupt
+
+
+def _outcome(job: Job) -> str:
+    if job.error or job.result is None:
+        return f"failed: {job.error}"
+    return f"{job.result['monitor']} {job.result['best']:.4g}   {job.result['seconds']:.0f} s"
+
+
+def summary(jobs: list[Job], base: Path) -> list[str]:
+    """Compose the table: mean and spread (standard deviation over the seeds) of each setting, best first."""
+    by_setting: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        if job.result is not None and job.result["best"] is not None and not job.error:
+            by_setting[job.setting].append(job)
+    waiting = [job for job in jobs if job.result is None and job.error is None]
+    left = [f"not run {len(waiting)} of {len(jobs)}"] if waiting else []
+    if not by_setting:
+        return ["", "no run finished", *_failures(jobs), *left]
+    rows, finished = [], [job for repeats in by_setting.values() for job in repeats]
+    monitor = finished[0].result["monitor"]  # pyright: ignore
+    sign = 1 if monitor.startswith("loss") else -1
+    for setting, repeats in by_setting.items():
+        results: list[Any] = [job.result for job in repeats]
+        mean, spread = mean_spread([result["best"] for result in results])
+        gap, _ = mean_spread([train_val_gap(result["metrics"]) for result in results])
+        seconds, _ = mean_spread([result["seconds"] for result in results])
+        step, _ = mean_spread([1000 * result["train_seconds"] / max(1, result["steps"]) for result in results])
+        measured = f"{mean:.4f} ± {spread:.4f}" if len(repeats) > 1 else f"{mean:.4f}"
+        cells = [setting, f"{len(repeats)}", measured, f"{gap:+.4f}", f"{step:.3g}", f"{seconds:.0f}"]
+        rows.append((sign * mean, cells))
+    best = min(finished, key=lambda job: sign * job.result["best"])  # pyright: ignore
+    table = [["setting", "runs", monitor, "gap", "ms/step", "seconds"], *(row for _, row in sorted(rows))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
+        for row in table
+    ]
+    return ["", *lines, f"best    {best.folder}", *_failures(jobs), *left, f"curves  tensorboard --logdir {base}"]
+
+
+def _failures(jobs: list[Job]) -> list[str]:
+    return [f"failed  {job.folder}: {job.error}" for job in jobs if job.error]
+
+
+def mean_spread(values: list[float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation (nan for a single value)."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def train_val_gap(metrics: dict[str, float]) -> float:
+    """Return how much better the network is on its training images, un-augmented, than on val (accuracy)."""
+    train = metrics.get("accuracy/train_clean", metrics.get("accuracy/train", math.nan))
+    return train - metrics.get("accuracy/val", math.nan)

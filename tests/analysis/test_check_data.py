@@ -1,0 +1,126 @@
+"""scripts/check_data.py: what is in a folder of pictures, and what is wrong with it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeptrain.analysis.check_data import check, lines
+from deeptrain.runtime.resources import ROOT
+
+
+def picture(path: Path, seed: int, size=(8, 8), **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for index in range(12):
+        part, name = ("train", "test")[index % 2], ("cat", "dog")[index % 4 // 2]
+        picture(tmp_path / part / name / f"{index}.png", index)
+    return tmp_path
+
+
+def test_a_sound_folder_is_counted(folder):
+    picture(folder / "train" / "cat" / "wide.bmp", 99, size=(20, 10))
+    report = check(folder)
+    assert report.is_intact and report.counts == {"train": {"cat": 4, "dog": 3}, "test": {"cat": 3, "dog": 3}}
+    text = "\n".join(lines(report))
+    for words in (
+        "class      train  test\ncat            4     3\ndog            3     3\n2 classes      7     6",
+        "sizes      2, from 8x8 to 20x10; median short side 8; most often 8x8 (12)",
+        "kinds      PNG RGB 12, BMP RGB 1",
+        "verdict    nothing wrong found",
+    ):
+        assert words in text
+
+
+def test_broken_files_are_all_named(folder):
+    (folder / "train" / "cat" / "bad.png").write_bytes(b"")
+    (folder / "test" / "dog" / "bad\udcff.jpg").write_bytes(b"\xff\xd8\xff")
+    report = check(folder)
+    assert not report.is_intact and len(report.broken) == 2
+    text = "\n".join(lines(report))
+    assert "broken     2 pictures cannot be read" in text and "cat/bad.png: not a readable picture (" in text
+    assert "bad\\udcff.jpg" in text and text.isascii()
+
+
+def test_the_same_pixels_are_found_whatever_the_file(folder):
+    """In another format, under another name; a leak between splits, two labels, a repetition."""
+    first = folder / "train" / "cat" / "0.png"
+    Image.open(first).save(folder / "test" / "cat" / "leak.bmp")
+    Image.open(first).save(folder / "test" / "dog" / "wrong.tif")
+    picture(folder / "train" / "dog" / "again.webp", 2, lossless=True)
+    report = check(folder)
+    assert report.leaks == report.ambiguous == [["train/cat/0.png", "test/cat/leak.bmp", "test/dog/wrong.tif"]]
+    assert report.repeated == [["train/dog/2.png", "train/dog/again.webp"]]
+    text = "\n".join(lines(report))
+    assert "leaks      1 pictures lie in more than one split; keep each in one, or a test tests nothing" in text
+    assert "labels     1 pictures lie in more than one class" in text
+    assert "train/cat/0.png = test/cat/leak.bmp = test/dog/wrong.tif" in text
+
+
+def test_a_repetition_within_a_class_is_told_and_spoils_nothing(folder):
+    picture(folder / "train" / "cat" / "again.png", 0)
+    report = check(folder)
+    assert report.is_intact and "repeated   1 pictures" in "\n".join(lines(report))
+
+
+def test_pictures_that_only_share_their_bytes_are_not_the_same(folder):
+    pixels = np.arange(96, dtype=np.uint8).reshape(4, 8, 3)
+    Image.fromarray(pixels).save(folder / "train" / "cat" / "flat.png")
+    Image.fromarray(pixels.reshape(8, 4, 3)).save(folder / "test" / "cat" / "tall.png")
+    assert check(folder).is_intact
+
+
+def test_wrong_class_folders_are_told_with_all_the_rest(folder):
+    (folder / "train" / "bird").mkdir()
+    picture(folder / "val" / "horse" / "a.png", 7)
+    (folder / "train" / "cat" / "bad.png").write_bytes(b"")
+    report = check(folder)
+    said = "\n".join(lines(report))
+    assert (
+        "2 class folders are wrong" in said
+        and "train/bird has no pictures" in said
+        and "val/horse is no class of train" in said
+    )
+    assert len(report.broken) == 1 and not report.is_intact
+
+
+def test_long_lists_are_cut_unless_asked(folder):
+    for index in range(9):
+        (folder / "train" / "cat" / f"bad{index}.png").write_bytes(b"")
+    report = check(folder)
+    short, long = (sum("bad" in line for line in lines(report, every=every)) for every in (False, True))
+    assert (short, long) == (5, 9) and any("and 4 more: --all lists them" in line for line in lines(report))
+
+
+def test_very_many_classes_are_shown_in_part(tmp_path):
+    for index in range(60):
+        for number in range(1 + index % 3):
+            picture(tmp_path / f"class {index:02}" / f"{number}.png", 100 * index + number, size=(2, 2))
+    text = lines(check(tmp_path))
+    assert text[0] == "the classes with the fewest and the most pictures, of 60" and len(text) < 30
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "check_data.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+
+
+def test_the_exit_code_says_what_was_found(folder):
+    sound = run(str(folder))
+    assert sound.returncode == 0 and "nothing wrong" in sound.stdout and not sound.stderr
+    (folder / "train" / "cat" / "bad.png").write_bytes(b"")
+    broken = run(str(folder), "--all")
+    assert broken.returncode == 1 and "to be mended" in broken.stdout and not broken.stderr
+    for words in ([str(folder / "nowhere")], [], [str(folder), "--every"]):
+        refused = run(*words)
+        assert refused.returncode == (0 if not words else 2)
+        assert refused.stderr.count("error: ") == (1 if words else 0) and "Traceback" not in refused.stderr

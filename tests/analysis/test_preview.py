@@ -1,0 +1,65 @@
+"""Pictures before training: the images that training will see, from the same draws, and every augmentation there is."""
+
+import numpy as np
+import pytest
+import torch
+
+from deeptrain import build
+from deeptrain.analysis import preview
+from deeptrain.config.compose import compose_run, options
+from deeptrain.runtime.random import generator
+
+SMALL = ["data=synthetic", "data.shape=[3,16,16]", "data.size=100", "batch_size=20", "model=fcn", "model.hidden=[8]"]
+RECIPE = ["data.crop_padding=2", "data.flip=true", "aug=[flip,color_jitter,cutmix]", "aug.flip.probability=0.5"]
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list:
+    """Collect what is handed to the sheet: images, captions, titles."""
+    sheets = []
+
+    def grid(images, captions, columns, cell, titles=()):
+        sheets.append((images, captions, titles))
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(preview, "grid", grid)
+    return sheets
+
+
+@pytest.mark.parametrize("loader", ["resident", "stream"])
+def test_the_sheet_shows_what_the_step_will_see(drawn, loader):
+    """Row by row: images as they are stored, and below them what train_step makes of them in the same step."""
+    bench = build.bench(compose_run([*SMALL, *RECIPE, f"data.loader={loader}", "workers=0"]))
+    batches = build.train_loader(bench)
+    preview.training_samples(bench, batches, epoch=1, step=2)
+    ((sheet, captions, _),) = drawn
+    assert len(sheet) == len(captions) == 2 * preview.SHOWN
+    shown = np.concatenate([sheet[8:16], sheet[24:32]])
+    images, targets = list(batches.epoch(1))[2]
+    seen, targets = bench.pipeline.augment(images, targets, generator(0, "augment", 1, 2))
+    assert np.array_equal(shown, seen[:16].round().byte().permute(0, 2, 3, 1).numpy())
+    stored = {image.tobytes() for image in np.asarray(bench.dataset.train.images)}
+    originals = np.concatenate([sheet[:8], sheet[16:24]])
+    assert all(image.tobytes() in stored for image in originals)
+    assert "brightness" in captions[8] and "brightness" not in captions[0]
+    assert sum("flipped" in caption for caption in captions) in range(1, 12), "half of a half"
+    assert any(" · " in caption.partition("\\n")[0] for caption in captions[8:16]), "mixed targets are written"
+
+
+def test_the_shelf_has_a_row_for_every_augmentation(drawn, tmp_path):
+    preview.draw_shelf(compose_run([*SMALL, "aug=mixup"]), tmp_path / "shelf.png")
+    ((sheet, captions, titles),) = drawn
+    assert titles == ["as it is", *(name for name in options("aug") if name != "none")]
+    assert len(sheet) == len(captions) == len(titles) * preview.COLUMNS
+    rows = torch.from_numpy(sheet).split(preview.COLUMNS)
+    for title, row in zip(titles[1:], rows[1:], strict=True):
+        assert not torch.equal(row, rows[0]), f"{title} changes something"
+
+
+def test_both_sheets_are_drawn(tmp_path):
+    run = compose_run([*SMALL, *RECIPE])
+    assert preview.draw_batch(run, tmp_path / "batch.png") == [
+        "aug=flip mirrors again what data=synthetic has mirrored: set data.flip=false, or leave it out"
+    ]
+    preview.draw_shelf(run, tmp_path / "shelf.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"batch.png", "shelf.png"}

@@ -1,0 +1,254 @@
+"""What a person sees: short, on one line while it lasts, plain on a pipe, and never a reason to stop."""
+
+import io
+import os
+import re
+import struct
+import subprocess
+import sys
+
+import pytest
+
+from deeptrain.loggers.console import HEAD_LINES, Console
+
+ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+ROW = {
+    "epoch": 1,
+    "step": 100,
+    "loss/train": 2.3025,
+    "accuracy/train": 0.1,
+    "loss/train_clean": 0.12345,
+    "accuracy/train_clean": 0.98765,
+    "loss/val": 123.456,
+    "accuracy/val": 0.9,
+    "top5/val": 1.0,
+    "rate/lr": 0.0123456,
+    "images_per_second": 123456.7,
+    "seconds": 12.5,
+    "data_wait": 0.234,
+    "seconds_left": 3840,
+}
+HEAD = ["data       4,500 train, 500 val, test kept shut", "model   resnet, 272,474 parameters", "folder  outputs/a b"]
+
+SHOW = """
+import sys
+from deeptrain.loggers.console import Console
+screen = Console()
+screen.lines(["data  digits", "model   fcn"])
+epochs = int(sys.argv[1])
+screen.begin(epochs, 100)
+import deeptrain.loggers.console
+deeptrain.loggers.console.REDRAW_SECONDS = 0
+for epoch in (1, epochs):
+    for step in range(0, 101, 10):
+        screen.progress(epoch, step, 2.30258, 0.98765, 0.0123456, 123456.7, 5025)
+    screen.epoch({"epoch": epoch, "loss/train": 1.0, "loss/val": 2.0, "accuracy/val": 0.5, "rate/lr": 0.1}, epoch == 1)
+screen.progress(epochs, 50, 2.30258, 0.98765, 0.0123456, 123456.7, 5025)
+screen.close()
+screen.end(["best  epoch 1", "next  python scripts/evaluate.py " + "x" * 150])
+"""
+
+
+def show(stream, epochs=2, log=None):
+    screen = Console(stream, log)
+    screen.lines(HEAD)
+    screen.begin(epochs, 100)
+    for epoch in range(1, epochs + 1):
+        for step in range(0, 100, 5):
+            screen.progress(epoch, step, 2.3, 0.5, 0.1, 12340, 100)
+        screen.epoch({**ROW, "epoch": epoch}, best=epoch == 1)
+    screen.close()
+    screen.end(["best   epoch 1, accuracy/val 90.00%", "test   python scripts/evaluate.py outputs/a"])
+    return screen
+
+
+@pytest.fixture
+def on_terminal():
+    """Return a function that runs SHOW on a pseudo-terminal of so many columns and gives back its output."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    import fcntl
+
+    def run(columns, epochs=100, **environment):
+        others = {name: os.environ[name] for name in os.environ.keys() - {"COLUMNS", "LINES", "NO_COLOR"}}
+        environment = {**others, "TERM": "xterm-256color", **environment}
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        command = [sys.executable, "-c", SHOW, str(epochs)]
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+            os.close(theirs)
+            output = b""
+            try:
+                while part := os.read(ours, 65536):
+                    output += part
+            except OSError:  # the other end is closed
+                pass
+        os.close(ours)
+        assert process.returncode == 0, output.decode()
+        return output.decode().replace("\r\n", "\n")
+
+    return run
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_the_live_line_stays_one_line(on_terminal, columns):
+    output = on_terminal(columns)
+    frames = [frame for frame in output.split("\r\x1b[2K") if "loss 2.303" in frame]
+    assert len(frames) >= 20
+    lines = [ESCAPE.sub("", frame.rpartition("\n")[2]) for frame in frames]
+    assert all("loss 2.303" in line and len(line) < columns for line in lines)  # taken away, not left behind
+    if columns >= 80:
+        assert all(fact in frames[-1] for fact in ("/100", "acc 98.8%", "lr 0.0123", "123k img/s", "1h23m left"))
+    assert "━" in frames[-1] or columns == 40
+
+
+def test_the_terminal_is_left_clean(on_terminal):
+    output = on_terminal(80)
+    left = "\n".join(line.rpartition("\r\x1b[2K")[2] for line in output.split("\n"))
+    assert "img/s" not in ESCAPE.sub("", left)
+    assert "\x1b[?25l" not in output  # the cursor is never hidden: a killed run would leave it so
+    assert "python scripts/evaluate.py " + "x" * 150 in left  # a command is never broken
+
+
+def test_no_color_is_honoured(on_terminal):
+    colored = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+    assert colored.search(on_terminal(80))
+    assert not colored.search(on_terminal(80, NO_COLOR="1"))
+
+
+def test_a_dumb_terminal_gets_plain_lines(on_terminal):
+    output = on_terminal(80, TERM="dumb")
+    assert "\x1b" not in output and "\r" not in output and "1/100" in output
+
+
+def test_a_piped_log_is_plain_and_short(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # of a user's shell: says nothing about pipes
+    stream = io.StringIO()
+    show(stream, log=tmp_path / "run.log")
+    output = stream.getvalue()
+    assert len(output.encode()) < 2048 - 9 * 80  # leaves room for a full head of 12 lines
+    assert "\r" not in output and "\x1b" not in output
+    assert sum("/2 " in line for line in output.splitlines()) == 2
+    assert output.count("val loss") == 1
+    assert (tmp_path / "run.log").read_text() == output
+
+
+def test_the_table_fits_eighty_columns_with_four_digits():
+    stream = io.StringIO()
+    screen = Console(stream)
+    screen.begin(999, 100)
+    screen.epoch({**ROW, "epoch": 999, "accuracy/val_average": 0.99}, best=True)
+    head, row = stream.getvalue().splitlines()
+    assert len(head) <= 80 and len(row) <= 80
+    for name in ("train loss", "val loss", "val acc", "avg acc", "lr", "img/s", "left"):
+        assert name in head
+    assert row.split() == ["999/999", "2.303", "123.5", "90.00%", "*", "99.00%", "0.0123", "123k", "1h04m", "23%"]
+
+
+def test_a_row_without_averages_shows_the_gap_and_a_slow_loader():
+    stream = io.StringIO()
+    screen = Console(stream)
+    screen.begin(2, 100)
+    screen.epoch(ROW, best=False)
+    screen.epoch({**ROW, "epoch": 2, "data_wait": 0.05}, best=False)
+    _, first, second = stream.getvalue().splitlines()
+    assert "+8.77" in first and first.endswith("23%") and "*" not in first
+    assert second.endswith("1h04m")
+
+
+def test_an_average_that_starts_late_gets_its_column():
+    stream = io.StringIO()
+    screen = Console(stream)
+    screen.begin(3, 100)
+    for epoch, extra in enumerate(({}, {"accuracy/val_average": 0.99}, {"accuracy/val_average": 0.98}), start=1):
+        screen.epoch({**ROW, "epoch": epoch, **extra}, best=False)
+    head, _, new, second, third = stream.getvalue().splitlines()
+    assert "gap" in head and "avg acc" not in head
+    assert "avg acc" in new and len(new) <= 80
+    assert "99.00%" in second and "98.00%" in third
+
+
+def test_the_head_is_aligned_and_at_most_twelve_lines():
+    stream = io.StringIO()
+    Console(stream).lines([*HEAD, *(f"setting{i}  " + "model.depth=20 " * 12 for i in range(20))])
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == HEAD_LINES
+    assert all(len(line) <= 120 for line in lines)
+    assert {line.index(word) for line, word in zip(lines, ("4,500", "resnet", "outputs"), strict=False)} == {11}
+    assert lines[-2] == "and 12 more lines, in run.log"
+    assert lines[-1].startswith("setting19")
+
+
+def test_warnings_share_the_twelve_lines_and_all_stand_in_the_log(tmp_path):
+    """The head keeps at least half of them, and its last line, which names the folder."""
+    head = [*(f"setting{i}  here" for i in range(9)), "folder  outputs/run"]
+    for count, shown, first in ((2, 2, 10), (4, 4, 8), (20, 6, 6)):
+        stream = io.StringIO()
+        screen = Console(stream, log=tmp_path / f"{count}.log")
+        screen.lines(head, [f"number {index}" for index in range(count)])
+        lines = stream.getvalue().splitlines()
+        warnings = [line for line in lines if line.startswith("warning: ")]
+        assert len(lines) == HEAD_LINES and len(warnings) == shown and lines[first - 1].endswith("outputs/run")
+        assert ("more like these, in run.log" in warnings[-1]) == (count > shown)
+        assert (tmp_path / f"{count}.log").read_text().count("warning: number") == count
+
+
+def test_a_long_line_of_the_head_is_broken_between_words_under_its_value():
+    stream = io.StringIO()
+    Console(stream).lines(["changed  " + "model.depth=20 " * 12, "folder  outputs/" + "x" * 150])
+    first, second, third = stream.getvalue().splitlines()
+    assert first.endswith("=20") and second.startswith("         model.depth=20")
+    assert third == "folder   outputs/" + "x" * 150  # half a path is of no use
+
+
+def test_the_log_has_the_lines_from_before_it_was_opened(tmp_path):
+    screen = Console(io.StringIO())
+    screen.lines(HEAD)
+    screen.warn("early")
+    screen.open_log(tmp_path / "run.log")
+    screen.note("late [not markup]")
+    text = (tmp_path / "run.log").read_text()
+    assert text.startswith("data    4,500") and text.endswith("warning: early\nlate [not markup]\n")
+
+
+def test_a_full_disk_under_the_log_stops_nothing_and_loses_no_line(tmp_path, full_disk):
+    stream = io.StringIO()
+    screen = Console(stream, tmp_path / "run.log")
+    with full_disk():
+        screen.note("first")
+    screen.note("second")
+    first, warning, second = (tmp_path / "run.log").read_text().splitlines()
+    assert (first, second) == ("first", "second") and warning.startswith("warning: ") and "No space left" in warning
+    assert sorted(stream.getvalue().splitlines()) == sorted([first, warning, second])
+
+
+def test_a_closed_pipe_stops_nothing(tmp_path):
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    show(Broken(), log=tmp_path / "run.log")
+    assert "best" in (tmp_path / "run.log").read_text()
+
+
+def test_an_old_encoding_gets_plain_letters():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    Console(stream).lines(["classes  café · 3 × 32 × 32"])
+    assert raw.getvalue() == b"classes  caf? - 3 x 32 x 32\n"
+
+
+def test_a_second_log_has_only_its_own_lines(tmp_path):
+    screen = Console(io.StringIO(), tmp_path / "one.log")
+    screen.note("one")
+    screen.open_log(tmp_path / "two.log")
+    screen.note("two")
+    assert (tmp_path / "one.log").read_text() == "one\n" and (tmp_path / "two.log").read_text() == "two\n"
+
+
+def test_quiet_shows_nothing(capsys):
+    screen = Console(quiet=True)
+    screen.lines(HEAD)
+    screen.begin(1, 1)
+    screen.epoch(ROW, best=True)
+    screen.close()
+    assert capsys.readouterr().out == ""

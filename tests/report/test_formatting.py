@@ -1,0 +1,50 @@
+"""Numbers for people: at most four digits, in columns of a known width."""
+
+import math
+
+import pytest
+
+from deeptrain.report.formatting import digits, duration, percent, points, rate, speed
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "text"),
+    [
+        (digits, 2.30258, "2.303"),
+        (digits, 0.41234, "0.4123"),
+        (digits, 0.0412, "0.0412"),
+        (digits, 12.3456, "12.35"),
+        (digits, 123.456, "123.5"),
+        (digits, 0.000123, "1.2e-04"),
+        (digits, 123456.0, "1.2e+05"),
+        (digits, 0, "0.0000"),
+        (digits, math.nan, "nan"),
+        (rate, 0.1, "0.1"),
+        (rate, 0.00123, "0.00123"),
+        (rate, 0.0000123, "1.2e-05"),
+        (percent, 0.98421, "98.42%"),
+        (percent, 1.0, "100%"),
+        (percent, 0.99999, "100%"),
+        (points, 0.0123, "+1.23"),
+        (points, -0.1234, "-12.3"),
+        (speed, 8.314, "8.31"),
+        (speed, 12340.4, "12,340"),
+        (speed, 123456, "123k"),
+        (duration, 0, "0s"),
+        (duration, 59.6, "1m00s"),
+        (duration, 200, "3m20s"),
+        (duration, 3840, "1h04m"),
+        (duration, 183600, "2d03h"),
+        (duration, math.inf, "?"),
+    ],
+)
+def test_wording(write, value, text):
+    assert write(value) == text
+
+
+@pytest.mark.parametrize("exponent", range(-9, 9))
+def test_widths_hold_over_all_sizes(exponent):
+    value = 9.9996 * 10.0**exponent
+    assert len(digits(value)) <= 7 and len(rate(value)) <= 7
+    assert exponent > 7 or len(speed(value)) <= 8
+    assert sum(letter.isdigit() for letter in digits(value).split("e")[0].lstrip("0.")) <= 4
