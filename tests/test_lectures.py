@@ -23,7 +23,7 @@ from deeptrain.aug.operations import NAMES
 from deeptrain.aug.pca_jitter import PCAJitter
 from deeptrain.config.compose import compose_run, compose_sweep
 from deeptrain.data.decode import Decoder
-from deeptrain.data.image_folder import RECIPE, ImageFolder
+from deeptrain.data.image_folder import RESNET_CROP, RESNET_EVAL_SIDE, RESNET_TRAIN_SIDES, ImageFolder
 from deeptrain.loss import BCE, MSE, CrossEntropy, Hinge, Perceptron
 from deeptrain.model.alexnet import AlexNet
 from deeptrain.model.fcn import FCN
@@ -370,8 +370,8 @@ def test_the_training_crop_of_resnet(tmp_path):
             Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
     dataset = ImageFolder(str(tmp_path)).load(tmp_path / "cache")
     assert dataset.image_shape == (3, 224, 224)
-    assert RECIPE == {"window": 224, "evaluate": 256, "draw": (256, 480)}
-    assert dataset.train.decoder.drawn == (256, 480)
+    assert (RESNET_CROP, RESNET_EVAL_SIDE, RESNET_TRAIN_SIDES) == (224, 256, (256, 480))
+    assert dataset.train.decoder.short_side_range == (256, 480)
 
 
 def test_the_draws_of_the_training_crop_of_resnet(tmp_path, monkeypatch):
@@ -381,9 +381,9 @@ def test_the_draws_of_the_training_crop_of_resnet(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Decoder, "_window", lambda self, image, scale, left, top: drawn.append((scale, left, top)) or image
     )
-    decoder = Decoder(224, 224, 3, RECIPE["evaluate"], RECIPE["draw"])
+    decoder = Decoder(224, 224, 3, RESNET_EVAL_SIDE, RESNET_TRAIN_SIDES)
     for epoch in range(6000):
-        decoder.random(tmp_path / "picture.png", generator(0, "sample", epoch, 0))
+        decoder.decode_random(tmp_path / "picture.png", generator(0, "sample", epoch, 0))
     scale, left, top = np.array(drawn).T
     short = np.round(30 * scale).astype(int)
     assert (short.min(), short.max()) == (256, 480)

@@ -130,6 +130,54 @@ def test_signature_is_read_from_source_alone(tmp_path, monkeypatch):
     assert read_signature("no_such_package.net.Net") is None
 
 
+def test_signature_follows_base_classes(tmp_path, monkeypatch):
+    package = tmp_path / "outside_bases"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "base.py").write_text(
+        textwrap.dedent(
+            """
+            @dataclass(kw_only=True)
+            class Source:
+                name: ClassVar[str]
+                flip: bool = False
+                size: PositiveInt = 3
+            """
+        )
+    )
+    (package / "net.py").write_text(
+        textwrap.dedent(
+            """
+            import torch
+            from outside_bases.base import Source
+
+            @validate_call
+            @dataclass
+            class Mine(Source):
+                root: str
+                flip: bool = True
+
+            class Net:
+                def __init__(self, depth: PositiveInt = 3): ...
+
+            class Deeper(Net):
+                weight: float
+
+            class Unknown(torch.nn.Module):
+                pass
+            """
+        )
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = read_signature("outside_bases.net.Mine")
+    assert mine is not None and set(mine) == {"root", "flip", "size"}
+    assert mine["root"].required and not mine["size"].required
+    assert problem(0, mine["size"].annotation) == "must be >= 1"
+    deeper = read_signature("outside_bases.net.Deeper")
+    assert deeper is not None and list(deeper) == ["depth"]
+    assert read_signature("outside_bases.net.Unknown") is None, "only building it can tell"
+
+
 def test_nearest():
     options = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
     assert nearest("sdg", options) == "sgd"

@@ -184,7 +184,7 @@ def try_out(run: RunConfig) -> list[str]:
 def _known(bench: Setup) -> checks.Facts:
     """Return what the data add to the settings when their combination is checked."""
     counts, decoder = shape_facts(bench.dataset)["class_counts"], bench.dataset.train.decoder
-    drawn = decoder is not None and decoder.drawn is not None
+    drawn = decoder is not None and decoder.short_side_range is not None
     return checks.Facts(bench.dataset.image_shape, counts, bench.batch_size, bench.runtime.device.type, drawn)
 
 
@@ -208,7 +208,7 @@ def whitening(run: RunConfig, source: Any, dataset: "Dataset", pipeline: "Pipeli
     import torch
 
     from deeptrain.aug.whitening import LARGEST, QUICK, SEEN, Whitening
-    from deeptrain.data.statistics import remembered, some_images
+    from deeptrain.data.statistics import cached_arrays, sample_images
 
     values = math.prod(dataset.image_shape)
     if values > LARGEST:
@@ -218,13 +218,13 @@ def whitening(run: RunConfig, source: Any, dataset: "Dataset", pipeline: "Pipeli
     def fit() -> list[Any]:
         if values > QUICK:
             logging.getLogger(__name__).info("computing the whitening of %s values an image, once", f"{values:,}")
-        images = torch.from_numpy(some_images(dataset.train, SEEN)).permute(0, 3, 1, 2)
+        images = torch.from_numpy(sample_images(dataset.train, SEEN)).permute(0, 3, 1, 2)
         fitted = Whitening.fit(pipeline.evaluate(images), source.whiten, source.whiten_eps)
         return [fitted.weight.numpy(), fitted.bias.numpy()]
 
     normalisation = [pipeline.shift, pipeline.scale, source.subtract_image_mean]
     what = {"whiten": [source.whiten, source.whiten_eps, SEEN], "normalisation": normalisation}
-    arrays = fit() if values <= QUICK else opened(run, lambda cache_dir: remembered(dataset, what, fit, cache_dir))
+    arrays = fit() if values <= QUICK else opened(run, lambda cache_dir: cached_arrays(dataset, what, fit, cache_dir))
     return Whitening(*map(torch.from_numpy, arrays))
 
 
@@ -294,7 +294,7 @@ def train_loader(bench: Setup, count: int | None = None, processes: World = SING
     from deeptrain.data.loader import make_loader
 
     spine, device = bench.run.spine, bench.runtime.device
-    samples = bench.dataset.train if count is None else bench.dataset.train.spread(count)
+    samples = bench.dataset.train if count is None else bench.dataset.train.evenly_spaced(count)
     size, workers = bench.batch_size, worker_count(spine.workers)
     try:
         return make_loader(
@@ -341,7 +341,7 @@ def trainer(bench: Setup, about: dict[str, Any] | None = None, record: "RunLogge
         raise UsageError([f"{wrong}; take a larger batch, or model.norm=group"])
     if spine.sync_batch_norm and not processes.alone:
         synchronise_norms(network)
-    clean = bench.dataset.train.spread(spine.validate.clean_images)
+    clean = bench.dataset.train.evenly_spaced(spine.validate.clean_images)
     average = part("average", parts["average"], model=network) if parts["average"] else None
     return Trainer(
         network,
@@ -387,4 +387,4 @@ def _own(samples: "Samples", processes: World) -> "Samples":
     if processes.alone:
         return samples
     part = processes.part(slice(0, len(samples)))
-    return samples.take(np.arange(part.start, part.stop))
+    return samples.select(np.arange(part.start, part.stop))

@@ -183,6 +183,7 @@ class Parameter:
 def read_signature(target: str) -> dict[str, Parameter] | None:
     """Read the parameters of a dotted class or function from its source, importing nothing.
 
+    A class without a constructor of its own has that of its base class, or is a dataclass: its fields and its bases'.
     None when the source does not define it there (a compiled or re-exported name): then only building it can tell.
     """
     module, _, name = target.rpartition(".")
@@ -190,20 +191,45 @@ def read_signature(target: str) -> dict[str, Parameter] | None:
     node = _definitions(tree).get(name) if tree else None
     if isinstance(node, ast.ClassDef):
         constructor = _definitions(node).get("__init__")
-        if constructor is None:  # a dataclass: its annotated fields
-            fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
-            return {
-                field.target.id: Parameter(_annotation(field.annotation, module), field.value is None)
-                for field in fields
-                if isinstance(field.target, ast.Name)
-            }
+        if constructor is None:
+            return _read_fields(node, module)
         node = constructor
-    if not isinstance(node, ast.FunctionDef):
-        return None
+    return _read_parameters(node, module) if isinstance(node, ast.FunctionDef) else None
+
+
+def _read_parameters(node: ast.FunctionDef, module: str) -> dict[str, Parameter]:
     positional = [argument for argument in node.args.posonlyargs + node.args.args if argument.arg != "self"]
     defaults: list = [None] * (len(positional) - len(node.args.defaults)) + list(node.args.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
     return {argument.arg: Parameter(_annotation(argument.annotation, module), not value) for argument, value in pairs}
+
+
+def _read_fields(node: ast.ClassDef, module: str) -> dict[str, Parameter] | None:
+    """Read the parameters of the bases, then the own fields of a dataclass; None if a base cannot be read."""
+    fields: dict[str, Parameter] = {}
+    for base in reversed(node.bases):
+        target = _locate(base.id, module) if isinstance(base, ast.Name) else None
+        inherited = read_signature(target) if target else None
+        if inherited is None:
+            return None
+        fields |= inherited
+    own = node.body if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list) else []
+    for field in own:
+        match field:
+            case ast.AnnAssign(target=ast.Name(id=name)) if not ast.unparse(field.annotation).startswith("ClassVar"):
+                fields[name] = Parameter(_annotation(field.annotation, module), field.value is None)
+    return fields
+
+
+def _locate(name: str, module: str) -> str | None:
+    """Return the dotted path of a class that a module defines or imports under this name."""
+    tree = _parse(module)
+    match _definitions(tree).get(name) if tree else None:
+        case ast.ClassDef():
+            return f"{module}.{name}"
+        case (str(origin), str(original)):
+            return _locate(original, origin)
+    return None
 
 
 @functools.cache

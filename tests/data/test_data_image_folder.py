@@ -266,10 +266,10 @@ def test_grey_pictures_have_one_channel_unless_asked(tmp_path):
 )
 def test_every_kind_of_file_becomes_bytes_of_colour(tmp_path, name, image, expected):
     image.save(tmp_path / name)
-    pixels = Decoder(8, 8, 3).fixed(tmp_path / name)
+    pixels = Decoder(8, 8, 3).decode_center(tmp_path / name)
     assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - expected).max() <= 3
-    grey = Decoder(8, 8, 1).fixed(tmp_path / name)
+    grey = Decoder(8, 8, 1).decode_center(tmp_path / name)
     assert grey.shape == (8, 8, 1)
 
 
@@ -279,35 +279,37 @@ def test_a_photo_taken_sideways_is_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    assert (Decoder(8, 8, 3).fixed(tmp_path / "a.png")[:, 7] == 255).all()
+    assert (Decoder(8, 8, 3).decode_center(tmp_path / "a.png")[:, 7] == 255).all()
 
 
 def test_the_fixed_window_is_the_centre_of_the_resized_picture(tmp_path):
     picture(tmp_path / "a.png", size=(300, 200), seed=1)
     image = Image.open(tmp_path / "a.png")
     resized = image.resize((96, 64), Image.Resampling.BILINEAR).crop((20, 4, 76, 60))
-    pixels = Decoder(56, 56, 3, 64).fixed(tmp_path / "a.png")
+    pixels = Decoder(56, 56, 3, 64).decode_center(tmp_path / "a.png")
     assert np.abs(pixels.astype(int) - np.asarray(resized)).max() <= 1
-    whole = Decoder(20, 30, 3).fixed(tmp_path / "a.png")  # a window of the picture's own proportions
+    whole = Decoder(20, 30, 3).decode_center(tmp_path / "a.png")  # a window of the picture's own proportions
     assert np.abs(whole.astype(int) - np.asarray(image.resize((30, 20), Image.Resampling.BILINEAR))).max() <= 1
 
 
 def test_small_pictures_of_the_right_size_are_not_touched(tmp_path):
     picture(tmp_path / "a.png", size=(31, 17), seed=2)
-    assert np.array_equal(Decoder(17, 31, 3).fixed(tmp_path / "a.png"), np.asarray(Image.open(tmp_path / "a.png")))
+    assert np.array_equal(
+        Decoder(17, 31, 3).decode_center(tmp_path / "a.png"), np.asarray(Image.open(tmp_path / "a.png"))
+    )
 
 
 def test_the_drawn_window_lies_inside_and_follows_its_generator(tmp_path):
     gradient = np.tile(np.linspace(10, 240, 300).astype(np.uint8)[None, :, None], (200, 1, 3))
     Image.fromarray(gradient).save(tmp_path / "a.png")
     decoder = Decoder(56, 56, 3, 64, (64, 120))
-    windows = [decoder.random(tmp_path / "a.png", np.random.default_rng(seed)) for seed in range(40)]
-    again = decoder.random(tmp_path / "a.png", np.random.default_rng(7))
+    windows = [decoder.decode_random(tmp_path / "a.png", np.random.default_rng(seed)) for seed in range(40)]
+    again = decoder.decode_random(tmp_path / "a.png", np.random.default_rng(7))
     assert np.array_equal(windows[7], again) and all(window.min() >= 10 for window in windows)
     spans = [float(window[0, -1, 0]) - float(window[0, 0, 0]) for window in windows]
     full = (240 - 10) * 56 / 300  # colours that 56 of 300 columns span, at the scale of the whole
     assert all(full * 200 / 120 * 0.9 < span < full * 200 / 64 * 1.1 for span in spans)
-    flipped = [decoder.random(tmp_path / "a.png", np.random.default_rng(seed), flip=True) for seed in range(40)]
+    flipped = [decoder.decode_random(tmp_path / "a.png", np.random.default_rng(seed), flip=True) for seed in range(40)]
     turned = [not np.array_equal(one, two) for one, two in zip(windows, flipped, strict=True)]
     assert 8 < sum(turned) < 32
     assert all(np.array_equal(a[:, ::-1], b) for a, b, t in zip(windows, flipped, turned, strict=True) if t)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from deeptrain.data import loader as loader_module
-from deeptrain.data.crop_flip import DeviceDraws, cut_out, draw_epoch
+from deeptrain.data.crop_flip import DeviceEpochSamples, crop_batch, sample_epoch
 from deeptrain.data.dataset import LazyRows, Samples
 from deeptrain.data.decode import Decoder
 from deeptrain.data.image_folder import ImageFolder
@@ -42,10 +42,10 @@ def test_crops_and_flips_equal_slow_slicing(device, channels, padding, flip):
     resident = ResidentLoader(samples, 8, device, seed=5, train=True, crop_padding=padding, flip=flip)
     images = torch.cat([images for images, _ in collect(resident, epoch=3)])
     labels = torch.cat([labels for _, labels in collect(resident, epoch=3)])
-    draws = draw_epoch(5, 3, 37, padding, flip)
+    draws = sample_epoch(5, 3, 37, padding, flip)
     padded = np.pad(samples.images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     for at, index in enumerate(draws.order):
-        down, across = draws.down[at], draws.across[at]
+        down, across = draws.top[at], draws.left[at]
         window = padded[index, down : down + 10, across : across + 12]
         window = window[:, ::-1] if draws.flips[at] else window
         assert np.array_equal(images[at].permute(1, 2, 0), window)
@@ -55,10 +55,10 @@ def test_crops_and_flips_equal_slow_slicing(device, channels, padding, flip):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_gather_for_other_devices_makes_the_same_windows(device, channels):
     padded = np.random.default_rng(0).integers(0, 256, (20, 14, 15, channels), np.uint8)
-    draws, labels = draw_epoch(0, 1, 20, 2, True), np.arange(20)
-    uploaded = DeviceDraws(draws, labels, torch.from_numpy(padded).to(device), 10, 11)
+    draws, labels = sample_epoch(0, 1, 20, 2, True), np.arange(20)
+    uploaded = DeviceEpochSamples(draws, labels, torch.from_numpy(padded).to(device), 10, 11)
     for part in (slice(0, 8), slice(8, 20)):
-        assert np.array_equal(uploaded.cut_out(part).cpu(), cut_out(padded, draws[part], 10, 11))
+        assert np.array_equal(uploaded.crop_batch(part).cpu(), crop_batch(padded, draws[part], 10, 11))
         assert np.array_equal(uploaded.labels[part].cpu(), draws.order[part])
 
 
@@ -104,7 +104,7 @@ def test_every_epoch_holds_each_image_once_in_a_new_order():
 
 
 def test_flips_are_fair_coins_independent_of_their_neighbours():
-    flips = np.concatenate([draw_epoch(0, epoch, 10_000, 4, True).flips for epoch in range(10)])
+    flips = np.concatenate([sample_epoch(0, epoch, 10_000, 4, True).flips for epoch in range(10)])
     count, signs = len(flips), 2.0 * flips - 1
     assert abs(signs.mean()) < 4 / count**0.5
     for distance in (1, 2, 64):
@@ -112,8 +112,8 @@ def test_flips_are_fair_coins_independent_of_their_neighbours():
 
 
 def test_crops_are_uniform_and_independent_of_flips():
-    draws = [draw_epoch(0, epoch, 9_000, 4, True) for epoch in range(10)]
-    down, across = (np.concatenate([getattr(draw, name) for draw in draws]) for name in ("down", "across"))
+    draws = [sample_epoch(0, epoch, 9_000, 4, True) for epoch in range(10)]
+    down, across = (np.concatenate([getattr(draw, name) for draw in draws]) for name in ("top", "left"))
     flips = np.concatenate([draw.flips for draw in draws])
     counts = np.bincount(down * 9 + across, minlength=81)
     assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 80 + 4 * (2 * 80) ** 0.5  # chi squared
@@ -122,8 +122,8 @@ def test_crops_are_uniform_and_independent_of_flips():
 
 def test_the_same_image_is_drawn_anew_each_epoch():
     resident = ResidentLoader(some(), 37, CPU, seed=0, train=True, crop_padding=2, flip=True)
-    draws = [draw_epoch(0, epoch, 37, 2, True) for epoch in (0, 1)]
-    assert not np.array_equal(draws[0].down, draws[1].down) and not np.array_equal(draws[0].flips, draws[1].flips)
+    draws = [sample_epoch(0, epoch, 37, 2, True) for epoch in (0, 1)]
+    assert not np.array_equal(draws[0].top, draws[1].top) and not np.array_equal(draws[0].flips, draws[1].flips)
     assert not same(collect(resident, 0), collect(resident, 1)) and same(collect(resident, 1), collect(resident, 1))
 
 
@@ -185,7 +185,7 @@ def test_a_part_of_a_stored_set_stays_on_disk(tmp_path):
     np.save(tmp_path / "images.npy", some().images)
     stored = Samples(np.load(tmp_path / "images.npy", mmap_mode="r"), None, some().labels)
     rows = np.array([5, 3, 30, 8])
-    part = stored.take(rows).take(np.array([2, 0]))
+    part = stored.select(rows).select(np.array([2, 0]))
     assert isinstance(part.images, LazyRows) and part.images.store is stored.images
     assert np.array_equal(np.asarray(part.images), some().images[[30, 5]]) and part.images.shape == (2, 10, 12, 3)
     assert part.labels.tolist() == some().labels[[30, 5]].tolist()
@@ -196,8 +196,8 @@ def test_a_part_of_a_stored_set_stays_on_disk(tmp_path):
 
 def test_a_slice_spread_over_a_sorted_set_has_every_class():
     samples = Samples(np.zeros((100, 1, 1, 1), np.uint8), None, np.repeat(np.arange(10), 10))
-    assert np.bincount(samples.spread(20).labels).tolist() == [2] * 10
-    assert len(samples.spread(1000)) == 100
+    assert np.bincount(samples.evenly_spaced(20).labels).tolist() == [2] * 10
+    assert len(samples.evenly_spaced(1000)) == 100
 
 
 # --- from files ------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_large_pictures_have_the_same_bits_for_any_number_of_workers(tmp_path, w
         assert sorted(order) == list(range(11))
         for index, image in zip(order, images, strict=True):
             rng = loader_module.generator(4, "sample", epoch, int(index))
-            assert np.array_equal(image, samples.decoder.random(files[index], rng, flip=True))
+            assert np.array_equal(image, samples.decoder.decode_random(files[index], rng, flip=True))
     assert same(batches[2:], collect(stream, 1, first_step=2))
 
 
@@ -233,7 +233,7 @@ def test_large_pictures_are_evaluated_at_the_centre(tmp_path):
     decoder = Decoder(130, 130, 3, 148, (148, 280))
     batches = collect(StreamLoader(Samples(None, files, np.arange(11), decoder), 4, CPU, workers=2))
     images = np.concatenate([images.permute(0, 2, 3, 1) for images, _ in batches])
-    assert np.array_equal(images, np.stack([decoder.fixed(file) for file in files]))
+    assert np.array_equal(images, np.stack([decoder.decode_center(file) for file in files]))
 
 
 def test_small_pictures_streamed_from_files_equal_the_decoded_set(tmp_path):

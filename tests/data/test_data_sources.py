@@ -12,9 +12,9 @@ import pytest
 from deeptrain.data import torchvision_sets
 from deeptrain.data.digits import Digits, read_digits
 from deeptrain.data.synthetic import Synthetic
-from deeptrain.data.torchvision_sets import KNOWN, TorchvisionSet, read_idx
+from deeptrain.data.torchvision_sets import SPECS, TorchvisionSet, read_idx
 
-MNIST_FILES = KNOWN["mnist"].train + KNOWN["mnist"].test
+MNIST_FILES = SPECS["mnist"].train + SPECS["mnist"].test
 
 
 def idx(array):
@@ -214,7 +214,7 @@ def write_cifar(root, monkeypatch):
     folder.mkdir(parents=True)
     images = rng.integers(0, 256, (5, 20, 3072), np.uint8)
     contents = {f"data_batch_{i + 1}": {"data": images[i], "labels": [*range(10)] * 2} for i in range(5)}
-    contents["batches.meta"] = {"label_names": list(KNOWN["cifar10"].classes)}
+    contents["batches.meta"] = {"label_names": list(SPECS["cifar10"].classes)}
     for name, content in contents.items():
         (folder / name).write_bytes(pickle.dumps(content))
     (folder / "test_batch").write_bytes(b"garbage")
@@ -257,8 +257,8 @@ def test_svhn_comes_out_upright_and_in_colour(tmp_path, monkeypatch):
 
 
 def test_class_tables_are_as_long_as_the_sets_say():
-    assert [len(known.classes) for known in KNOWN.values()] == [10, 10, 10, 10, 100, 10]
-    assert list(KNOWN["cifar100"].classes) == sorted(set(KNOWN["cifar100"].classes))
+    assert [len(known.classes) for known in SPECS.values()] == [10, 10, 10, 10, 100, 10]
+    assert list(SPECS["cifar100"].classes) == sorted(set(SPECS["cifar100"].classes))
 
 
 # --- start-up --------------------------------------------------------------------------------------------------------

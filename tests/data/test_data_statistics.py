@@ -38,9 +38,9 @@ def test_covariance_is_that_of_trains_pixels(shape):
 
 
 def test_a_large_set_is_measured_on_a_spread(monkeypatch):
-    monkeypatch.setattr(statistics, "COLOURS", 50)
+    monkeypatch.setattr(statistics, "COVARIANCE_IMAGES", 50)
     dataset = Synthetic(size=400).load()
-    pixels = np.asarray(dataset.train.spread(50).images).reshape(-1, 3).astype(float)
+    pixels = np.asarray(dataset.train.evenly_spaced(50).images).reshape(-1, 3).astype(float)
     np.testing.assert_allclose(statistics.covariance(dataset), np.cov(pixels.T, bias=True), rtol=1e-9)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from deeptrain.commands.cli import train
 from deeptrain.data import torchvision_sets
-from deeptrain.data.cache import entry
+from deeptrain.data.cache import get_or_build
 from deeptrain.errors import UsageError
 from deeptrain.run import folder
 from deeptrain.training.trainer import Trainer
@@ -190,7 +190,7 @@ def test_of_sixteen_first_downloads_one_is_made(tmp_path, monkeypatch):
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_bytes(b"whole")
 
-    known = torchvision_sets.KNOWN["mnist"]
+    known = torchvision_sets.SPECS["mnist"]
     monkeypatch.setattr(torchvision_sets, "_torchvision", lambda name: Fetched)
 
     def fetch() -> str:
@@ -209,7 +209,7 @@ def test_of_sixteen_first_decodings_one_is_made(tmp_path):
         time.sleep(0.2)
         (made / "images").write_bytes(bytes(1000))
 
-    said = together(16, lambda: entry(tmp_path / "cache", "set", {}, build))
+    said = together(16, lambda: get_or_build(tmp_path / "cache", "set", {}, build))
     assert len(set(said)) == 1 and (tmp_path / "log").read_text() == "built\n"
 
 

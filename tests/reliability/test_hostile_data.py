@@ -563,4 +563,4 @@ def test_an_animation_is_its_first_frame(tmp_path):
 
     animations(tmp_path)
     for name in ("a.gif", "a.png", "a.webp", "a.tif"):
-        assert Decoder(8, 8, 3).fixed(tmp_path / "cat" / name).max() <= 2, name
+        assert Decoder(8, 8, 3).decode_center(tmp_path / "cat" / name).max() <= 2, name

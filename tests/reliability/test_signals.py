@@ -123,7 +123,7 @@ def appears(pattern: str) -> Path:
 def while_decoding(tell: Callable[[], None]) -> Callable[[], None]:
     """Have a run told by the first of its pictures, of which each takes a while; decoded.txt has a letter for each."""
 
-    def prepare(fixed=decode.Decoder.fixed) -> None:
+    def prepare(fixed=decode.Decoder.decode_center) -> None:
         def slow(self, path):
             with Path("decoded.txt").open("a") as file:
                 file.write("x")
@@ -133,7 +133,7 @@ def while_decoding(tell: Callable[[], None]) -> Callable[[], None]:
             time.sleep(0.05)
             return fixed(self, path)
 
-        decode.Decoder.fixed = slow
+        decode.Decoder.decode_center = slow
 
     return prepare
 

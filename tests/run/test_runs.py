@@ -92,7 +92,7 @@ def test_every_choice_trains_two_steps(word, device):
 @pytest.mark.parametrize("name", sorted(torchvision_sets.KNOWN))
 def test_every_set_of_torchvisions_trains_two_steps(name, tmp_path, monkeypatch):
     """As its option ships; how its files are read is a matter of tests/data."""
-    known, rng = torchvision_sets.KNOWN[name], np.random.default_rng(0)
+    known, rng = torchvision_sets.SPECS[name], np.random.default_rng(0)
     for file in known.train:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()

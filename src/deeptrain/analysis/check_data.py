@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from deeptrain.data.decode import convert, opened
+from deeptrain.data.decode import open_image, to_8_bit
 from deeptrain.data.folder_layout import Layout, read_layout
 from deeptrain.data.path_messages import printable
 
@@ -101,9 +101,9 @@ def _see(path: str) -> Seen:
     from PIL import ImageOps
 
     try:
-        with opened(Path(path)) as image:
+        with open_image(Path(path)) as image:
             kind = f"{image.format} {image.mode}"
-            pixels = np.asarray(convert(ImageOps.exif_transpose(image), 3))
+            pixels = np.asarray(to_8_bit(ImageOps.exif_transpose(image), 3))
     except ValueError as error:
         return str(error)
     size = pixels.shape[1], pixels.shape[0]

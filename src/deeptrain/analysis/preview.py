@@ -9,7 +9,7 @@ from torch import Tensor
 from deeptrain import build
 from deeptrain.aug.pipeline import RandomApply
 from deeptrain.config.compose import RunConfig, compose_run, options
-from deeptrain.data.crop_flip import draw_epoch
+from deeptrain.data.crop_flip import sample_epoch
 from deeptrain.data.loader import make_loader
 from deeptrain.report.figures import draw_schedule
 from deeptrain.report.image_grid import grid, mixed_caption, save
@@ -38,7 +38,7 @@ def training_samples(
     Under an image stands its class, under what the network sees the (mixed) target and the operations that were drawn.
     """
     seed, classes = bench.run.spine.seed, bench.dataset.classes
-    order = draw_epoch(seed, epoch, len(bench.dataset.train), 0, False).order[step * bench.batch_size :][:SHOWN]
+    order = sample_epoch(seed, epoch, len(bench.dataset.train), 0, False).order[step * bench.batch_size :][:SHOWN]
     originals, labels = stored(bench, order)
     images, targets = next(iter(loader.epoch(epoch, step)))
     rng = generator(seed, "augment", epoch, step)
@@ -54,7 +54,7 @@ def training_samples(
 def draw_shelf(run: RunConfig, path: Path) -> None:
     """Write a sheet with a row for each augmentation there is, on the same images, those of the run's first batch."""
     bench = build.bench(run)
-    order = draw_epoch(run.spine.seed, 0, len(bench.dataset.train), 0, False).order[:COLUMNS]
+    order = sample_epoch(run.spine.seed, 0, len(bench.dataset.train), 0, False).order[:COLUMNS]
     images, labels = stored(bench, order)
     rows, titles = [_pixels(images)], ["as it is"]
     captions = [mixed_caption(label, bench.dataset.classes) for label in labels.tolist()]
@@ -83,7 +83,7 @@ def draw_rate(run: RunConfig, path: Path, points: int = 1000) -> None:
 
 def stored(bench: build.Setup, indices: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return training images as evaluation sees them, neither cropped at random nor mirrored, and their class ids."""
-    samples = bench.dataset.train.take(indices)
+    samples = bench.dataset.train.select(indices)
     loader = make_loader(bench.source, samples, batch_size=len(indices), device=bench.runtime.device)
     return next(iter(loader.epoch(0)))
 

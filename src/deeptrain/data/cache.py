@@ -1,4 +1,4 @@
-"""The user's cache: folders keyed by what went into them, made once, whole or not at all, also by several processes."""
+"""The user's cache: one folder for each key, built once and completely, also when several processes start together."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from typing import Any
 
 try:
     import fcntl
-except ImportError:  # Windows: two first starts at once both build, and one wins
+except ImportError:  # Windows: two first starts at the same time both build; one wins
     fcntl = None
 
 FORMAT = 1  # raise it when what is stored changes
-CHECKED_BYTES = 2**30  # files up to this size have their checksum tested at every start: about a second per 2 GB
+MAX_CHECKSUM_BYTES = 2**30  # larger files are checked by size only: a checksum takes about a second per 2 GB
 
 
 def cache_root(cache_dir: Path | str | None) -> Path:
@@ -25,30 +25,30 @@ def cache_root(cache_dir: Path | str | None) -> Path:
     return Path(cache_dir).expanduser() if cache_dir else Path(home).expanduser() / "deeptrain"
 
 
-def entry(cache_dir: Path | str | None, name: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
-    """Return the folder that build filled for this key, now or in an earlier run.
+def get_or_build(cache_dir: Path | str | None, name: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
+    """Return the folder for this key. build(folder) fills it, unless an earlier run did.
 
-    Of several processes one builds and the others wait. A folder whose files are not as they were written is rebuilt.
+    One process builds, others wait. A damaged folder is built again. Raises ValueError if the cache cannot be written.
     """
-    words = json.dumps({"format": FORMAT, **key}, sort_keys=True)
-    folder = cache_root(cache_dir) / f"{name}-{sha256(words.encode()).hexdigest()[:16]}"
+    text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+    folder = cache_root(cache_dir) / f"{name}-{sha256(text.encode()).hexdigest()[:16]}"
     if is_intact(folder):
         return folder
     try:
         with locked(cache_dir, folder.name):
             if not is_intact(folder):  # another process may have built it meanwhile
-                _make(folder, build)
+                _build_entry(folder, build)
     except OSError as error:
-        raise _unusable(folder.parent, error) from error
+        raise _cache_error(folder.parent, error) from error
     return folder
 
 
 def is_intact(folder: Path) -> bool:
-    """Say whether every file of an entry has the length and, up to CHECKED_BYTES, the checksum it was written with."""
+    """Return whether each file of an entry has its size and, up to MAX_CHECKSUM_BYTES, its checksum."""
     try:
         files = json.loads((folder / "entry.json").read_text("utf-8"))
         return all(
-            (folder / name).stat().st_size == size and (size > CHECKED_BYTES or checksum(folder / name) == crc)
+            (folder / name).stat().st_size == size and (size > MAX_CHECKSUM_BYTES or checksum(folder / name) == crc)
             for name, (size, crc) in files.items()
         )
     except (OSError, ValueError, TypeError, AttributeError):
@@ -66,28 +66,28 @@ def checksum(path: Path) -> int:
 
 @contextmanager
 def locked(cache_dir: Path | str | None, name: str) -> Iterator[None]:
-    """Hold the lock of that name in the cache; the system frees it should the process die."""
+    """Hold the lock with this name in the cache. The system frees it if the process dies."""
     path = cache_root(cache_dir) / f"{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
     except OSError as error:
-        raise _unusable(path.parent, error) from error
+        raise _cache_error(path.parent, error) from error
     with file:
-        with suppress(OSError):  # a network disk without locks: as on Windows
+        with suppress(OSError):  # a network disk without locks behaves as Windows
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _unusable(folder: Path, error: OSError) -> ValueError:
+def _cache_error(folder: Path, error: OSError) -> ValueError:
     reason = f"{error.strerror or error}; choose another folder with cache_dir=FOLDER"
     return ValueError(f"cache_dir={folder}: cannot keep decoded images there: {reason}")
 
 
-def _make(folder: Path, build: Callable[[Path], None]) -> None:
-    """Build beside the folder, then put the whole in its place in one step."""
-    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed: we hold the lock
+def _build_entry(folder: Path, build: Callable[[Path], None]) -> None:
+    """Build in a temporary folder beside it, then rename in one step."""
+    for leftover in folder.parent.glob(f".{folder.name}.*"):  # from a killed process: we hold the lock
         shutil.rmtree(leftover, ignore_errors=True)
     new = folder.with_name(f".{folder.name}.{os.getpid()}")
     new.mkdir()

@@ -58,7 +58,7 @@ class Samples:
         assert self.decoder is not None
         return self.decoder.channels, self.decoder.height, self.decoder.width
 
-    def take(self, indices: np.ndarray) -> "Samples":
+    def select(self, indices: np.ndarray) -> "Samples":
         """Pick samples by index; images that lie on disk stay there."""
         images = self.images
         if isinstance(images, LazyRows):
@@ -68,9 +68,9 @@ class Samples:
         files = self.files and [self.files[index] for index in indices.tolist()]
         return Samples(images, files, self.labels[indices], self.decoder)
 
-    def spread(self, count: int) -> "Samples":
+    def evenly_spaced(self, count: int) -> "Samples":
         """Pick up to count samples evenly over the whole, so that a set ordered by class gives of each its share."""
-        return self.take(spread(len(self), count))
+        return self.select(evenly_spaced(len(self), count))
 
 
 @dataclass
@@ -138,7 +138,7 @@ def make_dataset(source: Source, classes: list[str], parts: SourceSplits) -> Dat
         if not len(held):
             raise ValueError(f"val_fraction={source.val_fraction}: no class has two images to hold one out; add some")
         kept = np.delete(kept, held)
-    train, val = parts.train.take(kept), parts.val or parts.train.take(held)
+    train, val = parts.train.select(kept), parts.val or parts.train.select(held)
     mean, std = _normalisation(source, parts, kept)
     return Dataset(
         name=source.name,
@@ -166,7 +166,7 @@ def no_effect(root: str | None, download: bool, reason: str) -> list[str]:
     return [f"{name} has no effect: {reason}" for name, value in given.items() if value]
 
 
-def spread(total: int, count: int) -> np.ndarray:
+def evenly_spaced(total: int, count: int) -> np.ndarray:
     """Return up to count indices, evenly spread over range(total)."""
     count = min(total, count)
     return np.arange(count) * total // max(count, 1)

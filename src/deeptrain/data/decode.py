@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 from threading import Event
@@ -30,9 +30,17 @@ class Decoder:
     width: int
     channels: int
     short_side: int | None = None  # resized to before the centre crop; None: so that the window just fits in
-    drawn: tuple[int, int] | None = None  # range of the short side in training (ResNet, He et al. 2015); None: as above
+    short_side_range: tuple[int, int] | None = (
+        None  # range of the short side in training (ResNet, He et al. 2015); None: as above
+    )
 
-    def fixed(self, path: Path) -> np.ndarray:
+    @property
+    def cache_key(self) -> dict[str, Any]:
+        """Return what a cache entry of decoded images depends on; the names are those of version 0.3."""
+        names = {"short_side_range": "drawn"}
+        return {names.get(name, name): value for name, value in asdict(self).items()}
+
+    def decode_center(self, path: Path) -> np.ndarray:
         """Resize and cut out the centre; ValueError naming the file if it is no readable picture."""
 
         def cut(image: Any) -> Any:
@@ -44,10 +52,10 @@ class Decoder:
 
         return _decode(path, self.channels, self.short_side or max(self.height, self.width), cut)
 
-    def random(self, path: Path, rng: np.random.Generator, flip: bool = False) -> np.ndarray:
+    def decode_random(self, path: Path, rng: np.random.Generator, flip: bool = False) -> np.ndarray:
         """Draw the short side, then the window, then whether to mirror it; errors as in fixed."""
-        assert self.drawn is not None
-        short = int(rng.integers(self.drawn[0], self.drawn[1] + 1))
+        assert self.short_side_range is not None
+        short = int(rng.integers(self.short_side_range[0], self.short_side_range[1] + 1))
         across, down, coin = rng.random(3)
 
         def cut(image: Any) -> Any:
@@ -73,15 +81,15 @@ class Decoder:
 
 
 def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 64) -> Iterator[np.ndarray]:
-    """Decode in parallel threads, yielding uint8 (B, H, W, C) pieces in the order of the files.
+    """Decode in parallel threads, yielding uint8 (B, H, W, C) chunks in the order of the files.
 
-    Whatever breaks it off (Ctrl-C) waits for the pictures in hand alone, not for their pieces.
+    Whatever breaks it off (Ctrl-C) waits for the pictures in hand alone, not for their chunks.
     """
     broken_off = Event()
 
     def piece(start: int) -> np.ndarray:
         wanted = takewhile(lambda path: not broken_off.is_set(), files[start : start + size])
-        return np.stack([decoder.fixed(path) for path in wanted])
+        return np.stack([decoder.decode_center(path) for path in wanted])
 
     threads, starts = _cores(), range(0, len(files), size)
     with ThreadPoolExecutor(threads) as pool:
@@ -102,16 +110,16 @@ def look(files: Sequence[Path]) -> tuple[list[tuple[int, int]], bool]:
 def _decode(path: Path, channels: int, short_side: int, cut: Callable[[Any], Any]) -> np.ndarray:
     from PIL import ImageOps
 
-    with opened(path) as image:
+    with open_image(path) as image:
         scale = short_side / min(image.size)
         if scale <= 0.5:  # a large JPEG can be decoded at a half, a quarter or an eighth
             image.draft(None, (int(image.width * scale), int(image.height * scale)))
-        array = np.asarray(cut(convert(ImageOps.exif_transpose(image), channels)))
+        array = np.asarray(cut(to_8_bit(ImageOps.exif_transpose(image), channels)))
     return array.reshape(*array.shape[:2], channels)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_image(path: Path) -> Iterator[Any]:
     """Open a picture, of an animation its first frame; all that goes wrong with it is a ValueError naming the file."""
     from PIL import Image
 
@@ -129,7 +137,7 @@ def opened(path: Path) -> Iterator[Any]:
         raise ValueError(f"{printable(path)}: not a readable picture ({reason}); repair or remove it") from error
 
 
-def convert(image: Any, channels: int) -> Any:
+def to_8_bit(image: Any, channels: int) -> Any:
     """Turn any mode into 8-bit RGB or grey; PIL alone would clip 16 bits to white."""
     from PIL import Image
 
@@ -144,12 +152,12 @@ def convert(image: Any, channels: int) -> Any:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    with opened(path) as image:
+    with open_image(path) as image:
         return image.size
 
 
 def _is_grey(path: Path) -> bool:
-    with opened(path) as image:
+    with open_image(path) as image:
         if image.mode in GREY_MODES:
             return True
     colours = _decode(path, 3, 64, lambda image: image.resize((64, 64)))

@@ -8,9 +8,9 @@ from zlib import crc32
 
 import numpy as np
 
-from deeptrain.data.cache import entry
+from deeptrain.data.cache import get_or_build
 
-Decode = Callable[[], tuple[Iterable[np.ndarray], np.ndarray]]  # uint8 (B, H, W, C) pieces in order, and all labels
+Decode = Callable[[], tuple[Iterable[np.ndarray], np.ndarray]]  # uint8 (B, H, W, C) chunks in order, and all labels
 
 
 @dataclass
@@ -29,15 +29,15 @@ class DecodedImages:
         return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
-def in_memory(images: np.ndarray, labels: np.ndarray) -> DecodedImages:
+def from_arrays(images: np.ndarray, labels: np.ndarray) -> DecodedImages:
     """Make a store of images that cost nothing to get."""
     print_ = crc32(labels.tobytes(), crc32(images.tobytes()))
-    return DecodedImages(images, labels, np.concatenate([_sums(piece) for piece in pieces(images)]), f"{print_:08x}")
+    return DecodedImages(images, labels, np.concatenate([_sums(piece) for piece in chunks(images)]), f"{print_:08x}")
 
 
-def in_cache(cache_dir: Path | str | None, name: str, key: dict[str, Any], decode: Decode) -> DecodedImages:
+def from_cache(cache_dir: Path | str | None, name: str, key: dict[str, Any], decode: Decode) -> DecodedImages:
     """Map the images that decode once gave for this key; it is called only if they are not in the cache."""
-    folder = entry(cache_dir, name, key, lambda folder: _write(folder, *decode()))
+    folder = get_or_build(cache_dir, name, key, lambda folder: _write(folder, *decode()))
     return DecodedImages(
         np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
         np.load(folder / "labels.npy", allow_pickle=False),
@@ -46,7 +46,7 @@ def in_cache(cache_dir: Path | str | None, name: str, key: dict[str, Any], decod
     )
 
 
-def pieces(images: Any, size: int = 1024) -> Iterator[np.ndarray]:
+def chunks(images: Any, size: int = 1024) -> Iterator[np.ndarray]:
     """Cut an array into runs of images."""
     return (images[start : start + size] for start in range(0, len(images), size))
 

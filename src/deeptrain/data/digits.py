@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deeptrain.data.dataset import Dataset, Loading, Samples, Share, SourceSplits, Whitening, make_dataset, no_effect
-from deeptrain.data.decoded_images import DecodedImages, in_memory
+from deeptrain.data.decoded_images import DecodedImages, from_arrays
 from deeptrain.data.split import stratified
 from deeptrain.schema import NonNegativeInt, PositiveFloat, UnitFloat, validate_call
 
@@ -55,7 +55,7 @@ class Digits:
         images, labels = read_digits()
         held = stratified(labels, TEST_FRACTION, TEST_SEED)
         rest = np.delete(np.arange(len(labels)), held)
-        return in_memory(images[rest], labels[rest]), in_memory(images[held], labels[held])
+        return from_arrays(images[rest], labels[rest]), from_arrays(images[held], labels[held])
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:

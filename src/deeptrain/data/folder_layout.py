@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from deeptrain.data.decode import EXTENSIONS
-from deeptrain.data.path_messages import contents, missing, printable
+from deeptrain.data.path_messages import describe_missing, list_contents, printable
 
 NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 CLUTTER = ("thumbs.db", "desktop.ini")  # that Windows leaves; what begins with a dot is hidden anyway
@@ -63,7 +63,7 @@ def read_layout(root: Path, faults: list[str] | None = None) -> Layout:
     A list of faults is given what is wrong with single class folders, each left aside instead of refused.
     """
     if not root.is_dir():
-        raise ValueError(missing(root))
+        raise ValueError(describe_missing(root))
     folders = _visible_folders(root)
     splits = _split_folders(folders) or {"train": root}
     if "train" not in splits:
@@ -94,7 +94,7 @@ def _split_folders(folders: list[Path]) -> dict[str, Path]:
     alone = len(flat) == len(folders)
     stray = [folder for folder in flat if alone or folder.name.lower() not in NAMES["train"]]
     if stray and "train" not in splits:
-        raise ValueError(f"{stray[0].name}/ has no class folders (it holds {contents(stray[0], 3)}); {EXPECTED}")
+        raise ValueError(f"{stray[0].name}/ has no class folders (it holds {list_contents(stray[0], 3)}); {EXPECTED}")
     return splits
 
 
@@ -102,7 +102,7 @@ def _classes(train: Path) -> list[str]:
     """Return the table of classes: the sorted names of the class folders in train."""
     classes = sorted(_class_folders(train))
     if not classes:
-        raise ValueError(f"no class folders ({train} holds {contents(train)}); {EXPECTED}")
+        raise ValueError(f"no class folders ({train} holds {list_contents(train)}); {EXPECTED}")
     if len(classes) == 1:
         inside = [folder.name for folder in _visible_folders(train / classes[0])]
         hint = f"did you mean data.root={train / classes[0]}?" if inside else EXPECTED
@@ -125,7 +125,7 @@ def _read_split(root: Path, folder: Path, table: dict[str, int], faults: list[st
         found = sorted(_pictures(class_folder, class_folder.name, above, others))
         if not found:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
-            holds = f"it holds {contents(class_folder, 3)}; pictures end in {kinds}"
+            holds = f"it holds {list_contents(class_folder, 3)}; pictures end in {kinds}"
             _refuse(f"class folder {label}{name} has no pictures ({holds}); put some there or remove it", faults)
         names += found
         labels += [table[name]] * len(found)

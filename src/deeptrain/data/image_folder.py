@@ -3,14 +3,14 @@
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal
 
 import numpy as np
 
-from deeptrain.data.cache import entry
+from deeptrain.data.cache import get_or_build
 from deeptrain.data.dataset import (
     Dataset,
     Loading,
@@ -19,11 +19,11 @@ from deeptrain.data.dataset import (
     Share,
     SourceSplits,
     Whitening,
+    evenly_spaced,
     make_dataset,
-    spread,
 )
 from deeptrain.data.decode import Decoder, decode_all, look
-from deeptrain.data.decoded_images import DecodedImages, in_cache, in_memory
+from deeptrain.data.decoded_images import DecodedImages, from_arrays, from_cache
 from deeptrain.data.folder_layout import Layout, Split, read_layout
 from deeptrain.data.path_messages import printable
 from deeptrain.schema import NonNegativeInt, PositiveFloat, Range, UnitFloat, validate_call
@@ -31,7 +31,9 @@ from deeptrain.schema import NonNegativeInt, PositiveFloat, Range, UnitFloat, va
 SMALL = 128  # pixels: up to here pictures are decoded once, as they are; beyond, the ResNet recipe
 LOOKED_AT = 256  # pictures that decide on size and channels
 MEASURED = 1024  # pictures that give mean and std where decoding them all would take minutes
-RECIPE = {"window": 224, "evaluate": 256, "draw": (256, 480)}  # short sides in pixels (ResNet, He et al. 2015)
+RESNET_CROP = 224  # pixels, as the short sides below (ResNet, He et al. 2015)
+RESNET_EVAL_SIDE = 256
+RESNET_TRAIN_SIDES = (256, 480)
 
 
 @validate_call
@@ -103,23 +105,23 @@ class ImageFolder:
         return self._open(split, decoder, cache_dir)[0]
 
     def _decoder(self, cache_dir: Path | str | None) -> tuple[Decoder, list[str]]:
-        """Decide on size and channels from a look at some training pictures, remembered in the cache."""
+        """Decide on size and channels from a look at some training pictures, kept in the cache."""
         train = self.layout.splits["train"]
-        files = [train.files[index] for index in spread(len(train.names), LOOKED_AT)]
+        files = [train.files[index] for index in evenly_spaced(len(train.names), LOOKED_AT)]
 
         def build(folder: Path) -> None:
             sizes, grey = look(files)
             (folder / "look.json").write_text(json.dumps({"sizes": sizes, "grey": grey}), "utf-8")
 
-        folder = entry(cache_dir, "look", {"files": train.digests[1]}, build)
+        folder = get_or_build(cache_dir, "look", {"files": train.digests[1]}, build)
         seen = json.loads((folder / "look.json").read_text("utf-8"))
         return choose_decoder(seen["sizes"], seen["grey"], self.image_size, self.channels, self.loader)
 
     def _open(self, split: Split, decoder: Decoder, cache_dir: Path | str | None) -> tuple[Samples, Measure, str]:
         """Return a split's samples, how to measure them, and their fingerprint."""
-        if decoder.drawn or self.loader == "stream":
+        if decoder.short_side_range or self.loader == "stream":
             samples = Samples(None, split.files, split.labels, decoder)
-            return samples, lambda kept: self._measure_some(samples.take(kept), cache_dir), split.digests[0]
+            return samples, lambda kept: self._measure_some(samples.select(kept), cache_dir), split.digests[0]
         store = self._store(split, decoder, cache_dir)
         return Samples(store.images, split.files, store.labels), store.measure, store.fingerprint
 
@@ -129,25 +131,25 @@ class ImageFolder:
             logging.getLogger(__name__).info(text, f"{len(split.names):,}", split.folder)
             return decode_all(decoder, split.files), split.labels
 
-        key = {"files": split.digests[1], "classes": self.layout.classes, "decoder": asdict(decoder)}
-        return in_cache(cache_dir, f"image_folder-{split.folder.name}", key, decode)
+        key = {"files": split.digests[1], "classes": self.layout.classes, "decoder": decoder.cache_key}
+        return from_cache(cache_dir, f"image_folder-{split.folder.name}", key, decode)
 
     def _measure_some(self, train: Samples, cache_dir: Path | str | None) -> tuple[np.ndarray, np.ndarray]:
-        """Estimate mean and std from some pictures, remembered in the cache."""
-        some = train.spread(MEASURED)
+        """Estimate mean and std from some pictures, kept in the cache."""
+        some = train.evenly_spaced(MEASURED)
         assert some.files is not None and some.decoder is not None
         files, decoder = some.files, some.decoder
 
         def build(folder: Path) -> None:
-            store = in_memory(np.concatenate(list(decode_all(decoder, files))), some.labels)
+            store = from_arrays(np.concatenate(list(decode_all(decoder, files))), some.labels)
             np.save(folder / "statistics.npy", np.stack(store.measure(np.arange(len(files)))))
 
         key = {
             "files": self.layout.splits["train"].digests[1],
             "split": [self.val_fraction, self.split_seed],
-            "decoder": asdict(decoder),
+            "decoder": decoder.cache_key,
         }
-        folder = entry(cache_dir, "statistics", key, build)
+        folder = get_or_build(cache_dir, "statistics", key, build)
         mean, std = np.load(folder / "statistics.npy", allow_pickle=False)
         return mean, std
 
@@ -172,12 +174,12 @@ def choose_decoder(
         if not alike:
             notes.append(f"image size {width}: {seen} differ in size, the median short side is {short}")
         return Decoder(height, width, channels), notes
-    size = image_size or RECIPE["window"]
+    size = image_size or RESNET_CROP
     if image_size is None:
         notes.append(f"image size {size}: the median short side of {seen} is {short}; data.image_size sets another")
     if size <= SMALL:
         return Decoder(size, size, channels), notes
-    evaluate, *draw = (round(size * side / RECIPE["window"]) for side in (RECIPE["evaluate"], *RECIPE["draw"]))
+    evaluate, *draw = (round(size * side / RESNET_CROP) for side in (RESNET_EVAL_SIDE, *RESNET_TRAIN_SIDES))
     if loader == "resident":
         notes.append(f"loader=resident: pictures are resized once, short side to {evaluate}, not anew each time")
         return Decoder(size, size, channels, evaluate), notes

@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from deeptrain.data.crop_flip import DeviceDraws, EpochSamples, cut_out, draw_epoch
+from deeptrain.data.crop_flip import DeviceEpochSamples, EpochSamples, crop_batch, sample_epoch
 from deeptrain.data.dataset import LazyRows, Samples, Source
-from deeptrain.data.decoded_images import pieces
+from deeptrain.data.decoded_images import chunks
 from deeptrain.runtime import signals
 from deeptrain.runtime.random import generator
 from deeptrain.runtime.world import SINGLE, World
@@ -91,7 +91,7 @@ class ResidentLoader:
         """Yield the batches of an epoch from first_step on; without train always the same, in the samples' order."""
         if not self.train:
             return self._slices(first_step)
-        draws = draw_epoch(self.seed, epoch, len(self.host_labels), self.padding, self.flip)
+        draws = sample_epoch(self.seed, epoch, len(self.host_labels), self.padding, self.flip)
         return self._on_host(draws, first_step) if self.device.type == "cpu" else self._on_device(draws, first_step)
 
     def size(self, step: int) -> int:
@@ -100,7 +100,7 @@ class ResidentLoader:
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """Say which training images a batch holds, by their place in the samples."""
-        return draw_epoch(self.seed, epoch, len(self.host_labels), 0, False).order[self.batches[step]]
+        return sample_epoch(self.seed, epoch, len(self.host_labels), 0, False).order[self.batches[step]]
 
     def close(self) -> None:
         """Give the memory back; a second time does nothing."""
@@ -114,14 +114,14 @@ class ResidentLoader:
         height, width = self._window()
         store, labels = self.store.numpy(), torch.from_numpy(self.host_labels[draws.order])
         for part in self.parts[first_step:]:
-            images = torch.from_numpy(cut_out(store, draws[part], height, width))
+            images = torch.from_numpy(crop_batch(store, draws[part], height, width))
             yield images.permute(0, 3, 1, 2), labels[part]
 
     def _on_device(self, draws: EpochSamples, first_step: int) -> Iterator[Batch]:
         height, width = self._window()
-        uploaded = DeviceDraws(draws, self.host_labels, self.store, height, width)
+        uploaded = DeviceEpochSamples(draws, self.host_labels, self.store, height, width)
         for part in self.parts[first_step:]:
-            yield uploaded.cut_out(part).permute(0, 3, 1, 2), uploaded.labels[part]
+            yield uploaded.crop_batch(part).permute(0, 3, 1, 2), uploaded.labels[part]
 
     def _window(self) -> tuple[int, int]:
         return self.store.shape[1] - 2 * self.padding, self.store.shape[2] - 2 * self.padding
@@ -182,7 +182,7 @@ class StreamLoader:
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """Say which training images a batch holds, by their place in the samples."""
-        return draw_epoch(self.seed, epoch, self.count, 0, False).order[self.batches[step]]
+        return sample_epoch(self.seed, epoch, self.count, 0, False).order[self.batches[step]]
 
     def close(self) -> None:
         """End the workers now; left to the garbage collector they can take seconds each to notice.
@@ -219,7 +219,7 @@ class _Assembler(TorchDataset):
         names = [] if samples.images is not None else samples.files or []
         self.files = np.array([os.fsencode(path) for path in names])
         self.batches, self.seed, self.train, self.padding, self.flip = batches, seed, train, crop_padding, flip
-        self.drawn = train and self.decoder is not None and self.decoder.drawn is not None
+        self.drawn = train and self.decoder is not None and self.decoder.short_side_range is not None
         self.draws: tuple[int, EpochSamples] | None = None  # of the latest epoch
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, str]:
@@ -236,27 +236,27 @@ class _Assembler(TorchDataset):
             indices = np.arange(part.start, part.stop)
             return self._read(indices), self.labels[indices]
         if self.draws is None or self.draws[0] != epoch:
-            self.draws = epoch, draw_epoch(self.seed, epoch, len(self.labels), self.padding, self.flip)
+            self.draws = epoch, sample_epoch(self.seed, epoch, len(self.labels), self.padding, self.flip)
         draws = self.draws[1][part]
         labels = self.labels[draws.order]
         if self.drawn:
             return self._read_drawn(epoch, draws.order), labels
         images = self._read(draws.order)
         draws.order = np.arange(len(labels))  # of the batch in hand
-        return cut_out(_pad(images, self.padding), draws, *images.shape[1:3]), labels
+        return crop_batch(_pad(images, self.padding), draws, *images.shape[1:3]), labels
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
         if self.images is not None:
             return np.asarray(self.images[indices])
         assert self.decoder is not None
-        return np.stack([self.decoder.fixed(path) for path in self._paths(indices)])
+        return np.stack([self.decoder.decode_center(path) for path in self._paths(indices)])
 
     def _read_drawn(self, epoch: int, indices: np.ndarray) -> np.ndarray:
         """Decode with a draw that belongs to the picture and the epoch, whoever makes it."""
         assert self.decoder is not None
         generators = (generator(self.seed, "sample", epoch, index) for index in indices.tolist())
         pairs = zip(self._paths(indices), generators, strict=True)
-        return np.stack([self.decoder.random(path, rng, self.flip) for path, rng in pairs])
+        return np.stack([self.decoder.decode_random(path, rng, self.flip) for path, rng in pairs])
 
     def _paths(self, indices: np.ndarray) -> list[Path]:
         return [Path(os.fsdecode(name)) for name in self.files[indices].tolist()]
@@ -287,7 +287,7 @@ def _padded(images: np.ndarray | LazyRows, padding: int, device: torch.device) -
     count, height, width, channels = images.shape
     store = torch.zeros((count, height + 2 * padding, width + 2 * padding, channels), dtype=torch.uint8, device=device)
     start = 0
-    for piece in pieces(images):
+    for piece in chunks(images):
         inside = store[start : start + len(piece), padding : padding + height, padding : padding + width]
         inside.copy_(torch.from_numpy(np.array(piece)))
         start += len(piece)

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 
 from deeptrain.data.dataset import Dataset, Loading, Samples, Share, SourceSplits, Whitening, make_dataset, no_effect
-from deeptrain.data.decoded_images import DecodedImages, in_memory
+from deeptrain.data.decoded_images import DecodedImages, from_arrays
 from deeptrain.runtime.random import generator
 from deeptrain.schema import (
     NonNegativeFloat,
@@ -82,4 +82,4 @@ class Synthetic:
         images = generator(0, f"synthetic {split}").standard_normal((count, height, width, channels), np.float32)
         images *= self.noise
         images += patterns[labels]
-        return in_memory((images * CONTRAST + 128).clip(0, 255).astype(np.uint8), labels)
+        return from_arrays((images * CONTRAST + 128).clip(0, 255).astype(np.uint8), labels)

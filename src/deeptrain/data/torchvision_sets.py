@@ -13,8 +13,8 @@ import numpy as np
 
 from deeptrain.data.cache import cache_root, locked
 from deeptrain.data.dataset import Dataset, Loading, Samples, Share, SourceSplits, Whitening, make_dataset
-from deeptrain.data.decoded_images import DecodedImages, in_cache, pieces
-from deeptrain.data.path_messages import missing
+from deeptrain.data.decoded_images import DecodedImages, chunks, from_cache
+from deeptrain.data.path_messages import describe_missing
 from deeptrain.schema import NonNegativeInt, PositiveFloat, UnitFloat, validate_call
 
 Name = Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"]
@@ -51,7 +51,7 @@ sunflower sweet_pepper table tank telephone television tiger tractor train trout
 wolf woman worm"""
 BATCHES = [f"cifar-10-batches-py/{name}" for name in ("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)))]
 
-KNOWN = {
+SPECS = {
     "mnist": _idx("MNIST", "0,1,2,3,4,5,6,7,8,9"),
     "fashion_mnist": _idx(
         "FashionMNIST", "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
@@ -88,7 +88,7 @@ class TorchvisionSet:
     whiten_eps: PositiveFloat = 0.01
 
     def __post_init__(self):
-        self.known = KNOWN[self.name]
+        self.spec = SPECS[self.name]
         self.folder = Path(self.root).expanduser()
         if not self.download:
             self._require("train")
@@ -96,9 +96,9 @@ class TorchvisionSet:
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
         """Return the training split, part of it held out; decoded at the first start, mapped from the cache later."""
         store = self._store("train", cache_dir)
-        test = f"test {self.known.test_size:,} kept shut"
+        test = f"test {self.spec.test_size:,} kept shut"
         parts = SourceSplits(Samples(store.images, None, store.labels), store.measure, store.fingerprint, test)
-        return make_dataset(self, list(self.known.classes), parts)
+        return make_dataset(self, list(self.spec.classes), parts)
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Open the official test split."""
@@ -107,50 +107,50 @@ class TorchvisionSet:
 
     def _store(self, split: str, cache_dir: Path | str | None) -> DecodedImages:
         if self.download:
-            _download(self.known, self.folder, cache_dir)
+            _download(self.spec, self.folder, cache_dir)
         self._require(split)
-        files = [(name, self.folder / name) for name in self.known.files(split)]
+        files = [(name, self.folder / name) for name in self.spec.files(split)]
         key = {"set": self.name, "files": [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in files]}
 
         def decode() -> tuple[Iterable[np.ndarray], np.ndarray]:
-            images, labels = _read(self.known, self.folder, split)
-            return pieces(images), labels
+            images, labels = _read(self.spec, self.folder, split)
+            return chunks(images), labels
 
-        return in_cache(cache_dir, f"{self.name}-{split}", key, decode)
+        return from_cache(cache_dir, f"{self.name}-{split}", key, decode)
 
     def _require(self, split: str) -> None:
         """Raise ValueError, saying what to type, if a file of the split is not there."""
-        files = [self.folder / name for name in self.known.files(split)]
+        files = [self.folder / name for name in self.spec.files(split)]
         if absent := next((file for file in files if not file.is_file()), None):
-            where = f"no {self.known.reader} here: {absent} {missing(absent)}"
-            above = (self.folder.parent / self.known.files(split)[0]).is_file()
+            where = f"no {self.spec.reader} here: {absent} {describe_missing(absent)}"
+            above = (self.folder.parent / self.spec.files(split)[0]).is_file()
             remedy = f"did you mean data.root={self.folder.parent}?" if above else "data.download=true fetches it"
             if (self.folder / "train").is_dir():
                 remedy = "folders of pictures are read with data=image_folder"
             raise ValueError(f"root={self.root}: {where}; {remedy}")
 
 
-def _read(known: DatasetSpec, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(spec: DatasetSpec, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Read one split: uint8 (N, H, W, C), int64 (N,). The other split's files are not opened."""
-    files = known.files(split)
+    files = spec.files(split)
     if files[0].endswith("-ubyte"):
         return read_idx(root / files[0])[..., None], read_idx(root / files[1]).astype(np.int64)
     try:
-        return _read_by_torchvision(known, root, split)
+        return _read_by_torchvision(spec, root, split)
     except (RuntimeError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         remedy = "remove it, then data.download=true"
-        raise ValueError(f"root={root}: {known.reader} cannot be read ({reason}); {remedy}") from error
+        raise ValueError(f"root={root}: {spec.reader} cannot be read ({reason}); {remedy}") from error
 
 
-def _read_by_torchvision(known: DatasetSpec, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    reader = _torchvision(known.reader)
-    if known.reader == "SVHN":
+def _read_by_torchvision(spec: DatasetSpec, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    reader = _torchvision(spec.reader)
+    if spec.reader == "SVHN":
         data = reader(root, split=split)
         return data.data.transpose(0, 2, 3, 1), np.asarray(data.labels, np.int64)
     # it would also open the other split, to check that the download is whole
     other = "test_list" if split == "train" else "train_list"
-    data = type(known.reader, (reader,), {other: []})(root, train=split == "train")
+    data = type(spec.reader, (reader,), {other: []})(root, train=split == "train")
     return data.data, np.asarray(data.targets, np.int64)
 
 
@@ -174,9 +174,9 @@ def read_idx(path: Path) -> np.ndarray:
     raise ValueError(f"{path}: damaged, or not an IDX file; remove it, then data.download=true")
 
 
-def _download(known: DatasetSpec, root: Path, cache_dir: Path | str | None) -> None:
+def _download(spec: DatasetSpec, root: Path, cache_dir: Path | str | None) -> None:
     """Fetch what is missing into a temporary folder, then move it into place; simultaneous starts take turns."""
-    wanted = dict.fromkeys(known.train + known.test)
+    wanted = dict.fromkeys(spec.train + spec.test)
     with locked(cache_dir, f"download-{_short(root)}"):
         unfinished = f".download-{_short(cache_root(cache_dir))}-"
         for leftover in root.glob(f"{unfinished}*"):  # of a process that was killed: we hold the lock
@@ -191,14 +191,14 @@ def _download(known: DatasetSpec, root: Path, cache_dir: Path | str | None) -> N
             raise ValueError(f"root={root}: cannot be written to ({error.strerror})") from error
         try:
             for split in ("train", "test"):
-                choice = {"split": split} if known.reader == "SVHN" else {"train": split == "train"}
-                _torchvision(known.reader)(temporary, download=True, **choice)
+                choice = {"split": split} if spec.reader == "SVHN" else {"train": split == "train"}
+                _torchvision(spec.reader)(temporary, download=True, **choice)
             for name in wanted:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (temporary / name).replace(root / name)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"download=true: {known.reader} could not be fetched into {root} ({reason})") from error
+            raise ValueError(f"download=true: {spec.reader} could not be fetched into {root} ({reason})") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             with suppress(OSError):  # it holds what has arrived
