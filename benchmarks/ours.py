@@ -9,6 +9,7 @@ from deeptrain import build
 from deeptrain.config.compose import compose_run
 from deeptrain.loggers.console import Console
 from deeptrain.loggers.run_logger import RunLogger
+from deeptrain.training.checkpoint import Checkpoints
 from deeptrain.training.trainer import Trainer
 
 NEVER = 10**6
@@ -33,7 +34,8 @@ def build_trainer(words: list[str], folder: Path | None = None) -> Trainer:
     trainer = build.trainer(bench)
     if folder is not None:
         (folder / "checkpoints").mkdir(parents=True)
-    trainer.record = RunLogger(
+        trainer.checkpoints = Checkpoints(folder / "checkpoints")
+    trainer.logger = RunLogger(
         Console(Terminal()), folder, metrics=trainer.metric_names(), tensorboard=folder is not None
     )
     return trainer
@@ -45,7 +47,7 @@ def repeatable(trainer: Trainer) -> Callable[[int], Callable[[], object]]:
 
     def prepare(steps: int) -> Callable[[], object]:
         trainer.load_state_dict(copy.deepcopy(start))
-        trainer.limit_steps = trainer.total_steps = steps
+        trainer.plan.limit_steps = trainer.plan.total_steps = steps
         return trainer.fit  # ends with a validation, which waits for the device
 
     return prepare

@@ -200,7 +200,7 @@ RUN = [
 def trained(*words):
     trainer = build.trainer(build.bench(compose_run([*RUN, *words])))
     rows = []
-    trainer.record.row = lambda row, **_: rows.append(row)  # pyright: ignore
+    trainer.logger.log_validation = lambda progress, metrics, *_: rows.append(metrics)  # pyright: ignore
     trainer.fit()
     return trainer, rows
 
@@ -209,8 +209,8 @@ def test_swa_is_evaluated_beside_the_weights_from_its_start_on():
     trainer, rows = trained("average=swa", "average.start=0.5", "average.norm_images=32")
     assert ["accuracy/val_average" in row for row in rows] == [False, True, True, True]
     assert trainer.average.models == 3
-    assert trainer.norm_loader.num_images == 32
-    again = trainer.evaluate(trainer.average.module, trainer.val_loader)
+    assert trainer.validator.bn_loader.num_images == 32
+    again = trainer.validator._evaluate(trainer.average.module, trainer.validator.loader, trainer.stop)
     assert again["loss"] == rows[-1]["loss/val_average"]
 
 
@@ -222,11 +222,11 @@ def test_measuring_norms_changes_nothing_else():
 
 def test_the_average_is_kept_as_best_where_it_is_better():
     trainer, _ = trained("average=swa", "average.start=0.5")
-    assert trainer.note_best({"accuracy/val": 1.01, "accuracy/val_average": 1.02}) == "average"
+    assert trainer.plan.update_best(trainer.progress, {"accuracy/val": 1.01, "accuracy/val_average": 1.02}) == "average"
     best = trainer.best_state("average")["model"]
     assert best.keys() == trainer.model.state_dict().keys(), "it loads into the bare model"
     assert all(torch.equal(value, best[name]) for name, value in trainer.average.module.state_dict().items())
-    assert trainer.note_best({"accuracy/val": 1.04, "accuracy/val_average": 1.03}) == "raw"
+    assert trainer.plan.update_best(trainer.progress, {"accuracy/val": 1.04, "accuracy/val_average": 1.03}) == "raw"
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])

@@ -38,7 +38,8 @@ from deeptrain.optimizer import parameter_groups, sgd
 from deeptrain.penalty import L1, L2, Elastic
 from deeptrain.runtime.random import generator
 from deeptrain.schedule import constant, cosine, inverse_sqrt, linear, step
-from deeptrain.training.trainer import Trainer, TrainingFailed
+from deeptrain.training.recovery import TrainingFailed, fit
+from deeptrain.training.trainer import Trainer
 
 TINY = ["data=synthetic", "data.shape=[1,8,8]", "data.val_fraction=0.5", "model=fcn", "validate.clean_images=8"]
 PLAIN = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}  # gradient descent and nothing else
@@ -484,10 +485,10 @@ def test_the_best_on_validation_is_kept_and_training_stops_when_it_gets_worse():
     trainer = trainer_of("data.size=40", "epochs=9", "early_stop.patience=2")
     kept = []
     for accuracy in (0.5, 0.7, 0.6, 0.6):
-        assert trainer.over() is None
-        kept.append(trainer.note_best({"accuracy/val": accuracy}) is not None)
+        assert trainer.outcome() is None
+        kept.append(trainer.plan.update_best(trainer.progress, {"accuracy/val": accuracy}) is not None)
     assert kept == [True, True, False, False] and trainer.progress.best == 0.7
-    assert trainer.over()[0] == "stopped_early"
+    assert trainer.outcome()[0] == "stopped_early"
 
 
 # --- choosing hyper-parameters ---
@@ -523,7 +524,7 @@ def test_step_2_a_few_batches_are_learnt_by_heart():
 def test_step_2_a_rate_that_is_too_high_ends_in_nan_and_says_so():
     trainer = trainer_of("data.size=160", "optimizer.lr=1e30", "epochs=5", "log.every_steps=1")
     with pytest.raises(TrainingFailed, match=r"learning rate .* is too high, or the initialization is bad"):
-        trainer.fit()
+        fit(trainer)
 
 
 def test_step_3_the_loss_drops_within_a_hundred_iterations():

@@ -92,7 +92,7 @@ def test_steps_are_the_papers_with_batch_norm_and_stochastic_depth():
     words = ["model=resnet", "model.blocks=[1,1]", "model.widths=[4,4]", "model.stochastic_depth=0.5"]
     trainer = build.trainer(build.bench(compose_run([w for w in RUN if "model" not in w] + [*words, "sam=0.5"])))
     expected = by_hand(trainer, steps=2)
-    trainer.limit_steps = 2
+    trainer.plan.limit_steps = 2
     trainer.fit()
     for name, value in trainer.model.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
@@ -107,7 +107,7 @@ def test_uphill_moves_by_rho_and_comes_back_bit_for_bit(device):
     model(images).square().sum().backward()
     parameters, slopes = list(model.parameters()), [value.grad.clone() for value in model.parameters()]
     before = copy.deepcopy(model.state_dict())
-    with SAM(model, [*parameters, unused], rho=0.25).uphill():
+    with SAM(model, [*parameters, unused], rho=0.25).perturbed():
         moved = [w.detach() - before[name] for name, w in model.named_parameters()]
         flat, slope = (torch.cat([value.flatten() for value in values]) for values in (moved, slopes))
         assert flat.norm().item() == pytest.approx(0.25, rel=1e-3)
@@ -123,7 +123,7 @@ def test_it_comes_back_from_an_error_and_a_flat_place_moves_nothing(device):
     model = nn.Linear(3, 2).to(device)
     (0 * model(torch.ones(1, 3, device=device)).sum()).backward()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(KeyboardInterrupt), SAM(model, list(model.parameters()), rho=0.1).uphill():
+    with pytest.raises(KeyboardInterrupt), SAM(model, list(model.parameters()), rho=0.1).perturbed():
         assert torch.equal(model.weight, before["weight"])
         with torch.no_grad():
             model.weight.add_(1)

@@ -18,7 +18,7 @@ from deeptrain.config import checks
 from deeptrain.config.compose import RunConfig, Settings, part_nodes
 from deeptrain.errors import UsageError
 from deeptrain.runtime.random import key as random_key
-from deeptrain.runtime.world import SINGLE, World, here
+from deeptrain.runtime.world import SINGLE, World, get_world
 from deeptrain.schema import choose
 
 if TYPE_CHECKING:  # a part that needs no torch is built without importing it
@@ -26,10 +26,14 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
 
     from deeptrain.aug.pipeline import Pipeline, RandomApply
     from deeptrain.aug.whitening import Whitening
+    from deeptrain.average import Average
     from deeptrain.data.dataset import Dataset, Samples
+    from deeptrain.data.loader import Loader
     from deeptrain.loggers.run_logger import RunLogger
     from deeptrain.runtime.device import Runtime
-    from deeptrain.training.trainer import Loader, Trainer
+    from deeptrain.training.progress import Plan
+    from deeptrain.training.trainer import Trainer
+    from deeptrain.training.validation import Validator
 
 EVAL_BATCH = 512
 T = TypeVar("T")
@@ -78,7 +82,7 @@ class Setup:
     dataset: "Dataset"
     runtime: "Runtime"
     pipeline: "Pipeline"
-    processes: World = SINGLE  # that train together
+    world: World = SINGLE  # the processes that train together
     machine: str = ""  # device, threads and precision, for the reader
     warnings: list[str] = field(default_factory=list)  # a sentence for every setting that has no effect
 
@@ -143,9 +147,9 @@ def _bench(run: RunConfig) -> Setup:
     from deeptrain.aug.pipeline import Pipeline
     from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
 
-    spine, processes = run.spine, here()
+    spine, world = run.spine, get_world()
     try:
-        device, reason = pick_device(spine.device, processes)
+        device, reason = pick_device(spine.device, world)
     except ValueError as error:
         raise UsageError([str(error)]) from error
     source = part("data", run.parts["data"])
@@ -156,8 +160,8 @@ def _bench(run: RunConfig) -> Setup:
     pipeline.whitening = whitening(run, source, dataset, pipeline)
     precision = pick_precision(spine.precision, device)
     runtime = Runtime(device, precision, spine.compile)
-    bench = Setup(run, source, dataset, runtime, pipeline, processes)
-    pixels = bench.batch_size * math.prod(dataset.image_shape[1:]) // processes.count
+    bench = Setup(run, source, dataset, runtime, pipeline, world)
+    pixels = bench.batch_size * math.prod(dataset.image_shape[1:]) // world.size
     threads = use_threads(spine.threads, pixels)
     reason += f", {threads}" if device.type == "cpu" else ""
     reason += f", {precision} (auto)" if spine.precision == "auto" else ""
@@ -286,7 +290,7 @@ def norms_single_images(network: "nn.Module", input_shape: tuple[int, int, int])
     return True
 
 
-def train_loader(bench: Setup, count: int | None = None, processes: World = SINGLE) -> "Loader":
+def train_loader(bench: Setup, count: int | None = None, world: World = SINGLE) -> "Loader":
     """Make the loader of the training images, in random order and with the data set's own crop and flip.
 
     With a count it has so many of them only, evenly spread; of several processes each gets its part of every batch.
@@ -305,7 +309,7 @@ def train_loader(bench: Setup, count: int | None = None, processes: World = SING
             seed=spine.seed,
             workers=workers,
             train=True,
-            processes=processes,
+            world=world,
         )
     except ValueError as error:
         raise UsageError([str(error)]) from error
@@ -320,71 +324,107 @@ def eval_loader(source: Any, samples: Any, run: RunConfig, runtime: "Runtime") -
 
 
 def worker_count(workers: int | Literal["auto"]) -> int:
-    return max(1, min(os.cpu_count() or 1, 8) // here().local_count) if workers == "auto" else workers
+    return max(1, min(os.cpu_count() or 1, 8) // get_world().local_size) if workers == "auto" else workers
 
 
-def trainer(bench: Setup, about: dict[str, Any] | None = None, record: "RunLogger | None" = None) -> "Trainer":
-    """Build what a run still lacks and put all of it together; without a record it trains in silence."""
+def trainer(bench: Setup, metadata: dict[str, Any] | None = None, logger: "RunLogger | None" = None) -> "Trainer":
+    """Build what a run still lacks and put all of it together; without a logger it trains in silence."""
     from deeptrain.loggers.console import Console
     from deeptrain.loggers.run_logger import RunLogger
-    from deeptrain.optimizer import parameter_groups
-    from deeptrain.runtime.distributed import synchronise_norms
+    from deeptrain.optimizer import SAM, parameter_groups, plain_gradient
+    from deeptrain.training.recovery import auto_accumulate
     from deeptrain.training.trainer import Trainer
 
-    spine, parts, processes = bench.run.spine, bench.run.parts, bench.processes
-    batches = train_loader(bench, processes=processes)
+    spine, parts, world = bench.run.spine, bench.run.parts, bench.world
+    batches = train_loader(bench, world=world)
     network = model(bench)
-    one_at_a_time = checks.Combination(bench.run, _known(bench)).smallest_piece() == 1
-    if one_at_a_time and not norms_single_images(network, bench.dataset.image_shape):
-        size, pieces = bench.batch_size, spine.accumulate
-        wrong = f"batch_size={size}: model.norm=batch cannot norm a single image this small (accumulate={pieces})"
-        raise UsageError([f"{wrong}; take a larger batch, or model.norm=group"])
-    if spine.sync_batch_norm and not processes.alone:
-        synchronise_norms(network)
-    clean = bench.dataset.train.evenly_spaced(spine.validate.clean_images)
+    _check_batch_norm(bench, network)
+    if spine.sync_batch_norm:
+        world.sync_batch_norm(network)
     average = part("average", parts["average"], model=network) if parts["average"] else None
-    return Trainer(
+    optimizer = part("optimizer", parts["optimizer"], parameters=parameter_groups(network))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    criterion = loss(bench)
+    trainer = Trainer(
         network,
-        part("optimizer", parts["optimizer"], parameters=parameter_groups(network)),
+        optimizer,
         part("schedule", parts["schedule"], epochs=spine.epochs),
-        loss(bench),
+        criterion,
         bench.pipeline,
         batches,
-        eval_loader(bench.source, _own(bench.dataset.val, processes), bench.run, bench.runtime),
+        _validator(bench, network, criterion, average),
+        _plan(spine, len(batches)),
         bench.runtime,
-        record or RunLogger(Console(quiet=True)),
-        clean_loader=eval_loader(bench.source, _own(clean, processes), bench.run, bench.runtime)
-        if len(clean)
-        else None,
-        norm_loader=train_loader(bench, average.norm_images) if average is not None and average.norm_images else None,
+        logger or RunLogger(Console(quiet=True)),
+        gradient=SAM(network, parameters, spine.sam) if spine.sam else plain_gradient,
         penalty=part("penalty", parts["penalty"]) if parts["penalty"] else None,
         average=average,
-        seed=spine.seed,
-        epochs=spine.epochs,
-        limit_steps=spine.limit_steps,
-        max_seconds=spine.max_seconds,
         accumulate=1 if spine.accumulate == "auto" else spine.accumulate,
-        halve=spine.accumulate == "auto",
         clip_norm=spine.clip_norm,
         max_norm=spine.max_norm,
-        sam=spine.sam,
-        on_nan=spine.on_nan,
-        monitor=spine.monitor,
-        patience=spine.early_stop.patience,
-        min_delta=spine.early_stop.min_delta,
-        validate_every_epochs=spine.validate.every_epochs,
-        validate_every_steps=spine.validate.every_steps,
-        save_every_steps=spine.checkpoint.every_steps,
-        save_every_minutes=spine.checkpoint.every_minutes,
-        log_every_steps=spine.log.every_steps,
-        about=about or {},
-        processes=processes,
+        seed=spine.seed,
+        world=world,
+        metadata=metadata or {},
+    )
+    if spine.accumulate == "auto":
+        auto_accumulate(trainer)
+    return trainer
+
+
+def _plan(settings: Settings, steps_per_epoch: int) -> "Plan":
+    from deeptrain.training.progress import Plan
+
+    return Plan(
+        epochs=settings.epochs,
+        steps_per_epoch=steps_per_epoch,
+        limit_steps=settings.limit_steps,
+        max_seconds=settings.max_seconds,
+        monitor=settings.monitor,
+        patience=settings.early_stop.patience,
+        min_delta=settings.early_stop.min_delta,
+        validate_every_epochs=settings.validate.every_epochs,
+        validate_every_steps=settings.validate.every_steps,
+        save_every_steps=settings.checkpoint.every_steps,
+        save_every_minutes=settings.checkpoint.every_minutes,
+        log_every_steps=settings.log.every_steps,
     )
 
 
-def _own(samples: "Samples", processes: World) -> "Samples":
+def _validator(bench: Setup, network: "nn.Module", criterion: Any, average: "Average | None") -> "Validator":
+    from deeptrain.loss import plain
+    from deeptrain.training.validation import Validator
+
+    clean = bench.dataset.train.evenly_spaced(bench.run.spine.validate.clean_images)
+    bn_images = average.norm_images if average is not None else 0
+
+    def loader(samples: "Samples") -> "Loader":
+        return eval_loader(bench.source, _own(samples, bench.world), bench.run, bench.runtime)
+
+    return Validator(
+        network,
+        loader(bench.dataset.val),
+        bench.pipeline,
+        bench.runtime,
+        plain(criterion),
+        clean_loader=loader(clean) if len(clean) else None,
+        bn_loader=train_loader(bench, bn_images) if bn_images else None,
+        average=average,
+        seed=bench.run.spine.seed,
+        world=bench.world,
+    )
+
+
+def _check_batch_norm(bench: Setup, network: "nn.Module") -> None:
+    """Raise UsageError if training would pass a single image through a batch norm."""
+    one_at_a_time = checks.Combination(bench.run, _known(bench)).smallest_piece() == 1
+    if one_at_a_time and not norms_single_images(network, bench.dataset.image_shape):
+        size, count = bench.batch_size, bench.run.spine.accumulate
+        message = f"batch_size={size}: model.norm=batch cannot norm a single image this small (accumulate={count})"
+        raise UsageError([f"{message}; take a larger batch, or model.norm=group"])
+
+
+def _own(samples: "Samples", world: World) -> "Samples":
     """Pick a process's share of the images to be evaluated: each is somebody's, once."""
-    if processes.alone:
-        return samples
-    part = processes.part(slice(0, len(samples)))
-    return samples.select(np.arange(part.start, part.stop))
+    part = world.shard(slice(0, len(samples)))
+    everything = part == slice(0, len(samples))
+    return samples if everything else samples.select(np.arange(part.start, part.stop))

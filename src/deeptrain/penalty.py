@@ -2,11 +2,23 @@
 # pyright: reportPrivateImportUsage=false
 # (torch documents its foreach operations, underscore and all)
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.autograd.function import once_differentiable
 
 from deeptrain.schema import NonNegativeFloat, validate_call
+
+
+def backward_penalty(
+    penalty: Callable[[list[Tensor]], dict[str, Tensor]], weights: list[Tensor], scaler: GradScaler
+) -> dict[str, Tensor]:
+    """Add the gradient of all penalty terms to the weights' .grad; return the terms by name."""
+    terms = penalty(weights)
+    torch.autograd.backward(scaler.scale(list(terms.values())))
+    return terms
 
 
 class L1:

@@ -9,9 +9,9 @@ from deeptrain.loggers.console import Console
 from deeptrain.loggers.metrics_csv import MetricsTable
 from deeptrain.loggers.run_logger import RunLogger
 from deeptrain.loggers.tensorboard import TensorBoard
+from deeptrain.training.progress import Plan, Progress
 
 MEANS = {"loss": 1.0, "accuracy": 0.5, "top5": 0.9}
-PACE = {"epoch": 0, "step_in_epoch": 1, "rate": 0.1, "images_per_second": 1.0, "seconds_left": 1.0}
 
 
 @pytest.fixture
@@ -21,15 +21,14 @@ def screen():
 
 def use(record: RunLogger, steps: range) -> None:
     """Log as a training does: points, a validation, a way back, an end."""
-    record.begin(1, 10, 0)
+    record.start(Plan(epochs=1, steps_per_epoch=10), Progress())
     record.describe(np.zeros((4, 4, 3), np.uint8), {"seed": 0}, steps[0])
     for step in steps:
-        record.step(step, MEANS, {}, **PACE)
-        row = {"epoch": step / 10, "step": step, "loss/train": 1.0, "loss/val": 2.0, "accuracy/val": 0.5}
-        record.row(
-            {**row, "rate/lr": 0.1, "images_per_second": 1.0, "seconds": 1.0}, best=False, waited=0, seconds_left=1
-        )
-    record.rewind(steps[-1] - 1)
+        progress = Progress(step=step, step_in_epoch=step, images=step, train_seconds=float(step))
+        record.log_step(progress, MEANS, 0.1, 1.0)
+        metrics = {"loss/train": 1.0, "loss/val": 2.0, "accuracy/val": 0.5}
+        record.log_validation(progress, metrics, 0.1, False, 0.0)
+    record.truncate(steps[-1] - 1)
     record.close()
 
 

@@ -9,6 +9,7 @@ import pytest
 from deeptrain.loggers.console import Console
 from deeptrain.loggers.run_logger import RunLogger
 from deeptrain.loggers.tensorboard import TensorBoard
+from deeptrain.training.progress import Plan, Progress
 
 PICTURE = np.zeros((4, 4, 3), np.uint8)
 
@@ -134,13 +135,12 @@ def run(folder, first_step, steps):
     """Log as a run does that begins or is resumed at a step."""
     folder.mkdir(exist_ok=True)
     record = RunLogger(Console(io.StringIO()), folder, metrics=["loss/val"], first_step=first_step, tensorboard=True)
+    record.start(Plan(), Progress())
     record.describe(PICTURE, {"seed": 0}, first_step)
     for step in steps:
         means = {"loss": 1.0, "accuracy": 0.5, "top5": 0.9}
-        pace = {"epoch": 0, "step_in_epoch": step, "rate": 0.1, "images_per_second": 1.0, "seconds_left": 1.0}
-        record.step(step, means, {}, **pace)
-    (folder / "checkpoints").mkdir(exist_ok=True)
-    record.save("last", {})  # from then on they are kept
+        record.log_step(Progress(step=step, step_in_epoch=step), means, 0.1, 1.0)
+    record.flush()  # as before a checkpoint: from then on they are kept
 
 
 def served(folder, last_step):

@@ -168,7 +168,7 @@ def test_the_lock_lasts_as_long_as_the_run(monkeypatch):
 
     def look_from_outside(self, *batch):
         said.extend(together(1, folder.new_folder, "run"))
-        train_step(self, *batch)
+        return train_step(self, *batch)
 
     monkeypatch.setattr(Trainer, "train_step", look_from_outside)
     assert train([*TINY, "epochs=1", "limit_steps=1", "dir=run"]) == 0

@@ -12,8 +12,8 @@ from torch import nn
 from deeptrain.commands.cli import train
 from deeptrain.loggers.run_logger import RunLogger
 from deeptrain.training import checkpoint
-from deeptrain.training.nonfinite import first_layer, not_finite, state_values
-from deeptrain.training.trainer import NonFiniteError, Trainer
+from deeptrain.training.nonfinite import NonFiniteError, first_layer, not_finite, state_values
+from deeptrain.training.trainer import Trainer
 
 SMALL = [
     "data=synthetic",
@@ -40,19 +40,19 @@ def poison(monkeypatch):
     def poisoned(step: int, what: str, until_slowed: bool = False) -> None:
         backward = Trainer.backward
 
-        def wrong(self, images, targets, size):
+        def wrong(self, images, targets):
             if self.progress.step == step and what == "images":
                 images = images.clone()
                 images[0, 0, 0, 0] = math.inf
             if self.progress.step == step and what == "buffer":
                 with torch.no_grad():
                     next(self.model.buffers())[0] = math.inf
-            measured = backward(self, images, targets, size)
-            if self.progress.step == step and what == "gradient" and not (until_slowed and self.progress.slowed):
+            outputs = backward(self, images, targets)
+            if self.progress.step == step and what == "gradient" and not (until_slowed and self.progress.rollbacks):
                 self.parameters[0].grad[0] = math.nan
             if self.progress.step == step and what in ("square", "sum"):
                 self.parameters[0].grad[0] = {"square": 1e25, "sum": 3e38}[what]
-            return measured
+            return outputs
 
         monkeypatch.setattr(Trainer, "backward", wrong)
 
@@ -97,7 +97,7 @@ def test_skip_leaves_the_step_out_and_nothing_else(poison, capsys):
     assert "left out" in capsys.readouterr().out
     assert result()["steps"] == 27 and all(map(math.isfinite, result()["metrics"].values()))
     state = checkpoint.load(Path("run/checkpoints/last.pt"))
-    assert state["progress"]["left_out"] == 1
+    assert state["progress"]["skipped_steps"] == 1
     assert_saved_values_are_finite()
 
 
@@ -115,7 +115,7 @@ def test_rollback_goes_on_at_half_the_rate(poison, capsys):
     assert said.count("looking at every step") == said.count("half the rate") == 1
     assert "the gradient of layers.0.weight is not finite in step 14 (epoch 2; training images " in said
     state = checkpoint.load(Path("run/checkpoints/last.pt"))
-    assert state["progress"]["slowed"] == 1 and result()["steps"] == 27
+    assert state["progress"]["rollbacks"] == 1 and result()["steps"] == 27
     assert state["optimizer"]["param_groups"][0]["lr"] == 0.005
     assert_saved_values_are_finite()
 
@@ -140,7 +140,7 @@ def test_what_overflows_in_an_update_is_left_out(what, word, where, poison, caps
     poison(13, what)
     assert train([*SMALL, word, "on_nan=skip"]) == 0
     assert f"the update of {where} is not finite in step 14 (epoch 2; training images " in capsys.readouterr().out
-    assert checkpoint.load(Path("run/checkpoints/last.pt"))["progress"]["left_out"] == 1
+    assert checkpoint.load(Path("run/checkpoints/last.pt"))["progress"]["skipped_steps"] == 1
     assert_saved_values_are_finite()
 
 
@@ -153,17 +153,17 @@ def test_stop_names_an_update_that_overflows(poison):
 @pytest.mark.parametrize("what", ["gradient", "square"])
 def test_what_is_left_out_leaves_no_trace(what, poison, monkeypatch):
     """Weights and momenta after the step are those before it, bit for bit."""
-    states, tick = {}, RunLogger.tick
+    states, advance = {}, RunLogger.advance
 
     def seen(self, step_in_epoch):
         states[trainers[0].progress.step] = deepcopy(
             [trainers[0].model.state_dict(), trainers[0].optimizer.state_dict()["state"]]
         )
-        tick(self, step_in_epoch)
+        advance(self, step_in_epoch)
 
     trainers, fit = [], Trainer.fit
-    monkeypatch.setattr(Trainer, "fit", lambda self: (trainers.append(self), fit(self))[1])
-    monkeypatch.setattr(RunLogger, "tick", seen)
+    monkeypatch.setattr(Trainer, "fit", lambda self, step: (trainers.append(self), fit(self, step))[1])
+    monkeypatch.setattr(RunLogger, "advance", seen)
     poison(13, what)
     assert train([*SMALL, "optimizer=adamw", "on_nan=skip"]) == 0
     before, after = state_values(states[13]), state_values(states[14])
@@ -205,10 +205,10 @@ def test_no_part_of_a_checkpoint_is_saved_when_it_is_not_finite(part, monkeypatc
 def test_weights_that_start_infinite_are_never_saved(monkeypatch):
     fit = Trainer.fit
 
-    def spoilt(self):
+    def spoilt(self, step):
         with torch.no_grad():
             self.parameters[0][0] = math.inf
-        return fit(self)
+        return fit(self, step)
 
     monkeypatch.setattr(Trainer, "fit", spoilt)
     assert train(SMALL) == 1
@@ -219,19 +219,20 @@ def test_weights_that_start_infinite_are_never_saved(monkeypatch):
 def test_a_validation_made_up_for_follows_the_policy(monkeypatch, capsys):
     """A run stopped between a step and its validation validates first; what is wrong then is traced as ever."""
     validate = Trainer.validate
-    monkeypatch.setattr(Trainer, "validate", lambda self: self.tell(15) or self.save())
+    monkeypatch.setattr(Trainer, "validate", lambda self: self.stop.request(15) or self.save())
     assert train(SMALL) == 130
-    calls = []
+    calls, guards, fit = [], [], Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self, guard: (guards.append(guard), fit(self, guard))[1])
 
     def wrong(self):
-        calls.append(self.watching)
+        calls.append(self.progress.step)
         if len(calls) == 1:
             raise NonFiniteError("loss/val is nan")
         validate(self)
 
     monkeypatch.setattr(Trainer, "validate", wrong)
     assert train(["resume=run", "on_nan=skip"]) == 0
-    assert calls[:2] == [False, True] and "going back" in capsys.readouterr().out
+    assert [guard is not None for guard in guards] == [False, True] and "going back" in capsys.readouterr().out
     assert 0 < result()["train_seconds"] < 1000, "no clock begins at 0"
 
 

@@ -1,5 +1,6 @@
 """Memory that does not suffice: told in a line with what to change, or got along with by accumulate=auto."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from deeptrain.commands.cli import train
 from deeptrain.config.compose import compose_run
 from deeptrain.run import launch
 from deeptrain.runtime.device import is_out_of_memory
+from deeptrain.runtime.world import World
 from deeptrain.training import checkpoint
 from deeptrain.training.trainer import Trainer
 
@@ -28,15 +30,18 @@ def small_memory(monkeypatch):
     """Let only so many images go through the network at once."""
 
     def only(images: int, error: Exception, since: int = 0) -> None:
-        pieces = Trainer.pieces
+        micro_batches = World.micro_batches
 
-        def some_pieces(self, *batch):
-            for piece, wanted in pieces(self, *batch):
-                yield piece, wanted
-                if len(piece) > images and self.progress.step >= since:  # after its pass: there is a gradient already
+        steps = itertools.count()
+
+        def some(self, *batch):
+            step = next(steps)
+            for inputs, wanted, weight in micro_batches(self, *batch):
+                yield inputs, wanted, weight
+                if len(inputs) > images and step >= since:  # after its pass: there is a gradient already
                     raise error
 
-        monkeypatch.setattr(Trainer, "pieces", some_pieces)
+        monkeypatch.setattr(World, "micro_batches", some)
 
     return only
 

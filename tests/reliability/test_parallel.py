@@ -16,8 +16,9 @@ import torch
 
 from deeptrain.commands import cli
 from deeptrain.run import launch
+from deeptrain.runtime.distributed import DistributedWorld
 from deeptrain.runtime.resources import ROOT
-from deeptrain.runtime.world import World, here
+from deeptrain.runtime.world import World, get_world
 from deeptrain.training import checkpoint
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
@@ -85,15 +86,15 @@ def children(process: subprocess.Popen) -> list[int]:
 def test_parts_make_the_whole():
     for count in (1, 2, 3, 7):
         for size in (0, 1, 2, 6, 63):
-            parts = [World(rank, count).part(slice(10, 10 + size)) for rank in range(count)]
+            parts = [World(rank, count).shard(slice(10, 10 + size)) for rank in range(count)]
             assert [index for part in parts for index in range(part.start, part.stop)] == list(range(10, 10 + size))
             assert max(part.stop - part.start for part in parts) <= -(-size // count)
 
 
 def test_alone_without_torchrun():
-    assert here({}).alone and here({"WORLD_SIZE": "2", "RANK": "1"}).alone, "a cluster's variables are not torchrun's"
-    told = here({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"})
-    assert told == World(3, 4, 1, 2) and not told.first
+    assert get_world({}).is_single and get_world({"WORLD_SIZE": "2", "RANK": "1"}).is_single, "not torchrun's"
+    world = get_world({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"})
+    assert world == DistributedWorld(3, 4, 1, 2) and not world.is_main
 
 
 def endless(folder: Path) -> str:

@@ -103,7 +103,7 @@ def in_step(wanted: int, tell: Callable[[], None]) -> Callable[[], None]:
         def train_step(self, *batch):
             if self.progress.step + 1 == wanted:
                 tell()
-            old(self, *batch)
+            return old(self, *batch)
 
         trainer.Trainer.train_step = train_step
 

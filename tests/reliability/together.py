@@ -11,14 +11,14 @@ import threading
 
 from deeptrain.run import launch
 from deeptrain.runtime import distributed
-from deeptrain.runtime.world import here
+from deeptrain.runtime.world import get_world
 
 if __name__ == "__main__":
-    end, distributed._part = distributed._part, lambda: None  # the processes meet once
+    end, distributed._destroy = distributed._destroy, lambda: None  # the processes meet once
     launch._draw = lambda *_: None
     *words, endless = map(shlex.split, sys.argv[1:])
     codes = [launch.start(each) for each in words]
-    if here().rank == 1:
+    if get_world().rank == 1:
         threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
     codes.append(launch.start(endless))
     end()

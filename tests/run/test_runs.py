@@ -173,9 +173,9 @@ def test_a_run_resumed_at_an_epoch_is_the_run_never_stopped(average):
     stopped = [*words, "epochs=4", "dir=stopped"]
     script = (
         "import sys; from deeptrain.training import trainer; from deeptrain.commands import cli\n"
-        "def over(self, old=trainer.Trainer.over):\n"
-        "    return ('finished', 'cut short') if self.progress.epoch == 2 else old(self)\n"
-        "trainer.Trainer.over = over\n"
+        "def outcome(self, progress, old=trainer.Plan.outcome):\n"
+        "    return ('finished', 'cut short') if progress.epoch == 2 else old(self, progress)\n"
+        "trainer.Plan.outcome = outcome\n"
         "sys.exit(cli.train(sys.argv[1:]))"
     )
     subprocess.run([sys.executable, "-c", script, *stopped], check=True, stdout=subprocess.DEVNULL)
@@ -314,8 +314,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped():
     script = (
         "import os, signal, sys; from deeptrain.training import trainer; from deeptrain.commands import cli\n"
         "def train_step(self, *batch, old=trainer.Trainer.train_step):\n"
-        "    old(self, *batch)\n"
-        "    if self.progress.step == 3: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    outputs = old(self, *batch)\n"
+        "    if self.progress.step == 2: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return outputs\n"
         "trainer.Trainer.train_step = train_step\n"
         "sys.exit(cli.train(sys.argv[1:]))"
     )
@@ -332,7 +333,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped():
 def test_a_metric_that_is_not_a_number_is_never_best():
     trainer = trained(*SMALL, "epochs=1")
     before = trainer.progress.best
-    assert trainer.note_best({"accuracy/val": float("nan")}) is None
+    assert trainer.plan.update_best(trainer.progress, {"accuracy/val": float("nan")}) is None
     assert trainer.progress.best == before and trainer.progress.since_best > 0
 
 

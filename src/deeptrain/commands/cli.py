@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from deeptrain.runtime.resources import CONFIGS
-from deeptrain.runtime.world import here, was_torchrun
+from deeptrain.runtime.world import get_world, was_torchrun
 
 HELP = ("-h", "--help", "-help", "help")
 NODES = ("validate.", "early_stop.", "checkpoint.", "log.")
@@ -85,14 +85,14 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
     except UsageError as mistakes:
         if debug:
             raise
-        if not here().first:  # the first process tells them too, and its end ends this one
+        if not get_world().is_main:  # the first process tells them too, and its end ends this one
             time.sleep(PATIENCE)
             return 2
         for line in mistakes.lines:
             print(f"error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        if here().first:
+        if get_world().is_main:
             print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:

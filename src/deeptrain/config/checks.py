@@ -8,7 +8,7 @@ from typing import Any
 
 from deeptrain.config.compose import RunConfig, Settings, written
 from deeptrain.errors import UsageError
-from deeptrain.runtime.world import here
+from deeptrain.runtime.world import get_world
 
 DIGITS = ("digits", "mnist", "kmnist", "svhn")  # mirrored, a 2 or a 5 is no digit any more
 MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
@@ -36,7 +36,7 @@ class Combination(dict):
         self.defaults = _flat(asdict(Settings()))
         self.augs = list(run.parts["aug"])
         self.typed = {word.lstrip("+").partition("=")[0] for word in run.overrides}
-        self["processes"], self["halves"] = here().count, self["accumulate"] == "auto"
+        self["processes"], self["halves"] = get_world().size, self["accumulate"] == "auto"
         self["accumulate"] = 1 if self["halves"] else self["accumulate"]
         if facts is None:
             self["batch_size"] = None if self["batch_size"] == "auto" else self["batch_size"]

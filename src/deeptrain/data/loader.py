@@ -31,11 +31,11 @@ def make_loader(
     seed: int = 0,
     workers: int = 0,
     train: bool = False,
-    processes: World = SINGLE,
+    world: World = SINGLE,
 ) -> "ResidentLoader | StreamLoader":
     """Choose a loader by the source's setting and by what fits; train shuffles and applies the source's crop and flip.
 
-    A batch is that of all processes, of which each gets its part: all parts are what one process alone would see.
+    world: each rank gets its shard of every batch. All shards make the batch that one process would see.
     Raises ValueError "batch_size=...: ..." if there are not enough training images for one batch.
     """
     if train and batch_size > len(samples):
@@ -44,8 +44,8 @@ def make_loader(
     if source.loader == "resident" or (source.loader == "auto" and fits(samples, crop_padding, device)):
         if samples.images is None:
             raise ValueError("loader=resident: these pictures are not decoded; load them with the same setting")
-        return ResidentLoader(samples, batch_size, device, seed, train, crop_padding, flip, processes)
-    return StreamLoader(samples, batch_size, device, seed, train, crop_padding, flip, workers, processes)
+        return ResidentLoader(samples, batch_size, device, seed, train, crop_padding, flip, world)
+    return StreamLoader(samples, batch_size, device, seed, train, crop_padding, flip, workers, world)
 
 
 def fits(samples: Samples, crop_padding: int, device: torch.device) -> bool:
@@ -70,12 +70,13 @@ class ResidentLoader:
         train: bool = False,
         crop_padding: int = 0,
         flip: bool = False,
-        processes: World = SINGLE,
+        world: World = SINGLE,
     ):
         assert samples.images is not None
         self.batches = _batches(len(samples), batch_size, train)
-        self.parts = [_part(batch, processes) for batch in self.batches]
-        self.num_images = sum(map(_size, self.batches))
+        self.parts = [_part(batch, world) for batch in self.batches]
+        self.sizes = [_size(batch) for batch in self.batches]  # images of each step, over all ranks
+        self.num_images = sum(self.sizes)
         self.seed, self.train, self.flip = seed, train, flip
         self.padding = crop_padding if train else 0
         self.device = torch.device(device)
@@ -93,10 +94,6 @@ class ResidentLoader:
             return self._slices(first_step)
         draws = sample_epoch(self.seed, epoch, len(self.host_labels), self.padding, self.flip)
         return self._on_host(draws, first_step) if self.device.type == "cpu" else self._on_device(draws, first_step)
-
-    def size(self, step: int) -> int:
-        """Count the images of a step, those of all processes together."""
-        return _size(self.batches[step])
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """Say which training images a batch holds, by their place in the samples."""
@@ -140,15 +137,16 @@ class StreamLoader:
         crop_padding: int = 0,
         flip: bool = False,
         workers: int = 0,
-        processes: World = SINGLE,
+        world: World = SINGLE,
     ):
         self.device, self.seed, self.count = torch.device(device), seed, len(samples)
         self.batches = batches = _batches(len(samples), batch_size, train)
-        self.num_images = sum(map(_size, batches))
+        self.sizes = [_size(batch) for batch in batches]  # images of each step, over all ranks
+        self.num_images = sum(self.sizes)
         self.steps = _Steps(len(batches))
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user's choice
         self.loader = DataLoader(
-            _Assembler(samples, [_part(batch, processes) for batch in batches], seed, train, crop_padding, flip),
+            _Assembler(samples, [_part(batch, world) for batch in batches], seed, train, crop_padding, flip),
             batch_size=None,  # the assembler makes whole batches
             sampler=self.steps,
             num_workers=workers,
@@ -175,10 +173,6 @@ class StreamLoader:
             return
         self.close()
         raise ValueError(trouble)
-
-    def size(self, step: int) -> int:
-        """Count the images of a step, those of all processes together."""
-        return _size(self.batches[step])
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """Say which training images a batch holds, by their place in the samples."""
@@ -262,10 +256,13 @@ class _Assembler(TorchDataset):
         return [Path(os.fsdecode(name)) for name in self.files[indices].tolist()]
 
 
-def _part(batch: slice, processes: World) -> slice:
-    """Return a process's part of a batch; where there is none for it, the first image, which it is not to count."""
-    part = processes.part(batch)
+def _part(batch: slice, world: World) -> slice:
+    """Return this rank's shard of a batch; if it is empty, the first image, which then has weight 0."""
+    part = world.shard(batch)
     return part if _size(part) else slice(batch.start, batch.start + 1)
+
+
+Loader = ResidentLoader | StreamLoader
 
 
 def _size(part: slice) -> int:

@@ -120,7 +120,7 @@ class Console:
 
     def begin(self, epochs: int, steps_per_epoch: int, first_epoch: int = 0) -> None:
         """Start the table of a run of which `first_epoch` passes are already done."""
-        self._epochs, self._steps, self._columns = epochs, max(1, steps_per_epoch), None
+        self._epochs, self._steps = epochs, max(1, steps_per_epoch)
         if self._live:
             self._draw(self._live_line(min(first_epoch + 1, epochs), 0, []))
 

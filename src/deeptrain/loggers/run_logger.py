@@ -2,14 +2,34 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from deeptrain.loggers.console import Console
 from deeptrain.loggers.metrics_csv import MetricsTable
 from deeptrain.loggers.tensorboard import TensorBoard
-from deeptrain.training import checkpoint
+
+
+class Plan(Protocol):
+    """What a logger reads of training.progress.Plan."""
+
+    epochs: int
+    steps_per_epoch: int
+
+    def epochs_done(self, progress: Any, /) -> float: ...
+    def seconds_left(self, progress: Any, /) -> float: ...
+
+
+class Position(Protocol):
+    """What a logger reads of training.progress.Progress."""
+
+    epoch: int
+    step_in_epoch: int
+    step: int
+    images: int
+    train_seconds: float
+
 
 Sink = TypeVar("Sink", MetricsTable, TensorBoard)
 
@@ -32,24 +52,30 @@ class RunLogger:
 
     def __init__(
         self,
-        screen: Console,
+        console: Console,
         folder: Path | None = None,
         *,
         metrics: list[str] | None = None,
         first_step: int = 0,
         tensorboard: bool = False,
     ):
-        self.screen, self.folder = screen, folder
+        self.console, self.folder = console, folder
+        self._images, self._seconds = 0, 0.0  # of the run at the last validation
         self.table = self.board = None
         self._failed: set[object] = set()
         if folder is not None:
-            self.table = MetricsTable(folder / "metrics.csv", [*ALWAYS[:2], *(metrics or []), *ALWAYS[2:]], screen.warn)
+            self.table = MetricsTable(
+                folder / "metrics.csv", [*ALWAYS[:2], *(metrics or []), *ALWAYS[2:]], console.warn
+            )
             self.table.truncate(first_step)
         if folder is not None and tensorboard:
-            self.board = TensorBoard(folder, first_step=first_step and first_step + 1, warn=screen.warn)
+            self.board = TensorBoard(folder, first_step=first_step and first_step + 1, warn=console.warn)
 
-    def begin(self, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
-        self.screen.begin(epochs, steps_per_epoch, first_epoch)
+    def start(self, plan: Plan, progress: Position) -> None:
+        """Start or go on from a position of the run."""
+        self.plan = plan
+        self._images, self._seconds = progress.images, progress.train_seconds
+        self.console.begin(plan.epochs, plan.steps_per_epoch, progress.epoch)
 
     def describe(self, picture: np.ndarray, settings: Mapping[str, Any], step: int) -> None:
         """Log what is said once a run: its first pictures, uint8 (H, W, 3), and the settings that a sweep compares."""
@@ -57,57 +83,48 @@ class RunLogger:
             self._log(self.board, lambda board: board.image("samples", picture, step))
             self._log(self.board, lambda board: board.hparams(settings))
 
-    def tick(self, step_in_epoch: int) -> None:
-        """Move the live line; what it says is of the last log point, so that nothing waits for the device."""
-        self.screen.tick(step_in_epoch)
+    def advance(self, step_in_epoch: int) -> None:
+        """Move the live line. It shows the values of the last log point, so nothing waits for the device."""
+        self.console.tick(step_in_epoch)
 
-    def step(
-        self,
-        step: int,
-        means: dict[str, float],
-        penalties: Mapping[str, float],
-        *,
-        epoch: int,
-        step_in_epoch: int,
-        rate: float,
-        images_per_second: float,
-        seconds_left: float,
+    def log_step(
+        self, progress: Position, values: Mapping[str, float], lr: float, images_per_second: float
     ) -> None:
-        """Show and log the training means since the last log point, and the penalties, by their tags."""
-        self.screen.progress(
-            epoch + 1, step_in_epoch, means["loss"], means["accuracy"], rate, images_per_second, seconds_left
-        )
-        tags = {f"{name}/train": value for name, value in means.items()}
-        pace = {"rate/lr": rate, "speed/images_per_second": images_per_second}
-        self._log(self.board, lambda board: board.scalars({**tags, **penalties, **pace}, step))
+        """Show and log the training means since the last log point by name, and the penalties by tag."""
+        position, left = (progress.epoch + 1, progress.step_in_epoch), self.plan.seconds_left(progress)
+        self.console.progress(*position, values["loss"], values["accuracy"], lr, images_per_second, left)
+        tags = {name if "/" in name else f"{name}/train": value for name, value in values.items()}
+        tags |= {"rate/lr": lr, "speed/images_per_second": images_per_second}
+        self._log(self.board, lambda board: board.scalars(tags, progress.step))
 
-    def row(self, row: dict[str, Any], *, best: bool, waited: float, seconds_left: float) -> None:
-        """Show and keep the metrics of one validation; `waited` is the share of the time spent waiting for data."""
-        self.screen.epoch({**row, "data_wait": waited, "seconds_left": seconds_left}, best)
+    def log_validation(
+        self, progress: Position, metrics: Mapping[str, float], lr: float, is_best: bool, waited: float
+    ) -> None:
+        """Show and log the metrics of one validation. waited: seconds spent waiting for data since the last one."""
+        images, seconds = progress.images - self._images, max(progress.train_seconds - self._seconds, 1e-9)
+        self._images, self._seconds = progress.images, progress.train_seconds
+        row = {"epoch": self.plan.epochs_done(progress), "step": progress.step, **metrics, "rate/lr": lr}
+        row |= {"images_per_second": images / seconds, "seconds": progress.train_seconds}
+        clock = {"data_wait": waited / seconds, "seconds_left": self.plan.seconds_left(progress)}
+        self.console.epoch(row | clock, is_best)
         self._log(self.table, lambda table: table.append(row))
-        new = {tag: row[tag] for tag in row if tag.partition("/")[2] in VALIDATED}  # the rest was, at the log points
-        self._log(self.board, lambda board: board.scalars(new, row["step"]))
+        new = {tag: row[tag] for tag in row if tag.partition("/")[2] in VALIDATED}  # log points had the rest
+        self._log(self.board, lambda board: board.scalars(new, progress.step))
 
-    def save(self, name: str, state: dict[str, Any]) -> None:
-        """Write checkpoints/<name>.pt; the one before stays until the new one is whole, and of last.pt also then."""
-        self._log(self.board, lambda board: board.flush())  # a resumed run does not log again what came before
-        if self.folder is not None:
-            checkpoint.save(self.folder / "checkpoints" / f"{name}.pt", state, keep=name == "last")
+    def flush(self) -> None:
+        """Write what waits in memory, before a checkpoint: a resumed run does not log it again."""
+        self._log(self.board, lambda board: board.flush())
 
-    def last(self) -> dict[str, Any] | None:
-        """Read the last checkpoint back; None where none is kept."""
-        return None if self.folder is None else checkpoint.load_newest(self.folder / "checkpoints" / "last.pt")[0]
-
-    def rewind(self, step: int) -> None:
-        """Drop what has been recorded after a step, since the run goes on from there."""
+    def truncate(self, step: int) -> None:
+        """Drop what was logged after a step: the run goes on from there."""
         self._log(self.table, lambda table: table.truncate(step))
         self._log(self.board, lambda board: board.rewind(step + 1))
 
-    def note(self, text: str) -> None:
-        self.screen.note(text)
+    def message(self, text: str) -> None:
+        self.console.note(text)
 
     def close(self) -> None:
-        self.screen.close()
+        self.console.close()
         self._log(self.table, lambda table: table.close())
         self._log(self.board, lambda board: board.close())
 
@@ -121,4 +138,4 @@ class RunLogger:
             self._failed.add(sink)
             name = "metrics.csv" if sink is self.table else "TensorBoard"
             said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            self.screen.warn(f"{name} cannot be written ({said}); the run goes on without it")
+            self.console.warn(f"{name} cannot be written ({said}); the run goes on without it")

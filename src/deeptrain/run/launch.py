@@ -23,10 +23,11 @@ from deeptrain.loggers.console import Console
 from deeptrain.run import folder, rerun, resume_policy
 from deeptrain.run.rerun import Original
 from deeptrain.runtime import signals
-from deeptrain.runtime.world import here
+from deeptrain.runtime.world import get_world
 
 if TYPE_CHECKING:
-    from deeptrain.training.trainer import Loader, Trainer
+    from deeptrain.data.loader import Loader
+    from deeptrain.training.trainer import Trainer
 
 CHANGED = "changed.json"  # what was changed whenever a run went on; there only if something was
 NOT_KEPT = ("resume=", "resume_changed=", "rerun=")  # words that are of this start alone
@@ -37,7 +38,7 @@ EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": sig
 def start(words: list[str]) -> int:
     """Compose, check and train; return the exit code. Nothing is written before everything has been found good."""
     try:
-        with signals.listening(signals.once(signals.leave, _patience())):
+        with signals.handle_signals(signals.first_then_exit(signals.raise_interrupt, _patience())):
             if (original := _given(words, "rerun")) is not None:
                 return again(words, original)
             try:
@@ -45,14 +46,14 @@ def start(words: list[str]) -> int:
             except UsageError as wrong:
                 raise build.with_rehearsal(wrong) from None
             _rehearse(run)
-            _, code = train(run, Console(sys.stdout, quiet=not here().first), folder_of_run, resumed)
+            _, code = train(run, Console(sys.stdout, quiet=not get_world().is_main), folder_of_run, resumed)
             return code
     finally:
         folder.release()
 
 
 def _patience() -> float:
-    return 0.0 if here().alone else IMPATIENT
+    return 0.0 if get_world().is_single else IMPATIENT
 
 
 def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
@@ -67,11 +68,11 @@ def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
     if any(word.startswith("dir=") for word in words):
         raise UsageError(["dir=: a resumed run goes on in its own folder; leave out dir"])
     now = [word for word in words if not word.startswith("resume=")]
-    if not here().first:  # the folder is the first one's business alone
-        return _composed(_of_the_first([])), None, None
+    if not get_world().is_main:  # the folder is the first one's business alone
+        return _composed(get_world().broadcast([])), None, None
     at, state = folder.find_to_resume(given)
     folder.hold(at, f"resume={given}")
-    run = _composed(_of_the_first([*folder.saved_words(at, now), *now]))
+    run = _composed(get_world().broadcast([*folder.saved_words(at, now), *now]))
     if state is not None:
         resume_policy.check(
             folder.saved_settings(at), folder.settings_of(run.yaml, "now"), asked=run.spine.resume_changed
@@ -82,12 +83,12 @@ def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
 def again(words: list[str], path: str) -> int:
     """Repeat a run from its folder alone, in a new one; the exit code is 1 also where other bits come out."""
     now = [word for word in words if not word.startswith("rerun=")]
-    saved, original = rerun.find(path, now) if here().first else ([], None)
-    run = _composed(_of_the_first([*saved, *now]))
+    saved, original = rerun.find(path, now) if get_world().is_main else ([], None)
+    run = _composed(get_world().broadcast([*saved, *now]))
     if original is not None:
         run.spine.rerun = str(original.path)
     _rehearse(run)
-    _, code = train(run, Console(sys.stdout, quiet=not here().first), original=original)
+    _, code = train(run, Console(sys.stdout, quiet=not get_world().is_main), original=original)
     return code
 
 
@@ -104,7 +105,7 @@ def _rehearse(run: RunConfig) -> None:
 
 
 def _check_folder(run: RunConfig) -> None:
-    if here().first:  # it makes the folder
+    if get_world().is_main:  # it makes the folder
         folder.check_new(run.spine.dir)
 
 
@@ -132,10 +133,7 @@ def train(
     started = perf_counter()
     with passing_on(screen):
         bench = build.bench(run)
-    if not bench.processes.alone:
-        from deeptrain.runtime import distributed
-
-        distributed.join(bench.processes)
+    bench.world.init()
     try:
         trainer = build.trainer(bench, _about(bench))
     except (RuntimeError, MemoryError) as error:
@@ -146,10 +144,10 @@ def train(
                 [f"model={run.choices['model']}: does not fit into memory; choose a smaller one"]
             ) from error
         raise
-    if _of_the_first(resumed is not None):
+    if get_world().broadcast(resumed is not None):
         _load(trainer, run, resumed, screen)
-    if not bench.processes.first:
-        return None, _help(trainer)
+    if not bench.world.is_main:
+        return None, _help(trainer, run)
     is_new, at = at is None, at or folder.new_folder(run.spine.dir)
     try:
         _open_record(trainer, bench, screen, at)
@@ -161,10 +159,10 @@ def train(
         raise
     forewarnings = original.forewarnings(run, _facts(trainer)) if original else []
     screen.lines(_head(trainer, bench, at), [*bench.warnings, *forewarnings])
-    status, reason = _fit(trainer, at)
-    trainer.record.close()
+    status, reason = _fit(trainer, run, at)
+    trainer.logger.close()
     result = _result(trainer, status, reason, perf_counter() - started)
-    left_alone = status == "failed" and not bench.processes.alone  # the others are gone, and torchrun is impatient
+    left_alone = status == "failed" and not bench.world.is_single  # the others are gone, and torchrun is impatient
     try:
         if not left_alone:
             _draw(trainer, bench, at, result)
@@ -182,11 +180,11 @@ def train(
     return trainer.progress.best, EXIT_CODES[status] if same else 1
 
 
-def _help(trainer: "Trainer") -> int:
+def _help(trainer: "Trainer", run: RunConfig) -> int:
     """Train as one of the processes that write nothing; return the exit code once the first one is done too."""
-    status, reason = _fit(trainer, None)
+    status, reason = _fit(trainer, run, None)
     if status == "failed":
-        print(f"error: process {trainer.processes.rank}: {reason}", file=sys.stderr)
+        print(f"error: process {trainer.world.rank}: {reason}", file=sys.stderr)
     trainer.close()
     _part(trainer, status)
     return EXIT_CODES[status]
@@ -194,24 +192,11 @@ def _help(trainer: "Trainer") -> int:
 
 def _part(trainer: "Trainer", status: str) -> None:
     """Let all processes end together, unless this one has failed, which the others may not have."""
-    if not trainer.processes.alone:
-        from deeptrain.runtime import distributed
-
-        if status == "failed":
-            folder.release()
-            sys.stdout.flush()
-            distributed.break_off(EXIT_CODES[status])
-        distributed.leave()
-
-
-def _of_the_first(what: Any) -> Any:
-    """Return what the first process has; it alone reads the folder, which may lie on its machine."""
-    if here().alone:
-        return what
-    from deeptrain.runtime import distributed
-
-    distributed.join(here())
-    return distributed.shared(what, here())
+    if status == "failed" and not trainer.world.is_single:
+        folder.release()
+        sys.stdout.flush()
+        trainer.world.abort(EXIT_CODES[status])
+    trainer.world.finalize()
 
 
 @contextmanager
@@ -227,16 +212,18 @@ def passing_on(screen: Console) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _fit(trainer: "Trainer", at: Path | None) -> tuple[str, str]:
+def _fit(trainer: "Trainer", run: RunConfig, at: Path | None) -> tuple[str, str]:
     """Train; whatever ends it becomes a status and a reason, an unforeseen error's traceback goes into run.log."""
     from deeptrain.runtime.device import is_out_of_memory
     from deeptrain.runtime.files import FULL
-    from deeptrain.training.trainer import TrainingFailed
+    from deeptrain.training import recovery
 
     try:
-        with signals.listening(signals.once(trainer.tell, _patience())):  # it ends its step and saves
-            return trainer.fit()
-    except (TrainingFailed, ValueError) as error:  # a ValueError: an image that cannot be read, in one line
+        with signals.handle_signals(
+            signals.first_then_exit(trainer.stop.request, _patience())
+        ):  # it ends its step and saves
+            return recovery.fit(trainer, run.spine.on_nan)
+    except (recovery.TrainingFailed, ValueError) as error:  # a ValueError: an image that cannot be read, in one line
         return "failed", str(error)
     except Exception as error:
         if os.environ.get("DEEPTRAIN_DEBUG"):
@@ -244,9 +231,9 @@ def _fit(trainer: "Trainer", at: Path | None) -> tuple[str, str]:
         if isinstance(error, OSError) and error.errno in FULL:
             return "failed", f"{_told_of(error)}; make room, then go on from the last checkpoint"
         if is_out_of_memory(error):
-            return "failed", f"out of memory in step {trainer.progress.step + 1}: {_what_needs_less(trainer)}"
+            return "failed", f"out of memory in step {trainer.progress.step + 1}: {_what_needs_less(trainer, run)}"
         first = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        if not trainer.processes.alone and "onnection" in first:  # what gloo and NCCL say of it is for experts
+        if not trainer.world.is_single and "onnection" in first:  # what gloo and NCCL say of it is for experts
             first = "another process has ended, perhaps with a message of its own above; go on with resume"
         if at is None:
             return "failed", first
@@ -255,10 +242,10 @@ def _fit(trainer: "Trainer", at: Path | None) -> tuple[str, str]:
         return "failed", f"{first} (traceback in {at / 'run.log'})"
 
 
-def _what_needs_less(trainer: "Trainer") -> str:
+def _what_needs_less(trainer: "Trainer", run: RunConfig) -> str:
     """Say what to change where memory does not suffice, the settings that keep the same step first."""
     images = len(trainer.train_loader.indices(0, 0))
-    pieces = "" if trainer.halve else "go on with accumulate=auto (the same step, in pieces), or "
+    pieces = "" if run.spine.accumulate == "auto" else "go on with accumulate=auto (the same step, in pieces), or "
     smaller = [
         f"batch_size={max(1, images // 2)}",
         *(["precision=bf16"] if trainer.runtime.precision == "fp32" else []),
@@ -284,7 +271,7 @@ def _about(bench: build.Setup) -> dict[str, Any]:
     return {
         "overrides": bench.run.overrides,
         "versions": versions(),
-        "machine": hardware_info(bench.runtime.device) | {"processes": here().count},
+        "machine": hardware_info(bench.runtime.device) | {"processes": get_world().size},
         "data": dataset.fingerprint,
         "changed": [],
         "classes": dataset.classes,
@@ -301,7 +288,7 @@ def _load(trainer: "Trainer", run: RunConfig, path: Path | None, screen: Console
     Only the first of several processes has a path; the others get the state from it.
     """
     if path is None:
-        trainer.load_state_dict(_of_the_first(None))
+        trainer.load_state_dict(get_world().broadcast({}))
         return
     from deeptrain.training import checkpoint
 
@@ -310,8 +297,8 @@ def _load(trainer: "Trainer", run: RunConfig, path: Path | None, screen: Console
         if warning:
             screen.warn(warning)
         _check_data(trainer, run, state.get("data"))
-        trainer.about["changed"] = _history(trainer, run, state.get("changed"), path.parent.parent)
-        trainer.load_state_dict(_of_the_first(state))
+        trainer.metadata["changed"] = _history(trainer, run, state.get("changed"), path.parent.parent)
+        trainer.load_state_dict(get_world().broadcast(state))
     except UsageError:
         raise
     except ValueError as error:
@@ -320,7 +307,7 @@ def _load(trainer: "Trainer", run: RunConfig, path: Path | None, screen: Console
         raise UsageError([f"resume={path}: its weights do not fit this model; resume with the model it had"]) from error
     except (TypeError, KeyError, AttributeError, IndexError) as error:
         raise UsageError([f"resume={path}: is not what a run of deeptrain writes"]) from error
-    end, validated = trainer.over(), trainer.progress.validated == trainer.progress.step
+    end, validated = trainer.outcome(), trainer.progress.validated == trainer.progress.step
     was_drawn = (path.parent.parent / "result.json").is_file()
     if end is not None and validated and was_drawn:  # else it stopped before its last validation, or drawing pictures
         raise UsageError([f"resume={path}: nothing left to do ({end[1]}); to train longer add {_more(trainer)}"])
@@ -328,7 +315,7 @@ def _load(trainer: "Trainer", run: RunConfig, path: Path | None, screen: Console
 
 def _check_data(trainer: "Trainer", run: RunConfig, then: Any) -> None:
     """Raise UsageError if the training images are not those that a run was trained on, unless that is asked for."""
-    now = trainer.about["data"]
+    now = trainer.metadata["data"]
     if then is not None and then != now and not run.spine.resume_changed:
         fingerprints = f"fingerprint {resume_policy.shown(then)}, now {now}"
         said = f"resume={run.spine.resume}: the training images are others: {fingerprints}"
@@ -351,24 +338,26 @@ def _open_record(trainer: "Trainer", bench: build.Setup, screen: Console, at: Pa
     from deeptrain.analysis.preview import training_samples
     from deeptrain.loggers.run_logger import RunLogger
     from deeptrain.report.image_grid import save
+    from deeptrain.training.checkpoint import Checkpoints
 
     run, step = bench.run, trainer.progress.step
     screen.open_log(at / "run.log")
     _write(at / "split.json", json.dumps(bench.dataset.split, indent=1))
-    if trainer.about["changed"]:  # before the settings that they are compared with are written anew
-        _write(at / CHANGED, json.dumps(trainer.about["changed"], indent=1))
+    if trainer.metadata["changed"]:  # before the settings that they are compared with are written anew
+        _write(at / CHANGED, json.dumps(trainer.metadata["changed"], indent=1))
     _write(at / "config.yaml", run.yaml)
     _write(at / "overrides.yaml", yaml.safe_dump(run.overrides, allow_unicode=True))  # last: now it can be resumed
     (at / "result.json").unlink(missing_ok=True)  # of the run that now goes on
     metrics = trainer.metric_names()
-    trainer.record = RunLogger(screen, at, metrics=metrics, first_step=step, tensorboard=run.spine.log.tensorboard)
-    moment = trainer.progress.epoch, trainer.progress.step_in_epoch, trainer.fraction()
-    batches = trainer.train_loader if bench.processes.alone else build.train_loader(bench)  # whole ones
+    trainer.logger = RunLogger(screen, at, metrics=metrics, first_step=step, tensorboard=run.spine.log.tensorboard)
+    trainer.checkpoints = Checkpoints(at / "checkpoints")
+    moment = trainer.progress.epoch, trainer.progress.step_in_epoch, trainer.plan.fraction(trainer.progress)
+    batches = trainer.train_loader if bench.world.is_single else build.train_loader(bench)  # whole ones
     picture = training_samples(bench, batches, *moment)
     if batches is not trainer.train_loader:
         batches.close()
     save(at / "samples.png", picture)
-    trainer.record.describe(picture, _hyperparameters(run), step)
+    trainer.logger.describe(picture, _hyperparameters(run), step)
 
 
 def _hyperparameters(run: RunConfig) -> dict[str, Any]:
@@ -417,10 +406,10 @@ def _result(trainer: "Trainer", status: str, reason: str, seconds: float) -> dic
     return {
         "status": status,
         "reason": reason,
-        "monitor": trainer.monitor,
+        "monitor": trainer.plan.monitor,
         "best": progress.best,
         "best_epoch": progress.best_epoch,
-        "epochs": trainer.passes(),
+        "epochs": trainer.plan.epochs_done(trainer.progress),
         "steps": progress.step,
         "seconds": round(seconds, 3),
         "train_seconds": round(progress.train_seconds, 3),
@@ -434,7 +423,7 @@ def _result(trainer: "Trainer", status: str, reason: str, seconds: float) -> dic
 
 def _facts(trainer: "Trainer") -> dict[str, Any]:
     """Return what a result depends on besides the words of its run."""
-    return {name: trainer.about[name] for name in ("versions", "machine", "data", "changed")}
+    return {name: trainer.metadata[name] for name in ("versions", "machine", "data", "changed")}
 
 
 def _draw(trainer: "Trainer", bench: build.Setup, at: Path, result: dict[str, Any]) -> None:
@@ -445,21 +434,21 @@ def _draw(trainer: "Trainer", bench: build.Setup, at: Path, result: dict[str, An
     from deeptrain.training import checkpoint
     from deeptrain.training.validation import predict
 
-    rows = trainer.record.table.rows() if trainer.record.table is not None else []
+    rows = trainer.logger.table.rows() if trainer.logger.table is not None else []
     best = at / "checkpoints" / "best.pt"
     if not rows or not best.is_file():
         return
     classes, words = bench.dataset.classes, bench.run.overrides
     draw_curves(rows, at / "curves.png", bench.run.title, best_epoch=trainer.progress.best_epoch)
     trainer.model.load_state_dict(checkpoint.load(best)["model"])
-    val = trainer.val_loader
-    if not bench.processes.alone:  # of which it has a part
+    val = trainer.validator.loader
+    if not bench.world.is_single:  # of which it has a part
         val = build.eval_loader(bench.source, bench.dataset.val, bench.run, bench.runtime)
     logits, labels = predict(trainer.model, val.epoch(0), trainer.pipeline, trainer.runtime)
     matrix = confusion_matrix(logits.argmax(1), labels, len(classes)).numpy()
     draw_confusion(matrix, classes, at / "confusion.png")
     _draw_mistakes(val, classes, logits, labels, at / "mistakes.png")
-    if val is not trainer.val_loader:
+    if val is not trainer.validator.loader:
         val.close()
     repeat = " ".join(["python train.py", *(shlex.quote(word) for word in words if not word.startswith("dir="))])
     facts = CardData(
@@ -496,9 +485,9 @@ def _draw_mistakes(val: "Loader", classes: list[str], logits: Any, labels: Any, 
 def _next_commands(trainer: "Trainer", at: Path) -> list[tuple[str, str]]:
     """Return what one may want to do next, as commands to paste, with the words that are not taken from a folder."""
     where, kept = shlex.quote(str(at)), at / "checkpoints"
-    trusted = [shlex.quote(word) for word in trainer.about["overrides"] if word.partition("=")[0] in folder.RUN_CODE]
+    trusted = [shlex.quote(word) for word in trainer.metadata["overrides"] if word.partition("=")[0] in folder.RUN_CODE]
     where = " ".join([where, *trusted])
-    over = trainer.over() is not None and not trainer.interrupted
+    over = trainer.outcome() is not None and not trainer.stop.reason
     commands = []
     if (kept / "best.pt").is_file():
         commands.append(("evaluate", f"python scripts/evaluate.py {where}"))
@@ -512,12 +501,12 @@ def _more(trainer: "Trainer") -> str:
     """Return the setting that lets a run that is over go on: twice the limit that it has reached."""
     progress = trainer.progress
     limits = (
-        ("limit_steps", trainer.limit_steps, progress.step),
-        ("max_seconds", trainer.max_seconds, progress.train_seconds),
-        ("early_stop.patience", trainer.patience, progress.since_best),
+        ("limit_steps", trainer.plan.limit_steps, progress.step),
+        ("max_seconds", trainer.plan.max_seconds, progress.train_seconds),
+        ("early_stop.patience", trainer.plan.patience, progress.since_best),
     )
     reached = ((name, limit) for name, limit, value in limits if limit is not None and value >= limit)
-    name, limit = next(reached, ("epochs", trainer.epochs))
+    name, limit = next(reached, ("epochs", trainer.plan.epochs))
     return f"{name}={2 * limit:g}"
 
 
@@ -526,7 +515,7 @@ def _closing_lines(trainer: "Trainer", at: Path, result: dict[str, Any]) -> list
     metrics, best = result["metrics"], result["best"]
     lines = [f"{result['status'].replace('_', ' ')}  {result['reason']}"]
     if best is not None:
-        lines.append(f"best  {trainer.monitor} {best:.4g} in epoch {result['best_epoch']}")
+        lines.append(f"best  {trainer.plan.monitor} {best:.4g} in epoch {result['best_epoch']}")
     if "accuracy/train_clean" in metrics:
         train, val = metrics["accuracy/train_clean"], metrics["accuracy/val"]
         lines.append(f"gap  {train - val:+.4f} at the end: train {train:.4f} (not augmented), val {val:.4f}")

@@ -46,6 +46,10 @@ class Runtime:
         for seed in self.seeders:
             seed(key)
 
+    def compiled(self, network: nn.Module) -> nn.Module:
+        """Return the network, compiled by torch.compile if `compile` is set."""
+        return torch.compile(network) if self.compile else network  # pyright: ignore
+
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the memory format that is fastest there."""
         convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
@@ -54,13 +58,13 @@ class Runtime:
         return model.to(self.device)
 
 
-def pick_device(name: str, processes: World = SINGLE) -> tuple[torch.device, str]:
+def pick_device(name: str, world: World = SINGLE) -> tuple[torch.device, str]:
     """Return the device of a setting and a line that says why; ValueError if it is not there.
 
     Of several processes on a machine each has a GPU of its own, by its number there.
     """
-    if not processes.alone:
-        return _own_device(name, processes)
+    if not world.is_single:
+        return _own_device(name, world)
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
@@ -80,18 +84,18 @@ def pick_device(name: str, processes: World = SINGLE) -> tuple[torch.device, str
     return device, reason
 
 
-def _own_device(name: str, processes: World) -> tuple[torch.device, str]:
-    said = f"{processes.count} processes"
+def _own_device(name: str, world: World) -> tuple[torch.device, str]:
+    ranks = f"{world.size} processes"
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu"), f"{said} on the CPU"
+        return torch.device("cpu"), f"{ranks} on the CPU"
     if name not in ("auto", "cuda"):
         raise ValueError(f"device={name}: torchrun's processes have a GPU each; write device=cuda or device=cpu")
     reason = pick_device("cuda")[1]
     gpus = torch.cuda.device_count()
-    if processes.local_count > gpus:
-        more = f"torchrun started {processes.local_count} processes on this machine, which has {gpus} GPU(s)"
+    if world.local_size > gpus:
+        more = f"torchrun started {world.local_size} processes on this machine, which has {gpus} GPU(s)"
         raise ValueError(f"device={name}: {more}; write --nproc-per-node {gpus}, or device=cpu")
-    return torch.device("cuda", processes.local_rank), f"{said}, {reason} each"
+    return torch.device("cuda", world.local_rank), f"{ranks}, {reason} each"
 
 
 def pick_precision(name: str, device: torch.device) -> str:

@@ -1,47 +1,136 @@
-"""Which of the processes that torchrun started this one is, as its environment says; alone without torchrun."""
+"""The processes that train one network together, and what they exchange. Alone, every exchange is the identity.
+
+Torch is imported only where several processes exchange something.
+"""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
-NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+T = TypeVar("T")
+MicroBatches = Iterable[tuple["Tensor", "Tensor", float]]
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)
 class World:
-    """One of `count` processes that train a network together, `local_count` of them on this machine."""
+    """One process that trains alone. `runtime.distributed.DistributedWorld` is one of several.
+
+    size: processes in all. local_size: processes on this machine.
+    """
 
     rank: int = 0
-    count: int = 1
+    size: int = 1
     local_rank: int = 0
-    local_count: int = 1
+    local_size: int = 1
 
-    @cached_property  # asked several times a step
-    def alone(self) -> bool:
-        return self.count == 1
+    @property
+    def is_single(self) -> bool:
+        return self.size == 1
 
-    @cached_property
-    def first(self) -> bool:
-        """Tell whether this is the process that speaks and writes."""
+    @property
+    def is_main(self) -> bool:
+        """Tell whether this process prints and writes files."""
         return self.rank == 0
 
-    def part(self, whole: slice) -> slice:
-        """Return this process's share of a stretch: all shares make the whole, and differ by one image at most."""
+    def shard(self, whole: slice) -> slice:
+        """Return this rank's part of a range. The shards make up the whole; their sizes differ by one at most."""
         size = whole.stop - whole.start
-        return slice(*(whole.start + size * rank // self.count for rank in (self.rank, self.rank + 1)))
+        return slice(*(whole.start + size * rank // self.size for rank in (self.rank, self.rank + 1)))
+
+    def local_batch_size(self, batch_size: int) -> int:
+        """Return how many images of a batch this rank has; 0 if there are fewer images than ranks."""
+        shard = self.shard(slice(0, batch_size))
+        return shard.stop - shard.start
+
+    # --- the life of the group ---
+
+    def init(self) -> None:
+        """Connect to the other processes."""
+
+    def finalize(self) -> None:
+        """Wait until all processes are done, then disconnect."""
+
+    def abort(self, code: int) -> None:
+        """End this process at once if others wait for it: torchrun then ends them."""
+
+    # --- the network and its batches ---
+
+    def wrap(self, model: "nn.Module") -> "nn.Module":
+        """Return the network whose backward pass leaves the mean gradient of all processes."""
+        return model
+
+    def sync_batch_norm(self, model: "nn.Module") -> None:
+        """Let the batch norms of a model, which is not one itself, normalize over the images of all ranks."""
+
+    def micro_batches(self, images: "Tensor", targets: "Tensor", count: int, batch_size: int) -> MicroBatches:
+        """Cut a batch into `count` micro-batches; return each with its weight in the mean loss of the batch.
+
+        batch_size: images of the batch over all processes.
+        """
+        if count == 1:
+            return ((images, targets, 1.0),)
+        parts = zip(images.chunk(count), targets.chunk(count), strict=True)
+        return [(part, wanted, len(part) / batch_size) for part, wanted in parts]
+
+    def all_gather_batch(self, images: "Tensor", labels: "Tensor", batch_size: int) -> tuple["Tensor", "Tensor"]:
+        """Return the whole batch, of which every rank has its shard."""
+        return images, labels
+
+    def shard_batch(self, images: "Tensor", targets: "Tensor") -> tuple["Tensor", "Tensor"]:
+        """Return this rank's shard of a whole batch; one image with weight 0 if it has none."""
+        return images, targets
+
+    def broadcast_buffers(self, *models: "nn.Module | None") -> None:
+        """Give all ranks the buffers of rank 0."""
+
+    # --- numbers and messages; each call waits for all ranks ---
+
+    def all_reduce_max(self, *values: float) -> Iterable[float]:
+        """Return the largest of each value."""
+        return values
+
+    def all_reduce_sum(self, values: list[float]) -> list[float]:
+        """Return the sum of each value."""
+        return values
+
+    def main_only(self, values: list[float]) -> list[float]:
+        """Return the values on rank 0, zeros on the others."""
+        return values
+
+    def first_message(self, message: str | None) -> str | None:
+        """Return the message of the lowest rank that has one."""
+        return message
+
+    def decide_alone(self, reason: str) -> str:
+        """Return the reason if this process may act on it without asking the others, else ""."""
+        return reason
+
+    def broadcast(self, value: T) -> T:
+        """Return the value of rank 0: plain values, and tensors on the host."""
+        return value
 
 
 SINGLE = World()
 
 
-def here(environment: Mapping[str, str] = os.environ) -> World:
-    """Read torchrun's variables."""
+def get_world(environment: Mapping[str, str] = os.environ) -> World:
+    """Read the variables of torchrun."""
     if not was_torchrun(environment):
         return SINGLE
-    return World(*(int(environment[name]) for name in NEEDED))
+    numbers: list[Any] = [int(environment[name]) for name in VARIABLES]
+    if numbers[1] == 1:
+        return World(*numbers)
+    from deeptrain.runtime.distributed import DistributedWorld
+
+    return DistributedWorld(*numbers)
 
 
 def was_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether torchrun started this process, be it a single one."""
-    return all(environment.get(name, "").isdigit() for name in NEEDED)
+    """Tell whether torchrun started this process."""
+    return all(environment.get(name, "").isdigit() for name in VARIABLES)

@@ -52,7 +52,7 @@ def is_declared(words: list[str]) -> bool:
 
 def sweep(words: list[str]) -> int:
     """Check every run, then train one after the other; the exit code is 1 if any failed."""
-    with signals.listening(signals.once(signals.leave)):
+    with signals.handle_signals(signals.first_then_exit(signals.raise_interrupt)):
         return _sweep(words)
 
 
@@ -133,7 +133,7 @@ def _run(job: Job) -> None:
         if process is not None:
             process.send_signal(number if number in signals.SIGNALS else signal.SIGTERM)
 
-    with signals.listening(pass_on, also=signals.HANGUP):
+    with signals.handle_signals(pass_on, also=signals.HANGUP):
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )

@@ -1,5 +1,6 @@
 """Checkpoints: plain types and tensors, written whole or not at all, read without running code from them."""
 
+import copy
 import hashlib
 import io
 import pickletools  # only lists what a file would call; nothing is called
@@ -19,6 +20,25 @@ TENSOR = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}  # besid
 
 class Damaged(ValueError):
     """A checkpoint is missing or not as it was written; the message names it."""
+
+
+class Checkpoints:
+    """The checkpoints of a run: last.pt and best.pt in a folder, or without one the last state in memory."""
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder
+        self._last: dict[str, Any] | None = None
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Write <name>.pt. The old file stays until the new one is whole; of last.pt it stays as last.previous.pt."""
+        if self.folder is not None:
+            save(self.folder / f"{name}.pt", state, keep=name == "last")
+        elif name == "last":
+            self._last = copy.deepcopy(state)
+
+    def load_last(self) -> dict[str, Any] | None:
+        """Return the last state, None if nothing is saved."""
+        return self._last if self.folder is None else load_newest(self.folder / "last.pt")[0]
 
 
 def save(path: Path, state: dict[str, Any], *, keep: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Where a value that is neither inf nor NaN should have been, and is not."""
+"""Finding values that are inf or NaN."""
 
 import math
 from collections.abc import Mapping
@@ -6,9 +6,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from deeptrain.runtime.world import SINGLE, World
+
+
+class NonFiniteError(RuntimeError):
+    """A value has become inf or NaN since the last checkpoint."""
+
+
+def check_finite(state: object, world: World = SINGLE) -> None:
+    """Raise NonFiniteError if a tensor or number of nested dicts and lists is inf or NaN on any rank."""
+    names = not_finite(state_values(state))
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    message = f"{names[0].removeprefix('model.')}{more} is not finite" if names else None
+    if message := world.first_message(message):
+        raise NonFiniteError(message)
+
 
 def not_finite(values: Mapping[str, Tensor | float]) -> list[str]:
-    """Name the tensors and numbers that hold an inf or a NaN, with one wait for each device."""
+    """Name the tensors and numbers that hold an inf or a NaN. The host waits once for each device."""
     real = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.is_floating_point()}
     sound = {name: math.isfinite(value) for name, value in values.items() if not isinstance(value, Tensor)}
     for device in {tensor.device for tensor in real.values()}:
@@ -18,7 +33,7 @@ def not_finite(values: Mapping[str, Tensor | float]) -> list[str]:
 
 
 def first_layer(network: nn.Module, images: Tensor) -> str | None:
-    """Run a network forward and name the layer that is the first to give out what is not finite."""
+    """Run a network forward; name the first layer whose output is not finite, None if there is none."""
     found: list[str] = []
 
     def look(name: str) -> None:

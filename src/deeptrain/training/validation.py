@@ -1,18 +1,75 @@
-"""Measuring a network on images it does not learn from: loss, top-1 and top-5, and on request every prediction."""
+"""Measuring a network on images that it does not learn from: loss and metrics, or every prediction."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from deeptrain.aug.pipeline import Pipeline
+from deeptrain.average import Average
+from deeptrain.data.loader import Loader
 from deeptrain.metrics import RunningMetrics
 from deeptrain.runtime.device import Runtime
-from deeptrain.runtime.distributed import all_reduce_sum
+from deeptrain.runtime.random import generator, key
+from deeptrain.runtime.signals import StopRequest
 from deeptrain.runtime.world import SINGLE, World
 
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Validator:
+    """What a validation measures, and on which images.
+
+    loss: without class weights and smoothing, so that runs compare. clean_loader: a fixed slice of train, not
+    augmented. bn_loader: a fixed slice of train, augmented, for the batch norms of averaged weights.
+    """
+
+    model: nn.Module
+    loader: Loader
+    pipeline: Pipeline
+    runtime: Runtime
+    loss: Loss
+    clean_loader: Loader | None = None
+    bn_loader: Loader | None = None
+    average: Average | None = None
+    seed: int = 0
+    world: World = SINGLE
+
+    def measure(self, stop: StopRequest, epoch: int, fraction: float) -> dict[str, float]:
+        """Return the metrics of the present weights by tag; raise Interrupted if the run is to stop.
+
+        fraction: how much of the run is done, in [0, 1].
+        """
+        self.world.broadcast_buffers(self.model, self.average and self.average.module)
+        measured = {}
+        if self.clean_loader is not None:
+            measured["train_clean"] = self._evaluate(self.model, self.clean_loader, stop)
+        measured["val"] = self._evaluate(self.model, self.loader, stop)
+        if self.average is not None and self.average.started:
+            with self.runtime.autocast:
+                self.average.settle(self._bn_batches(stop, epoch, fraction))
+            measured["val_average"] = self._evaluate(self.average.module, self.loader, stop)
+        return {f"{name}/{split}": value for split, means in measured.items() for name, value in means.items()}
+
+    def close(self) -> None:
+        """End the processes that read images."""
+        for loader in filter(None, (self.loader, self.clean_loader, self.bn_loader)):
+            loader.close()
+
+    def _evaluate(self, model: nn.Module, loader: Loader, stop: StopRequest) -> dict[str, float]:
+        batches = stop.stoppable(loader.epoch(0))
+        return evaluate(model, batches, self.pipeline, self.runtime, self.loss, self.world)
+
+    def _bn_batches(self, stop: StopRequest, epoch: int, fraction: float) -> Iterator[Tensor]:
+        """Yield augmented training images as the network takes them; the same ones whenever it is the same epoch."""
+        batches = stop.stoppable(self.bn_loader.epoch(epoch)) if self.bn_loader else ()
+        for number, (images, labels) in enumerate(batches):
+            position = self.seed, "norms", epoch, number
+            self.runtime.seed(key(*position))
+            yield self.pipeline.train(images, labels, generator(*position), fraction)[0]
 
 
 @torch.inference_mode()
@@ -22,12 +79,12 @@ def evaluate(
     pipeline: Pipeline,
     runtime: Runtime,
     loss: Loss,
-    processes: World = SINGLE,
+    world: World = SINGLE,
 ) -> dict[str, float]:
-    """Return the means of `loss`, `accuracy` and `top5` over batches, with one read from the device.
+    """Return the means of `loss` and the metrics over batches, with one read from the device.
 
-    Pass the run's own loss made plain (loss.plain): without class weights, smoothing and penalties, runs compare.
-    Several processes bring images of their own, and get the means over all of them.
+    loss: the run's own for evaluation (loss.plain), without class weights and smoothing, so that runs compare. Every
+    rank brings its shard of the images and gets the means over all.
     """
     model.eval()
     means = RunningMetrics()
@@ -36,8 +93,8 @@ def evaluate(
             logits = model(pipeline.evaluate(images))
         logits = logits.float()
         means.add(loss(logits, labels), logits, labels)
-    if not processes.alone:
-        pool(means)
+    state = means.state_dict()
+    means.load_state_dict(dict(zip(state, world.all_reduce_sum(list(state.values())), strict=True)))
     return means.read()
 
 
@@ -58,9 +115,3 @@ def score(logits: Tensor, labels: Tensor, loss: Loss) -> dict[str, float]:
     means = RunningMetrics()
     means.add(loss(logits, labels), logits, labels)
     return means.read()
-
-
-def pool(means: RunningMetrics) -> None:
-    """Let every process's means be about the images of all of them."""
-    state = means.state_dict()
-    means.load_state_dict(dict(zip(state, all_reduce_sum(list(state.values())), strict=True)))
