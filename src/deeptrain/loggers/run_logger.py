@@ -87,9 +87,7 @@ class RunLogger:
         """Move the live line. It shows the values of the last log point, so nothing waits for the device."""
         self.console.tick(step_in_epoch)
 
-    def log_step(
-        self, progress: Position, values: Mapping[str, float], lr: float, images_per_second: float
-    ) -> None:
+    def log_step(self, progress: Position, values: Mapping[str, float], lr: float, images_per_second: float) -> None:
         """Show and log the training means since the last log point by name, and the penalties by tag."""
         position, left = (progress.epoch + 1, progress.step_in_epoch), self.plan.seconds_left(progress)
         self.console.progress(*position, values["loss"], values["accuracy"], lr, images_per_second, left)
