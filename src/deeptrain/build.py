@@ -353,7 +353,7 @@ def trainer(bench: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
         bench.pipeline,
         batches,
         _validator(bench, network, criterion, average),
-        _plan(spine, len(batches)),
+        _plan(spine),
         bench.runtime,
         logger or RunLogger(Console(quiet=True)),
         gradient=SAM(network, parameters, spine.sam) if spine.sam else plain_gradient,
@@ -371,12 +371,11 @@ def trainer(bench: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     return trainer
 
 
-def _plan(settings: Settings, steps_per_epoch: int) -> "Plan":
+def _plan(settings: Settings) -> "Plan":
     from deeptrain.training.progress import Plan
 
     return Plan(
         epochs=settings.epochs,
-        steps_per_epoch=steps_per_epoch,
         limit_steps=settings.limit_steps,
         max_seconds=settings.max_seconds,
         monitor=settings.monitor,

@@ -195,7 +195,7 @@ def test_a_change_is_remembered_if_the_run_is_killed_before_it_saves(original, m
     from deeptrain.training.trainer import Trainer
 
     with monkeypatch.context() as killed, pytest.raises(KeyError):
-        killed.setattr(Trainer, "fit", lambda self: (_ for _ in ()).throw(KeyError("killed")))
+        killed.setattr(Trainer, "fit", lambda self, step: (_ for _ in ()).throw(KeyError("killed")))
         killed.setenv("DEEPTRAIN_DEBUG", "1")
         train(["resume=run", "epochs=3", "optimizer.lr=0.1"])
     assert train(["resume=run"]) == 0

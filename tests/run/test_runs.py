@@ -89,7 +89,7 @@ def test_every_choice_trains_two_steps(word, device):
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
 
 
-@pytest.mark.parametrize("name", sorted(torchvision_sets.KNOWN))
+@pytest.mark.parametrize("name", sorted(torchvision_sets.SPECS))
 def test_every_set_of_torchvisions_trains_two_steps(name, tmp_path, monkeypatch):
     """As its option ships; how its files are read is a matter of tests/data."""
     known, rng = torchvision_sets.SPECS[name], np.random.default_rng(0)
@@ -108,7 +108,7 @@ def test_every_set_of_torchvisions_trains_two_steps(name, tmp_path, monkeypatch)
 
 
 def test_every_data_option_is_trained_somewhere():
-    assert {*options("data")} == {*WITHOUT_FILES, *torchvision_sets.KNOWN, "image_folder"}
+    assert {*options("data")} == {*WITHOUT_FILES, *torchvision_sets.SPECS, "image_folder"}
 
 
 @pytest.mark.parametrize("name", options("experiment"))

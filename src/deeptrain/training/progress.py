@@ -42,7 +42,7 @@ class Progress:
 class Plan:
     """How long a run is, what is due when, and which metric decides.
 
-    max_seconds: of training. patience: validations without a better `monitor`.
+    steps_per_epoch: the trainer sets it. max_seconds: of training. patience: validations without a better `monitor`.
     """
 
     epochs: int = 30

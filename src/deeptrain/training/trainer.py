@@ -1,7 +1,7 @@
 """The training loop, written out once, in order. To change what happens, change it here."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -61,6 +61,7 @@ class Trainer:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        self.plan = replace(self.plan, steps_per_epoch=len(self.train_loader))
         self.progress, self.stop, self.watch = Progress(), StopRequest(self.world), Stopwatch()
         self.meter = TrainMeter(skip_nonfinite=self.runtime.precision == "fp16", world=self.world)
         self.network = self.runtime.compiled(self.world.wrap(self.model))
