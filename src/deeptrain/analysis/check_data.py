@@ -14,7 +14,8 @@ from statistics import median
 import numpy as np
 
 from deeptrain.data.decode import open_image, to_8_bit
-from deeptrain.data.folder_layout import Layout, read_layout
+from deeptrain.data.folder_layout import read_layout
+from deeptrain.data.image_files import FileLayout
 from deeptrain.data.path_messages import printable
 
 PROCESSES = 2  # reading is bound by the disk soon after
@@ -26,7 +27,7 @@ TABLE = 40  # classes; of more, those with the fewest and the most pictures are 
 class Report:
     """What was found. Names of files are relative to the folder that was read."""
 
-    layout: Layout
+    layout: FileLayout
     counts: dict[str, Counter[str]]  # by split, of each class
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # width and height, upright
     kinds: Counter[str] = field(default_factory=Counter)  # such as "JPEG RGB"
@@ -63,14 +64,14 @@ def check(root: Path) -> Report:
     return report
 
 
-def _places(layout: Layout) -> Iterator[tuple[str, int]]:
+def _places(layout: FileLayout) -> Iterator[tuple[str, int]]:
     return ((part, index) for part, split in layout.splits.items() for index in range(len(split.names)))
 
 
 def _note(report: Report, same: list[tuple[str, int]]) -> None:
     """Sort the files of one picture into what it means that there are several."""
     owners = [(report.layout.splits[part], index) for part, index in same]
-    names = [printable(f"{split.shown}{split.names[index]}") for split, index in owners]
+    names = [printable(f"{split.label}{split.names[index]}") for split, index in owners]
     splits, classes = {part for part, _ in same}, {int(split.labels[index]) for split, index in owners}
     if len(splits) > 1:
         report.leaks.append(names)
@@ -83,7 +84,7 @@ def _note(report: Report, same: list[tuple[str, int]]) -> None:
 Seen = tuple[bytes, tuple[int, int], str] | str
 
 
-def _look(layout: Layout) -> Iterator[Seen]:
+def _look(layout: FileLayout) -> Iterator[Seen]:
     """Decode all files in order, in processes of their own: pictures are compared by their pixels, not their bytes."""
     from rich.console import Console
     from rich.progress import track

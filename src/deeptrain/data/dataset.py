@@ -1,24 +1,24 @@
-"""What training sees of a set of images: its samples, how they are split, and the one line that says so."""
+"""What training sees of a set of images: samples, their split into train and val, and the settings of every source."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from deeptrain.data.decode import Decoder
 from deeptrain.data.split import stratified
-from deeptrain.schema import Range
+from deeptrain.schema import NonNegativeInt, PositiveFloat, Range, UnitFloat
 
 Loading = Literal["auto", "resident", "stream"]
-Share = Annotated[float, Range(above=0, below=1)]  # neither none nor all
+SplitFraction = Annotated[float, Range(above=0, below=1)]
 Whitening = Literal["pca", "zca"]
-Measure = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # indices -> mean and std of each channel
+ChannelStatistics = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # indices -> mean, std: float64 (C,)
 
 
 class LazyRows:
-    """Some images of a stored set, in a given order, read from disk only when they are asked for."""
+    """Rows of a stored array in a given order, read from disk only when they are needed."""
 
     def __init__(self, store: np.ndarray, rows: np.ndarray):
         self.store, self.rows = store, rows
@@ -36,22 +36,22 @@ class LazyRows:
 
 @dataclass
 class Samples:
-    """Labelled images: uint8 (N, H, W, C), perhaps mapped from disk, or files and the decoder that reads them.
+    """Labelled images: decoded as uint8 (N, H, W, C), or as files with the decoder that reads them.
 
-    Pictures that lie in memory keep the names of their files where they came from some.
+    Decoded images may be mapped from disk. They keep the names of their files, if they have some.
     """
 
     images: np.ndarray | LazyRows | None
     files: list[Path] | None
     labels: np.ndarray  # int64 (N,)
-    decoder: Decoder | None = None  # only where images is None
+    decoder: Decoder | None = None  # only if images is None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image as the network receives it, (C, H, W)."""
+        """Return the shape (C, H, W) of one image, as the model receives it."""
         if self.images is not None:
             height, width, channels = self.images.shape[1:]
             return channels, height, width
@@ -59,7 +59,7 @@ class Samples:
         return self.decoder.channels, self.decoder.height, self.decoder.width
 
     def select(self, indices: np.ndarray) -> "Samples":
-        """Pick samples by index; images that lie on disk stay there."""
+        """Return the samples at these indices. Images on disk stay there."""
         images = self.images
         if isinstance(images, LazyRows):
             images = LazyRows(images.store, images.rows[indices])
@@ -69,59 +69,64 @@ class Samples:
         return Samples(images, files, self.labels[indices], self.decoder)
 
     def evenly_spaced(self, count: int) -> "Samples":
-        """Pick up to count samples evenly over the whole, so that a set ordered by class gives of each its share."""
+        """Return up to count samples, evenly spaced: a set sorted by class gives some of every class."""
         return self.select(evenly_spaced(len(self), count))
 
 
 @dataclass
 class Dataset:
-    """What training may see; the test split is not in it."""
+    """What training may see. The test split is not in it."""
 
     name: str
     classes: list[str]
-    image_shape: tuple[int, int, int]  # (C, H, W) as the network receives it
+    image_shape: tuple[int, int, int]  # (C, H, W), as the model receives it
     train: Samples
     val: Samples
     mean: np.ndarray  # float64 (C,), on the scale 0 to 255
     std: np.ndarray
-    summary: str  # one line: how many images play which part
-    fingerprint: str  # of what was read: the same images give the same one anywhere
+    summary: str  # one line: the number of images in each split
+    fingerprint: str  # of the training images: the same images give the same fingerprint on any machine
     split: dict[str, Any]  # for split.json; indices count in the source's own order
-    notes: list[str] = field(default_factory=list)  # what was decided for the user, a line each with its reason
+    notes: list[str] = field(default_factory=list)  # automatic choices, one line each with the reason
 
 
-class Source(Protocol):
-    """What every source has. Its constructor neither decodes nor imports torch, and checks that its folders exist."""
+@dataclass(kw_only=True)
+class DataSource:
+    """The settings that every data source has. A source of your own is a dataclass with this base and load().
 
-    @property
-    def name(self) -> str: ...
+    The constructor checks the settings and that the files exist. It neither decodes images nor imports torch.
+    """
 
-    val_fraction: float
-    split_seed: int
-    loader: Loading
-    crop_padding: int  # zeros (black) around an image before a window of its size is cut out at random
-    flip: bool
-    mean: list[float] | None
-    std: list[float] | None
-    subtract_image_mean: bool
-    whiten: Whitening | None
-    whiten_eps: float
+    name: ClassVar[str]
+
+    root: str | None = None  # folder of the files
+    download: bool = False
+    val_fraction: SplitFraction = 0.1  # of the training images, if there is no validation split
+    split_seed: NonNegativeInt = 0
+    loader: Loading = "auto"
+    crop_padding: NonNegativeInt = 0  # zeros around an image, before a random window of its size is cropped
+    flip: bool = False
+    mean: list[UnitFloat] | None = None
+    std: list[PositiveFloat] | None = None
+    subtract_image_mean: bool = False
+    whiten: Whitening | None = None
+    whiten_eps: PositiveFloat = 0.01
 
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
-        """Return what training may see, decoded into the cache if it is not there yet."""
-        ...
+        """Return train and val. The first start decodes the images into the cache."""
+        raise NotImplementedError
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Open the test split; ValueError if there is none. Only an evaluation calls this."""
-        ...
+        raise ValueError(f"data={self.name}: has no test split")
 
 
 @dataclass
 class SourceSplits:
-    """What a source found: its own training samples, perhaps validation samples, and a word on the test split."""
+    """What a source has found: its training samples, perhaps validation samples, and a note about the test split."""
 
     train: Samples
-    measure: Measure  # mean and std of some of train
+    statistics: ChannelStatistics  # of some of train
     fingerprint: str
     test: str  # for the summary: "test 10,000 kept shut"
     val: Samples | None = None
@@ -130,16 +135,16 @@ class SourceSplits:
     notes: list[str] = field(default_factory=list)
 
 
-def make_dataset(source: Source, classes: list[str], parts: SourceSplits) -> Dataset:
-    """Hold validation images out of train where the source has none of its own, and measure what is left."""
-    kept, held = np.arange(len(parts.train)), np.arange(0)
-    if parts.val is None:
-        held = stratified(parts.train.labels, source.val_fraction, source.split_seed)
-        if not len(held):
+def make_dataset(source: DataSource, classes: list[str], splits: SourceSplits) -> Dataset:
+    """Hold out validation images if the source has none, and compute mean and std of the training images."""
+    train_indices, val_indices = np.arange(len(splits.train)), np.arange(0)
+    if splits.val is None:
+        val_indices = stratified(splits.train.labels, source.val_fraction, source.split_seed)
+        if not len(val_indices):
             raise ValueError(f"val_fraction={source.val_fraction}: no class has two images to hold one out; add some")
-        kept = np.delete(kept, held)
-    train, val = parts.train.select(kept), parts.val or parts.train.select(held)
-    mean, std = _normalisation(source, parts, kept)
+        train_indices = np.delete(train_indices, val_indices)
+    train, val = splits.train.select(train_indices), splits.val or splits.train.select(val_indices)
+    mean, std = _normalization(source, splits, train_indices)
     return Dataset(
         name=source.name,
         classes=classes,
@@ -148,48 +153,50 @@ def make_dataset(source: Source, classes: list[str], parts: SourceSplits) -> Dat
         val=val,
         mean=mean,
         std=std,
-        summary=_summary(source, classes, train, val, parts),
-        fingerprint=parts.fingerprint,
+        summary=_summary(source, classes, train, val, splits),
+        fingerprint=splits.fingerprint,
         split={
-            "source": parts.val_folder or f"held out of {parts.train_folder or 'train'}, in its own order",
-            "seed": None if parts.val else source.split_seed,
-            "val_fraction": None if parts.val else source.val_fraction,
-            "val": held.tolist(),
+            "source": splits.val_folder or f"held out of {splits.train_folder or 'train'}, in its own order",
+            "seed": None if splits.val else source.split_seed,
+            "val_fraction": None if splits.val else source.val_fraction,
+            "val": val_indices.tolist(),
         },
-        notes=parts.notes,
+        notes=splits.notes,
     )
 
 
-def no_effect(root: str | None, download: bool, reason: str) -> list[str]:
-    """Say so if settings were made that this source has no use for; not their values, which may be secret."""
-    given = {"root": root, "download": download}
-    return [f"{name} has no effect: {reason}" for name, value in given.items() if value]
+def unused_settings(source: DataSource, reason: str) -> list[str]:
+    """Return a line for each of root and download that is set without effect. Their values may be secret."""
+    values = {"root": source.root, "download": source.download}
+    return [f"{name} has no effect: {reason}" for name, value in values.items() if value]
 
 
 def evenly_spaced(total: int, count: int) -> np.ndarray:
-    """Return up to count indices, evenly spread over range(total)."""
+    """Return up to count indices, evenly spaced in range(total)."""
     count = min(total, count)
     return np.arange(count) * total // max(count, 1)
 
 
-def _normalisation(source: Source, parts: SourceSplits, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and std of each channel, as given (in units of full brightness) or measured on train."""
-    channels = parts.train.shape[0]
-    for name, given in (("mean", source.mean), ("std", source.std)):
-        if given is not None and len(given) != channels:
-            raise ValueError(f"{name}={given}: must have one value for each of {channels} channels, in [0, 1]")
-    measured = (None, None) if source.mean and source.std else parts.measure(kept)
-    mean = np.array(source.mean) * 255 if source.mean else measured[0]
-    std = np.array(source.std) * 255 if source.std else measured[1]
+def _normalization(
+    source: DataSource, splits: SourceSplits, train_indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and std of each channel: the settings (in [0, 1]) times 255, or those of the training images."""
+    channels = splits.train.shape[0]
+    for name, values in (("mean", source.mean), ("std", source.std)):
+        if values is not None and len(values) != channels:
+            raise ValueError(f"{name}={values}: must have one value for each of {channels} channels, in [0, 1]")
+    mean, std = (None, None) if source.mean and source.std else splits.statistics(train_indices)
+    mean = np.array(source.mean) * 255 if source.mean else mean
+    std = np.array(source.std) * 255 if source.std else std
     assert mean is not None and std is not None
     return mean, np.where(std > 0, std, 1.0)  # a constant channel must not divide by zero
 
 
-def _summary(source: Source, classes: list[str], train: Samples, val: Samples, parts: SourceSplits) -> str:
+def _summary(source: DataSource, classes: list[str], train: Samples, val: Samples, splits: SourceSplits) -> str:
     shape = "x".join(map(str, train.shape))
-    of_train = f"{source.val_fraction * 100:g} % of {parts.train_folder or 'train'}, stratified"
-    where = f" ({parts.train_folder})" if parts.train_folder else ""
+    held_out = f"{source.val_fraction * 100:g} % of {splits.train_folder or 'train'}, stratified"
+    folder = f" ({splits.train_folder})" if splits.train_folder else ""
     return (
-        f"{source.name}: {len(classes)} classes, {shape}, train {len(train):,}{where}, "
-        f"val {len(val):,} ({parts.val_folder if parts.val else of_train}), {parts.test}"
+        f"{source.name}: {len(classes)} classes, {shape}, train {len(train):,}{folder}, "
+        f"val {len(val):,} ({splits.val_folder if splits.val else held_out}), {splits.test}"
     )

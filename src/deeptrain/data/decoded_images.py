@@ -1,4 +1,4 @@
-"""Decoded images in the cache: one flat array that later starts map into memory, with the sums that statistics need."""
+"""Decoded images in the cache: one flat array that later starts map into memory, with the sums for statistics."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,33 +10,34 @@ import numpy as np
 
 from deeptrain.data.cache import get_or_build
 
-Decode = Callable[[], tuple[Iterable[np.ndarray], np.ndarray]]  # uint8 (B, H, W, C) chunks in order, and all labels
+Decode = Callable[[], tuple[Iterable[np.ndarray], np.ndarray]]  # -> chunks uint8 (B, H, W, C) in order, all labels
 
 
 @dataclass
 class DecodedImages:
-    """Images of one split, with sums that give the statistics of any part of them exactly, without reading pixels."""
+    """Images of one split. Their sums give the exact statistics of any subset without reading pixels."""
 
     images: np.ndarray  # uint8 (N, H, W, C), perhaps mapped from disk
     labels: np.ndarray  # int64 (N,)
     sums: np.ndarray  # int64 (N, 2, C): of the pixels and of their squares
     fingerprint: str  # of the pixels and labels
 
-    def measure(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation of each channel over some images, on the scale 0 to 255."""
+    def statistics(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of each channel over some images: float64 (C,), on the scale 0 to 255."""
         pixels = max(len(indices), 1) * self.images.shape[1] * self.images.shape[2]
         mean, square = self.sums[indices].sum(0) / pixels
         return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray) -> DecodedImages:
-    """Make a store of images that cost nothing to get."""
-    print_ = crc32(labels.tobytes(), crc32(images.tobytes()))
-    return DecodedImages(images, labels, np.concatenate([_sums(piece) for piece in chunks(images)]), f"{print_:08x}")
+    """Wrap images that are in memory already: uint8 (N, H, W, C) and int64 (N,)."""
+    fingerprint = crc32(labels.tobytes(), crc32(images.tobytes()))
+    sums = np.concatenate([_sums(chunk) for chunk in chunks(images)])
+    return DecodedImages(images, labels, sums, f"{fingerprint:08x}")
 
 
 def from_cache(cache_dir: Path | str | None, name: str, key: dict[str, Any], decode: Decode) -> DecodedImages:
-    """Map the images that decode once gave for this key; it is called only if they are not in the cache."""
+    """Map the images for this key from the cache. decode() is called only if they are not there yet."""
     folder = get_or_build(cache_dir, name, key, lambda folder: _write(folder, *decode()))
     return DecodedImages(
         np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
@@ -47,13 +48,13 @@ def from_cache(cache_dir: Path | str | None, name: str, key: dict[str, Any], dec
 
 
 def chunks(images: Any, size: int = 1024) -> Iterator[np.ndarray]:
-    """Cut an array into runs of images."""
+    """Yield consecutive slices of an array."""
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
 def _write(folder: Path, parts: Iterable[np.ndarray], labels: np.ndarray) -> None:
-    """Write piece by piece, by ordinary writes: on a full disk a mapped file would kill the process."""
-    sums, seen = [], 0
+    """Write chunk by chunk with ordinary writes: on a full disk a mapped file would kill the process."""
+    sums, checksum = [], 0
     with (folder / "images.npy").open("wb") as file:
         for part in parts:
             if not sums:
@@ -61,15 +62,16 @@ def _write(folder: Path, parts: Iterable[np.ndarray], labels: np.ndarray) -> Non
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(data := np.ascontiguousarray(part).data)
-            seen = crc32(data, seen)
+            checksum = crc32(data, checksum)
             sums.append(_sums(part))
     np.save(folder / "labels.npy", labels.astype(np.int64))
     np.save(folder / "sums.npy", np.concatenate(sums))
-    (folder / "fingerprint").write_text(f"{crc32(labels.astype(np.int64).tobytes(), seen):08x}", "utf-8")
+    checksum = crc32(labels.astype(np.int64).tobytes(), checksum)
+    (folder / "fingerprint").write_text(f"{checksum:08x}", "utf-8")
 
 
 def _sums(images: np.ndarray) -> np.ndarray:
-    """Sum pixels and squares of each image, int64 (B, 2, C): as products with ones, exact and five times as fast."""
+    """Sum pixels and squares of each image: int64 (B, 2, C). Products with ones are exact and five times as fast."""
     pixels = images.reshape(len(images), -1, images.shape[3]).astype(np.float64)
     ones = np.ones(pixels.shape[1])
     return np.stack([ones @ pixels, ones @ pixels**2], axis=1).astype(np.int64)

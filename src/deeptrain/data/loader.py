@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from deeptrain.data.crop_flip import DeviceEpochSamples, EpochSamples, crop_batch, sample_epoch
-from deeptrain.data.dataset import LazyRows, Samples, Source
+from deeptrain.data.dataset import DataSource, LazyRows, Samples
 from deeptrain.data.decoded_images import chunks
 from deeptrain.runtime import signals
 from deeptrain.runtime.random import generator
@@ -23,7 +23,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (N, C, H, W) stored channels_
 
 
 def make_loader(
-    source: Source,
+    source: DataSource,
     samples: Samples,
     *,
     batch_size: int,

@@ -1,8 +1,8 @@
-"""The classic sets as torchvision stores and fetches them: MNIST and its kin, CIFAR, SVHN."""
+"""The classic data sets, stored and downloaded as by torchvision: MNIST and its relatives, CIFAR, SVHN."""
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from deeptrain.data.array_source import ArraySource, Split
 from deeptrain.data.cache import cache_root, locked
-from deeptrain.data.dataset import Dataset, Loading, Samples, Share, SourceSplits, Whitening, make_dataset
-from deeptrain.data.decoded_images import DecodedImages, chunks, from_cache
+from deeptrain.data.decoded_images import DecodedImages
 from deeptrain.data.path_messages import describe_missing
-from deeptrain.schema import NonNegativeInt, PositiveFloat, UnitFloat, validate_call
+from deeptrain.schema import validate_call
 
-Name = Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"]
+DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"]
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One set: torchvision's class for it, the files of each split, its classes, the size of its test split."""
+    """A data set: torchvision's class, the files of each split, the class names, the size of the test split."""
 
     reader: str
     train: list[str]
@@ -70,68 +70,51 @@ SPECS = {
 
 @validate_call
 @dataclass
-class TorchvisionSet:
-    """A set below root, laid out as by torchvision. Nothing is fetched or written there unless download is true."""
+class TorchvisionSet(ArraySource):
+    """A set in the folder `root`, in torchvision's layout. Files are fetched or written only if download is true."""
 
-    name: Name
+    name: DatasetName  # pyright: ignore[reportIncompatibleVariableOverride]  (a setting here, a constant elsewhere)
     root: str = "data"
-    download: bool = False
-    val_fraction: Share = 0.1
-    split_seed: NonNegativeInt = 0
-    loader: Loading = "auto"
-    crop_padding: NonNegativeInt = 0
-    flip: bool = False
-    mean: list[UnitFloat] | None = None
-    std: list[PositiveFloat] | None = None
-    subtract_image_mean: bool = False
-    whiten: Whitening | None = None
-    whiten_eps: PositiveFloat = 0.01
 
     def __post_init__(self):
         self.spec = SPECS[self.name]
         self.folder = Path(self.root).expanduser()
         if not self.download:
-            self._require("train")
+            self._require_files("train")
 
-    def load(self, cache_dir: Path | str | None = None) -> Dataset:
-        """Return the training split, part of it held out; decoded at the first start, mapped from the cache later."""
-        store = self._store("train", cache_dir)
-        test = f"test {self.spec.test_size:,} kept shut"
-        parts = SourceSplits(Samples(store.images, None, store.labels), store.measure, store.fingerprint, test)
-        return make_dataset(self, list(self.spec.classes), parts)
+    def class_names(self) -> list[str]:
+        return list(self.spec.classes)
 
-    def test(self, cache_dir: Path | str | None = None) -> Samples:
-        """Open the official test split."""
-        store = self._store("test", cache_dir)
-        return Samples(store.images, None, store.labels)
+    def split_sizes(self) -> dict[Split, int | None]:
+        return {"train": None, "test": self.spec.test_size}
 
-    def _store(self, split: str, cache_dir: Path | str | None) -> DecodedImages:
+    def cache_key(self, split: Split) -> dict[str, Any]:
+        files = [(name, self.folder / name) for name in self.spec.files(split)]
+        return {"set": self.name, "files": [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in files]}
+
+    def read_split(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        return _read(self.spec, self.folder, split)
+
+    def _decoded(self, split: Split, cache_dir: Path | str | None) -> DecodedImages:
         if self.download:
             _download(self.spec, self.folder, cache_dir)
-        self._require(split)
-        files = [(name, self.folder / name) for name in self.spec.files(split)]
-        key = {"set": self.name, "files": [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in files]}
+        self._require_files(split)
+        return super()._decoded(split, cache_dir)
 
-        def decode() -> tuple[Iterable[np.ndarray], np.ndarray]:
-            images, labels = _read(self.spec, self.folder, split)
-            return chunks(images), labels
-
-        return from_cache(cache_dir, f"{self.name}-{split}", key, decode)
-
-    def _require(self, split: str) -> None:
-        """Raise ValueError, saying what to type, if a file of the split is not there."""
+    def _require_files(self, split: str) -> None:
+        """Raise ValueError with the remedy if a file of the split is missing."""
         files = [self.folder / name for name in self.spec.files(split)]
         if absent := next((file for file in files if not file.is_file()), None):
-            where = f"no {self.spec.reader} here: {absent} {describe_missing(absent)}"
-            above = (self.folder.parent / self.spec.files(split)[0]).is_file()
-            remedy = f"did you mean data.root={self.folder.parent}?" if above else "data.download=true fetches it"
+            state = f"no {self.spec.reader} here: {absent} {describe_missing(absent)}"
+            one_too_deep = (self.folder.parent / self.spec.files(split)[0]).is_file()
+            remedy = f"did you mean data.root={self.folder.parent}?" if one_too_deep else "data.download=true fetches it"
             if (self.folder / "train").is_dir():
                 remedy = "folders of pictures are read with data=image_folder"
-            raise ValueError(f"root={self.root}: {where}; {remedy}")
+            raise ValueError(f"root={self.root}: {state}; {remedy}")
 
 
 def _read(spec: DatasetSpec, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read one split: uint8 (N, H, W, C), int64 (N,). The other split's files are not opened."""
+    """Read one split: uint8 (N, H, W, C), int64 (N,). The files of the other split stay closed."""
     files = spec.files(split)
     if files[0].endswith("-ubyte"):
         return read_idx(root / files[0])[..., None], read_idx(root / files[1]).astype(np.int64)
@@ -148,20 +131,20 @@ def _read_by_torchvision(spec: DatasetSpec, root: Path, split: str) -> tuple[np.
     if spec.reader == "SVHN":
         data = reader(root, split=split)
         return data.data.transpose(0, 2, 3, 1), np.asarray(data.labels, np.int64)
-    # it would also open the other split, to check that the download is whole
+    # torchvision would also open the other split, to check that the download is complete
     other = "test_list" if split == "train" else "train_list"
     data = type(spec.reader, (reader,), {other: []})(root, train=split == "train")
     return data.data, np.asarray(data.targets, np.int64)
 
 
 def _torchvision(name: str) -> Any:
-    from torchvision import datasets  # 5 s, so only where it is needed
+    from torchvision import datasets  # takes 5 s
 
     return getattr(datasets, name)
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Read an IDX file: two zero bytes, type 8 (bytes), number of dimensions, each as big-endian int32, the data."""
+    """Read an IDX file: two zero bytes, type 8 (bytes), number of dimensions, sizes as big-endian int32, data."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -175,15 +158,15 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _download(spec: DatasetSpec, root: Path, cache_dir: Path | str | None) -> None:
-    """Fetch what is missing into a temporary folder, then move it into place; simultaneous starts take turns."""
+    """Download into a temporary folder, then move the files into place. Simultaneous starts wait for each other."""
     wanted = dict.fromkeys(spec.train + spec.test)
     with locked(cache_dir, f"download-{_short(root)}"):
         unfinished = f".download-{_short(cache_root(cache_dir))}-"
-        for leftover in root.glob(f"{unfinished}*"):  # of a process that was killed: we hold the lock
+        for leftover in root.glob(f"{unfinished}*"):  # from a killed process: we hold the lock
             shutil.rmtree(leftover, ignore_errors=True)
         if all((root / name).is_file() for name in wanted):
             return
-        made = [folder for folder in (root, *root.parents) if not folder.exists()]
+        new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
         try:
             root.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=unfinished, dir=root))
@@ -201,11 +184,11 @@ def _download(spec: DatasetSpec, root: Path, cache_dir: Path | str | None) -> No
             raise ValueError(f"download=true: {spec.reader} could not be fetched into {root} ({reason})") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            with suppress(OSError):  # it holds what has arrived
-                for folder in made:
+            with suppress(OSError):  # not empty: the files have arrived
+                for folder in new_folders:
                     folder.rmdir()
 
 
 def _short(path: Path) -> str:
-    """Return a short name for a path, the same however it is written."""
+    """Return a short name of a path: the same for all spellings of the path."""
     return sha256(str(path.resolve()).encode()).hexdigest()[:16]
