@@ -23,7 +23,8 @@ from deeptrain.aug.operations import NAMES
 from deeptrain.aug.pca_jitter import PCAJitter
 from deeptrain.config.compose import compose_run, compose_sweep
 from deeptrain.data.decode import Decoder
-from deeptrain.data.image_folder import RESNET_CROP, RESNET_EVAL_SIDE, RESNET_TRAIN_SIDES, ImageFolder
+from deeptrain.data.image_files import RESNET_CROP, RESNET_EVAL_SIDE, RESNET_TRAIN_SIDES
+from deeptrain.data.image_folder import ImageFolder
 from deeptrain.loss import BCE, MSE, CrossEntropy, Hinge, Perceptron
 from deeptrain.model.alexnet import AlexNet
 from deeptrain.model.fcn import FCN

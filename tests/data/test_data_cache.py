@@ -125,7 +125,7 @@ def test_stored_images_come_back_mapped_with_exact_statistics(tmp_path):
     assert isinstance(store.images, np.memmap) and np.array_equal(store.images, images)
     assert np.array_equal(store.labels, labels) and store.labels.dtype == np.int64
     some = rng.permutation(50)[:30]
-    mean, std = store.measure(some)
+    mean, std = store.statistics(some)
     np.testing.assert_allclose(mean, images[some].mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std, images[some].std((0, 1, 2)), rtol=1e-12)
     assert store.fingerprint == from_arrays(images, labels).fingerprint != from_arrays(images, labels + 1).fingerprint

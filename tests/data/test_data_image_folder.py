@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from deeptrain.data.decode import Decoder, decode_all
-from deeptrain.data.image_folder import ImageFolder, choose_decoder
+from deeptrain.data.image_files import choose_decoder
+from deeptrain.data.image_folder import ImageFolder
 
 
 def picture(path, size=(8, 8), colour=(200, 30, 90), mode="RGB", seed=None):

@@ -54,7 +54,9 @@ def _split_folders(folders: list[Path]) -> dict[str, Path]:
     only_these = len(without_classes) == len(folders)
     misplaced = [folder for folder in without_classes if only_these or folder.name.lower() not in SPLIT_NAMES["train"]]
     if misplaced and "train" not in splits:
-        raise ValueError(f"{misplaced[0].name}/ has no class folders (it holds {list_contents(misplaced[0], 3)}); {EXPECTED_LAYOUT}")
+        raise ValueError(
+            f"{misplaced[0].name}/ has no class folders (it holds {list_contents(misplaced[0], 3)}); {EXPECTED_LAYOUT}"
+        )
     return splits
 
 

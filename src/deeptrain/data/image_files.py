@@ -54,7 +54,7 @@ class FileSplit:
 
     @cached_property
     def digests(self) -> tuple[str, str]:
-        """Hash all names, sizes and labels. The first hash is the same on any machine, the second includes the file times."""
+        """Hash names, sizes and labels: one hash that is the same on any machine, one that includes the file times."""
         portable, timed = sha256(), sha256()
         for name in self.names:
             try:
@@ -205,7 +205,9 @@ def choose_decoder(
         return Decoder(height, width, channels), notes
     size = image_size or RESNET_CROP
     if image_size is None:
-        notes.append(f"image size {size}: the median short side of {inspected} is {short}; data.image_size sets another")
+        notes.append(
+            f"image size {size}: the median short side of {inspected} is {short}; data.image_size sets another"
+        )
     if size <= MAX_SMALL_SIDE:
         return Decoder(size, size, channels), notes
     eval_side, low, high = (round(size * side / RESNET_CROP) for side in (RESNET_EVAL_SIDE, *RESNET_TRAIN_SIDES))

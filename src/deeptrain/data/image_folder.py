@@ -13,7 +13,7 @@ from deeptrain.schema import validate_call
 @validate_call
 @dataclass
 class ImageFolder(ImageFiles):
-    """Images in class folders. Classes are matched by name in all splits. The test split is never used for validation."""
+    """Images in class folders. All splits share the class names of train. The test split is never used for val."""
 
     root: str = "data"
 

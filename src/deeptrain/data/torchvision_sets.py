@@ -107,7 +107,9 @@ class TorchvisionSet(ArraySource):
         if absent := next((file for file in files if not file.is_file()), None):
             state = f"no {self.spec.reader} here: {absent} {describe_missing(absent)}"
             one_too_deep = (self.folder.parent / self.spec.files(split)[0]).is_file()
-            remedy = f"did you mean data.root={self.folder.parent}?" if one_too_deep else "data.download=true fetches it"
+            remedy = (
+                f"did you mean data.root={self.folder.parent}?" if one_too_deep else "data.download=true fetches it"
+            )
             if (self.folder / "train").is_dir():
                 remedy = "folders of pictures are read with data=image_folder"
             raise ValueError(f"root={self.root}: {state}; {remedy}")
