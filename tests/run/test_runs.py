@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deeptrain import build
 from deeptrain.commands.cli import train
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ["data=synthetic", "data.shape=[3,16,16]", "data.size=80", "batch_size=16", "validate.clean_images=16"]
 SMALL = ["model=fcn", "model.hidden=[16]", "log.tensorboard=false"]
 WITHOUT_FILES = ("digits", "synthetic")
+OWN_DATA = ("csv", "gates", "npz")
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +110,27 @@ def test_every_set_of_torchvisions_trains_two_steps(name, tmp_path, monkeypatch)
 
 
 def test_every_data_option_is_trained_somewhere():
-    assert {*options("data")} == {*WITHOUT_FILES, *torchvision_sets.SPECS, "image_folder"}
+    elsewhere = {"image_folder", "torchvision"}  # tests/reliability/test_hostile_data.py, tests/data/test_data_own.py
+    assert {*options("data")} == {*WITHOUT_FILES, *torchvision_sets.SPECS, *OWN_DATA, *elsewhere}
+
+
+def write_own_data():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2
+    np.savez("data.npz", images=images, labels=labels)
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(f"{index}.png")
+    Path("labels.csv").write_text("".join(f"{index}.png,class {label}\n" for index, label in enumerate(labels)))
+
+
+@pytest.mark.parametrize("name", OWN_DATA)
+def test_own_data_trains_two_steps(name):
+    write_own_data()
+    run = compose_run([f"data={name}", *SMALL, "limit_steps=2", "cache_dir=cache"])
+    build.rehearse(run)
+    trainer = build.trainer(build.bench(run))
+    assert trainer.fit()[0] == "finished" and trainer.progress.step == 2
+    assert 0 <= trainer.progress.metrics["accuracy/val"] <= 1
 
 
 @pytest.mark.parametrize("name", options("experiment"))

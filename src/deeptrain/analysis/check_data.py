@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 
+from deeptrain.data.csv_file import build_layout
 from deeptrain.data.decode import open_image, to_8_bit
 from deeptrain.data.folder_layout import read_layout
 from deeptrain.data.image_files import FileLayout
@@ -46,7 +47,7 @@ class Report:
 def check(root: Path) -> Report:
     """Read every picture below a folder; ValueError if it cannot be told what the folder is meant for."""
     faults: list[str] = []
-    layout = read_layout(root, faults)
+    layout = build_layout(root, root.parent) if root.is_file() else read_layout(root, faults)
     counts = {part: Counter(layout.classes[label] for label in split.labels) for part, split in layout.splits.items()}
     report = Report(layout, counts, faults=faults)
     found: dict[bytes, list[tuple[str, int]]] = defaultdict(list)  # split and number in it, by what is to be seen
@@ -91,7 +92,7 @@ def _look(layout: FileLayout) -> Iterator[Seen]:
 
     method = "fork" if sys.platform == "linux" else None
     with ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), multiprocessing.get_context(method)) as pool:
-        files = (f"{split.folder}/{name}" for split in layout.splits.values() for name in split.names)
+        files = (str(split.folder / name) for split in layout.splits.values() for name in split.names)
         seen, total = pool.map(_see, files, chunksize=64), sum(len(split.names) for split in layout.splits.values())
         console = Console(stderr=True)
         yield from track(seen, "reading", total, console=console, transient=True, disable=not console.is_terminal)

@@ -58,7 +58,7 @@ class FileSplit:
         portable, timed = sha256(), sha256()
         for name in self.names:
             try:
-                status = os.stat(f"{self.folder}/{name}")  # noqa: PTH116 - there may be a million
+                status = os.stat(os.path.join(self.folder, name))  # noqa: PTH116, PTH118 - there may be a million
             except OSError as error:
                 raise ValueError(f"{printable(self.folder / name)}: cannot be read ({error.strerror})") from error
             entry = f"{name}\0{status.st_size}\n".encode(errors="surrogateescape")
