@@ -18,7 +18,7 @@ READ = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "model.t
 def evaluate(arguments: list[str]) -> int:
     from deeptrain.config.compose import compose_run
     from deeptrain.errors import UsageError
-    from deeptrain.run import folder
+    from deeptrain.run import folder, saved
     from deeptrain.schema import choose
 
     flags, words = split_flags(arguments)
@@ -34,7 +34,7 @@ def evaluate(arguments: list[str]) -> int:
         raise UsageError([f"split={split}: {choose(split, ('test', 'val'))}"])
     at, state = folder.find(where, "run", best=True)
     changed = [word for word in words if not word.startswith("split=")]
-    run = compose_run([*folder.saved_words(at, changed), *changed])
+    run = compose_run([*saved.load_overrides(at, changed), *changed])
     keys = {word: word.lstrip("+").partition("=")[0] for word in changed}
     unread = [word for word, key in keys.items() if not {key, key.partition(".")[0]} & set(READ)]
     if unread:

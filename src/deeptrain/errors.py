@@ -13,3 +13,10 @@ class UsageError(ValueError):
     def __init__(self, lines: Iterable[str], valid_parts: dict[str, Any] | None = None):
         self.lines, self.valid_parts = list(dict.fromkeys(lines)), valid_parts or {}
         super().__init__("\n".join(self.lines))
+
+
+def error_line(error: Exception) -> str:
+    """Return one line about an error; of an error with a file, the file's name first."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

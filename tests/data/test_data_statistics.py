@@ -13,7 +13,7 @@ from deeptrain.data.image_folder import ImageFolder
 from deeptrain.data.synthetic import Synthetic
 from deeptrain.errors import UsageError
 from deeptrain.inference.evaluate import evaluate_run
-from deeptrain.run.launch import start
+from deeptrain.run.launch import main as start
 from deeptrain.training import checkpoint
 
 TINY = ["data=synthetic", "data.shape=[3,8,8]", "data.size=400", "model=fcn", "model.hidden=[8]"]

@@ -23,7 +23,7 @@ import hostile_files
 from deeptrain.commands import cli
 from deeptrain.config import compose
 from deeptrain.report import figures
-from deeptrain.run import launch as train
+from deeptrain.run import artifacts, resume
 from deeptrain.runtime.resources import ROOT
 from deeptrain.training import checkpoint
 
@@ -212,8 +212,8 @@ def _save_time() -> None:
     """Compose the same words, which come again and again, once; draw nothing more, as those files are not special."""
     original = compose.compose_run
     composed = functools.cache(lambda words: original(list(words)))
-    compose.compose_run = train.compose_run = lambda words: composed(tuple(words))
-    train._draw = figures.draw_confusion = lambda *_: None
+    compose.compose_run = resume.compose_run = lambda words: composed(tuple(words))
+    artifacts._draw = figures.draw_confusion = lambda *_: None
 
 
 def _content(folder: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deeptrain.commands.cli import train
-from deeptrain.run import folder
+from deeptrain.run import lock
 from deeptrain.runtime.files import clear_unfinished
 from deeptrain.training import checkpoint
 
@@ -210,8 +210,8 @@ def test_who_takes_a_folder_clears_what_a_kill_left(tmp_path):
         tmp_path / ".result.json.9.unfinished",
     ):
         path.write_bytes(b"half")
-    folder.hold(tmp_path, "resume=x")
-    folder.release()
+    lock.lock(tmp_path, "resume=x")
+    lock.unlock_all()
     assert files(tmp_path) == {"checkpoints"} and not files(kept)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from deeptrain.commands import cli
-from deeptrain.run import launch
+from deeptrain.run import artifacts, launch
 from deeptrain.runtime.files import UNFINISHED
 from deeptrain.runtime.resources import ROOT
 from deeptrain.training import checkpoint
@@ -90,7 +90,7 @@ def trained(words: list[str], log: Path, before: Callable[[], Any] = lambda: Non
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            launch._draw = lambda *_: None  # most of so short a run's time
+            artifacts._draw = lambda *_: None  # most of so short a run's time
             before()
             code = cli.train(words)
             sys.stdout.flush()
@@ -184,14 +184,14 @@ def test_a_full_disk_at_the_end_only_leaves_out_the_result(whole, tmp_path):
     folder = tmp_path / "run"
 
     def before() -> None:
-        write = launch._write
+        write = launch.write_atomically
 
-        def full(path: Path, text: str) -> None:
+        def full(path: Path, content: bytes) -> None:
             if path.name == "result.json":
                 Disk(folder, lambda n: True)
-            write(path, text)
+            write(path, content)
 
-        launch._write = full
+        launch.write_atomically = full
 
     assert trained([*WORDS, f"dir={folder}"], tmp_path / "log", before) == 1
     said = (tmp_path / "log").read_text()

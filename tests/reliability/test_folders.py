@@ -14,7 +14,7 @@ from deeptrain.commands.cli import train
 from deeptrain.data import torchvision_sets
 from deeptrain.data.cache import get_or_build
 from deeptrain.errors import UsageError
-from deeptrain.run import folder
+from deeptrain.run import folder, lock
 from deeptrain.training.trainer import Trainer
 
 FORK = multiprocessing.get_context("fork")
@@ -33,7 +33,7 @@ HELD = r"\(process \d+ on \S+, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\)"
 def in_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
-    folder.release()
+    lock.unlock_all()
 
 
 def together(count: int, work, *arguments) -> list[str]:
@@ -93,7 +93,7 @@ class holding:
         ready = FORK.SimpleQueue()
 
         def hold() -> None:
-            folder.hold(self.name, "resume=x")
+            lock.lock(self.name, "resume=x")
             pid = os.fork() if self.child else 0
             if self.child and pid == 0:
                 time.sleep(60)
@@ -116,18 +116,18 @@ def test_a_lock_is_free_after_a_kill_even_if_a_child_lives_on():
     other = holding("run", child=True)
     try:
         with other, pytest.raises(UsageError, match="another run is in there"):
-            folder.hold(Path("run"), "resume=run")
+            lock.lock(Path("run"), "resume=run")
         os.kill(other.grandchild, 0)  # still there
-        folder.hold(Path("run"), "resume=run")
+        lock.lock(Path("run"), "resume=run")
     finally:
         os.kill(other.grandchild, signal.SIGKILL)
 
 
 def test_a_held_folder_may_be_held_again_by_the_same_process():
     Path("run").mkdir()
-    folder.hold(Path("run"), "resume=run")
-    folder.hold(Path("run"), "resume=run")
-    folder.release()
+    lock.lock(Path("run"), "resume=run")
+    lock.lock(Path("run"), "resume=run")
+    lock.unlock_all()
     assert not list(Path("run").iterdir())
 
 
@@ -157,9 +157,9 @@ def test_without_locks_a_run_goes_on(monkeypatch):
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(folder.fcntl, "flock", refuse)
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
     assert folder.new_folder("run") == Path("run")
-    folder.release()
+    lock.unlock_all()
 
 
 def test_the_lock_lasts_as_long_as_the_run(monkeypatch):
@@ -224,10 +224,10 @@ def test_resume_auto_finds_the_run_last_started_that_did_not_finish_and_that_nob
         (at / "result.json").write_text(json.dumps({"status": status}))
         time.sleep(0.02)
     assert folder.find_to_resume("auto")[0] == swept
-    assert not list(Path().rglob(folder.LOCK))
+    assert not list(Path().rglob(lock.LOCK))
     (first / "overrides.yaml").write_text("[]")  # as a start does
     assert folder.find_to_resume("auto")[0] == first
-    folder.hold(first, "")
+    lock.lock(first, "")
     assert folder.find_to_resume("auto")[0] == swept
     (swept / "result.json").unlink()
     (last / "result.json").unlink()  # killed

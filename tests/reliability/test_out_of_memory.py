@@ -10,7 +10,7 @@ import torch
 from deeptrain import build
 from deeptrain.commands.cli import train
 from deeptrain.config.compose import compose_run
-from deeptrain.run import launch
+from deeptrain.run import artifacts
 from deeptrain.runtime.device import is_out_of_memory
 from deeptrain.runtime.world import World
 from deeptrain.training import checkpoint
@@ -55,7 +55,7 @@ def fitted(*words: str) -> Trainer:
 @pytest.mark.parametrize("kind", ERRORS)
 def test_it_is_told_in_a_line_with_what_to_change(kind, small_memory, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch, "_draw", lambda *_: None)
+    monkeypatch.setattr(artifacts, "_draw", lambda *_: None)
     small_memory(16, ERRORS[kind], since=6)
     assert train([*WORDS, "dir=run", "checkpoint.every_steps=2"]) == 1
     reason = json.loads(Path("run/result.json").read_text())["reason"]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from deeptrain.commands import cli
-from deeptrain.run import launch
+from deeptrain.run import artifacts, launch
 from deeptrain.runtime.distributed import DistributedWorld
 from deeptrain.runtime.resources import ROOT
 from deeptrain.runtime.world import World, get_world
@@ -111,10 +111,10 @@ def folders(tmp_path_factory) -> Path:
     said = finish(job)
     assert job.returncode == 0, said
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "_draw", lambda *_: None)
+        patch.setattr(artifacts, "_draw", lambda *_: None)
         for name, tried in TRIED.items():
             words = f"{SMALL} {tried} dir={base}/one/{name}".replace("sync_batch_norm=true", "")
-            assert launch.start(shlex.split(words)) == 0
+            assert launch.main(shlex.split(words)) == 0
     return base
 
 
@@ -128,8 +128,8 @@ def test_same_curve(folders, name):
 def test_resumed_by_another_number_of_processes(folders):
     """Two processes, then one, then two come to what one alone comes to."""
     whole, at = folders / "whole", folders / "resumed"
-    assert launch.start([*shlex.split(f"{SMALL} epochs=3"), f"dir={whole}"]) == 0
-    assert launch.start([f"resume={at}", "limit_steps=9"]) == 0
+    assert launch.main([*shlex.split(f"{SMALL} epochs=3"), f"dir={whole}"]) == 0
+    assert launch.main([f"resume={at}", "limit_steps=9"]) == 0
     said = finish(torchrun(2, TRAIN, f"resume={at}", "limit_steps=null"))
     assert json.loads((at / "result.json").read_text())["status"] == "finished", said
     assert curve(at)[-1] == pytest.approx(curve(whole)[-1], abs=1e-5, rel=1e-5)
@@ -179,7 +179,7 @@ def test_two_nodes(tmp_path):
     nodes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
     said = [finish(node) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
-    assert launch.start([*shlex.split(f"{SMALL} epochs=1"), f"dir={tmp_path}/one"]) == 0
+    assert launch.main([*shlex.split(f"{SMALL} epochs=1"), f"dir={tmp_path}/one"]) == 0
     assert_alike(tmp_path / "one", tmp_path / "run")
     assert sum("finished  " in words for words in said) == 1
 

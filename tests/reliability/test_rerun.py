@@ -9,7 +9,7 @@ import torch
 
 from deeptrain.commands.cli import train
 from deeptrain.config.compose import compose_run, options
-from deeptrain.run import launch, resume_policy
+from deeptrain.run import artifacts, resume_policy
 from deeptrain.runtime import versions
 from deeptrain.training import checkpoint
 
@@ -21,7 +21,7 @@ RANDOM = ["aug=[cutout,mixup]", "model.dropout=0.2", "average=ema"]
 @pytest.fixture(autouse=True)
 def somewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch, "_draw", lambda *_: None)  # most of so short a run's time
+    monkeypatch.setattr(artifacts, "_draw", lambda *_: None)  # most of so short a run's time
 
 
 @pytest.fixture
@@ -137,46 +137,46 @@ def test_every_setting_is_declared():
     keys = every_key()
     assert len(keys) > 150
     tops = {key.partition(".")[0] for key in keys} - {"aug", "experiment"}
-    assert tops <= {name.partition(".")[0] for name in resume_policy.CHANGES}, "a new setting has to be declared there"
-    names = set(resume_policy.CHANGES)
+    assert tops <= {name.partition(".")[0] for name in resume_policy.POLICY}, "a new setting has to be declared there"
+    names = set(resume_policy.POLICY)
     assert all(any(key == name or key.startswith(f"{name}.") for key in keys | {"aug"}) for name in names)
-    assert {resume_policy.kind(key) for key in keys} == {
-        resume_policy.FREE,
-        resume_policy.SAFE,
-        resume_policy.ASKED,
-        resume_policy.NEVER,
+    assert {resume_policy.policy(key) for key in keys} == {
+        resume_policy.ResumePolicy.IGNORED,
+        resume_policy.ResumePolicy.ALLOWED,
+        resume_policy.ResumePolicy.CONFIRM,
+        resume_policy.ResumePolicy.FORBIDDEN,
     }
 
 
 @pytest.mark.parametrize(
     ("word", "then", "kind"),
     [
-        ("model.hidden=[9]", "[8]", resume_policy.NEVER),
-        ("model.dropout=0.5", "0.2", resume_policy.NEVER),
-        ("data.size=200", "120", resume_policy.NEVER),
-        ("optimizer=sgd", "adamw", resume_policy.NEVER),
-        ("seed=3", "0", resume_policy.ASKED),
-        ("batch_size=32", "16", resume_policy.ASKED),
-        ("data.val_fraction=0.2", "0.1", resume_policy.ASKED),
-        ("data.split_seed=2", "0", resume_policy.ASKED),
-        ("aug=[mixup,cutout]", "[cutout,mixup]", resume_policy.ASKED),
-        ("aug.mixup.alpha=0.3", "0.2", resume_policy.ASKED),
-        ("loss.label_smoothing=0.1", "0.0", resume_policy.ASKED),
-        ("loss=hinge", "CrossEntropy", resume_policy.ASKED),
-        ("schedule=constant", "cosine", resume_policy.ASKED),
-        ("monitor=loss/val", "accuracy/val", resume_policy.ASKED),
-        ("optimizer.lr=0.1", "", resume_policy.SAFE),
-        ("validate.every_steps=3", "", resume_policy.SAFE),
-        ("accumulate=2", "", resume_policy.SAFE),
-        ("average=none", "", resume_policy.SAFE),
-        ("log.every_steps=3", "", resume_policy.FREE),
-        ("data.loader=stream", "", resume_policy.FREE),
+        ("model.hidden=[9]", "[8]", resume_policy.ResumePolicy.FORBIDDEN),
+        ("model.dropout=0.5", "0.2", resume_policy.ResumePolicy.FORBIDDEN),
+        ("data.size=200", "120", resume_policy.ResumePolicy.FORBIDDEN),
+        ("optimizer=sgd", "adamw", resume_policy.ResumePolicy.FORBIDDEN),
+        ("seed=3", "0", resume_policy.ResumePolicy.CONFIRM),
+        ("batch_size=32", "16", resume_policy.ResumePolicy.CONFIRM),
+        ("data.val_fraction=0.2", "0.1", resume_policy.ResumePolicy.CONFIRM),
+        ("data.split_seed=2", "0", resume_policy.ResumePolicy.CONFIRM),
+        ("aug=[mixup,cutout]", "[cutout,mixup]", resume_policy.ResumePolicy.CONFIRM),
+        ("aug.mixup.alpha=0.3", "0.2", resume_policy.ResumePolicy.CONFIRM),
+        ("loss.label_smoothing=0.1", "0.0", resume_policy.ResumePolicy.CONFIRM),
+        ("loss=hinge", "CrossEntropy", resume_policy.ResumePolicy.CONFIRM),
+        ("schedule=constant", "cosine", resume_policy.ResumePolicy.CONFIRM),
+        ("monitor=loss/val", "accuracy/val", resume_policy.ResumePolicy.CONFIRM),
+        ("optimizer.lr=0.1", "", resume_policy.ResumePolicy.ALLOWED),
+        ("validate.every_steps=3", "", resume_policy.ResumePolicy.ALLOWED),
+        ("accumulate=2", "", resume_policy.ResumePolicy.ALLOWED),
+        ("average=none", "", resume_policy.ResumePolicy.ALLOWED),
+        ("log.every_steps=3", "", resume_policy.ResumePolicy.IGNORED),
+        ("data.loader=stream", "", resume_policy.ResumePolicy.IGNORED),
     ],
 )
 def test_what_a_resume_may_change(original, word, then, kind, capsys):
     code = train(["resume=run", "epochs=3", word])
     errors = capsys.readouterr().err.splitlines()
-    if kind in (resume_policy.FREE, resume_policy.SAFE):
+    if kind in (resume_policy.ResumePolicy.IGNORED, resume_policy.ResumePolicy.ALLOWED):
         assert code == 0 and not errors
         assert ("epochs 2, now 3" in result(original)["changed"]) and len(result(original)["changed"]) <= 2
         return
@@ -184,8 +184,8 @@ def test_what_a_resume_may_change(original, word, then, kind, capsys):
     key = word.partition("=")[0]
     assert errors[0].startswith(f"error: {key}=") and "so far" in errors[0], "key, now"
     assert then.lower() in errors[0].lower(), "then"
-    assert ("resume_changed=true" in errors[0]) == (kind == resume_policy.ASKED)
-    if kind == resume_policy.ASKED and not word.startswith("data."):
+    assert ("resume_changed=true" in errors[0]) == (kind == resume_policy.ResumePolicy.CONFIRM)
+    if kind == resume_policy.ResumePolicy.CONFIRM and not word.startswith("data."):
         assert train(["resume=run", "epochs=3", word, "resume_changed=true"]) == 0
         assert any(line.startswith(f"{key} ") for line in result(original)["changed"])
         assert "resume_changed" not in (original / "overrides.yaml").read_text()
@@ -221,9 +221,9 @@ def test_all_refusals_come_at_once(original, capsys):
 
 def test_a_strangers_settings_are_never_shown_raw():
     assert (
-        resume_policy.shown("\x1b[2J")
-        == resume_policy.shown(["x"] * 1000)
-        == resume_policy.shown({"a": 1})
+        resume_policy.safe_repr("\x1b[2J")
+        == resume_policy.safe_repr(["x"] * 1000)
+        == resume_policy.safe_repr({"a": 1})
         == "something else"
     )
-    assert not list(resume_policy.between({"model": 3, "aug": [1], "seed": 0}, {"seed": 0}))
+    assert not list(resume_policy.diff({"model": 3, "aug": [1], "seed": 0}, {"seed": 0}))

@@ -106,16 +106,16 @@ def test_the_line_says_which_file_and_why(found, name, words):
 def test_what_one_trusts_can_be_repeated(tmp_path, monkeypatch):
     """The words that a folder may not say are taken from the command line."""
     from deeptrain.errors import UsageError
-    from deeptrain.run.folder import saved_words
+    from deeptrain.run.saved import load_overrides
 
     (tmp_path / "overrides.yaml").write_text("- allow_targets=[mine]\n- epochs=3\n- cache_dir=store\n")
     with pytest.raises(UsageError, match="add this word"):
-        saved_words(tmp_path)
-    assert saved_words(tmp_path, ["allow_targets=[mine]"]) == ["epochs=3"]
+        load_overrides(tmp_path)
+    assert load_overrides(tmp_path, ["allow_targets=[mine]"]) == ["epochs=3"]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "store" / "digits-1").mkdir(parents=True)
     (tmp_path / "store" / "digits-1" / "entry.json").write_text("{}")
-    assert saved_words(tmp_path, ["allow_targets=[mine]"]) == ["epochs=3", "cache_dir=store"], "a cache already"
+    assert load_overrides(tmp_path, ["allow_targets=[mine]"]) == ["epochs=3", "cache_dir=store"], "a cache already"
 
 
 def test_secrets_stay_out_of_every_file(tmp_path, monkeypatch, capfd):

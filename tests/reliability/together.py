@@ -9,17 +9,17 @@ import signal
 import sys
 import threading
 
-from deeptrain.run import launch
+from deeptrain.run import artifacts, launch
 from deeptrain.runtime import distributed
 from deeptrain.runtime.world import get_world
 
 if __name__ == "__main__":
     end, distributed._destroy = distributed._destroy, lambda: None  # the processes meet once
-    launch._draw = lambda *_: None
+    artifacts._draw = lambda *_: None
     *words, endless = map(shlex.split, sys.argv[1:])
-    codes = [launch.start(each) for each in words]
+    codes = [launch.main(each) for each in words]
     if get_world().rank == 1:
         threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    codes.append(launch.start(endless))
+    codes.append(launch.main(endless))
     end()
     sys.exit(codes != [0] * len(words) + [130])

@@ -16,7 +16,7 @@ from deeptrain import build
 from deeptrain.commands.cli import train
 from deeptrain.config.compose import compose_run, options
 from deeptrain.data import torchvision_sets
-from deeptrain.run.launch import start
+from deeptrain.run.launch import main as start
 from deeptrain.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

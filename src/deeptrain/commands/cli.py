@@ -68,7 +68,7 @@ def train(arguments: list[str]) -> int:
             if was_torchrun():
                 raise UsageError([TORCHRUN_SWEEP])
             return plan.sweep(words)
-        return launch.start(words)
+        return launch.main(words)
 
     return guarded(command, debug="--debug" in arguments)
 

@@ -16,7 +16,7 @@ from deeptrain.config.compose import RunConfig
 from deeptrain.errors import UsageError
 from deeptrain.loss import plain
 from deeptrain.metrics import ClassScore, confusion_matrix, per_class
-from deeptrain.run.folder import read_json
+from deeptrain.run.saved import read_json
 from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_device, pick_precision, use_threads
 from deeptrain.runtime.files import write_atomically
 from deeptrain.training import checkpoint

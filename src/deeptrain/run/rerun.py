@@ -1,4 +1,4 @@
-"""A run repeated from its folder alone: whether the same bits came out and, if not, what was not the same."""
+"""Repeating a run from its folder: did the same bits come out, and if not, what was different?"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,32 +6,36 @@ from pathlib import Path
 from typing import Any
 
 from deeptrain.config.compose import FOLDER, RunConfig
+from deeptrain.config.override import override_key
 from deeptrain.errors import UsageError
-from deeptrain.run import folder, resume_policy
+from deeptrain.run import folder, resume_policy, saved
+from deeptrain.run.resume_policy import ResumePolicy
 
 OVER = ("finished", "stopped_early")
 
 
 @dataclass(frozen=True)
 class Original:
-    """The run that is repeated, as its folder tells of it."""
+    """The run that is repeated, read from its folder."""
 
     path: Path
     settings: dict[str, Any]  # its config.yaml
     result: dict[str, Any]  # its result.json; empty if it was killed
 
     def differences(self, run: RunConfig, facts: Mapping[str, Any]) -> list[str]:
-        """Say what is not as it was: settings whose defaults are others now, versions, code, data, the machine."""
-        now = folder.settings_of(run.yaml, "config.yaml")
-        settings = [change for change in resume_policy.between(self.settings, now) if change.kind != resume_policy.FREE]
+        """List what differs from the original: default settings, versions, code, data, the machine."""
+        now = saved.parse_config(run.yaml, "config.yaml")
+        settings = [
+            change for change in resume_policy.diff(self.settings, now) if change.policy != ResumePolicy.IGNORED
+        ]
         return [*map(str, settings), *_differences(self.result, facts)]
 
-    def forewarnings(self, run: RunConfig, facts: Mapping[str, Any]) -> list[str]:
-        """Say before the first step what is not as it was."""
+    def expected_differences(self, run: RunConfig, facts: Mapping[str, Any]) -> list[str]:
+        """List, before the first step, what may lead to other bits."""
         return [f"not as in {self.path}: {what}; other bits may come out" for what in self.differences(run, facts)]
 
-    def verdict(self, run: RunConfig, result: Mapping[str, Any]) -> tuple[str, bool]:
-        """Say whether both came to the same weights; False only if they did not."""
+    def compare(self, run: RunConfig, result: Mapping[str, Any]) -> tuple[str, bool]:
+        """Return a sentence, and False if both runs ended with different weights."""
         if self.result.get("status") not in OVER or not isinstance(self.result.get("weights"), str):
             return f"{self.path} has not finished: there is nothing to compare with", True
         if result["status"] not in OVER:
@@ -48,24 +52,18 @@ class Original:
 
 
 def find(path: str, now: list[str]) -> tuple[list[str], Original]:
-    """Return the words of the run to repeat and what its folder tells; `now` may say where and how, not what."""
-    wrong = [
-        word for word in now if resume_policy.kind(_key(word)) != resume_policy.FREE and not word.startswith(FOLDER)
-    ]
-    if wrong:
-        said = f"rerun={path} repeats a run as it was: leave it out, or start a new run"
-        raise UsageError(f"{word}: {said}" for word in wrong)
+    """Return the overrides of the run to repeat, and the run. `now` may say where and how to run, not what."""
+    ignored = {word for word in now if resume_policy.policy(override_key(word)) is ResumePolicy.IGNORED}
+    if others := [word for word in now if word not in ignored and not word.startswith(FOLDER)]:
+        message = f"rerun={path} repeats a run as it was: leave it out, or start a new run"
+        raise UsageError(f"{word}: {message}" for word in others)
     at = folder.find_to_rerun(path)
-    words = folder.saved_words(at, now)
-    return words, Original(at, folder.saved_settings(at), folder.read_json(at / "result.json", dict, {}))
-
-
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
+    words = saved.load_overrides(at, now)
+    return words, Original(at, saved.load_config(at), saved.read_json(at / "result.json", dict, {}))
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Compare what two results say of their circumstances; what one does not say is passed over."""
+    """Yield what differs between the versions, machine and data of two results; what only one has does not count."""
     before, after = _facts(then), _facts(now)
     for name in after:
         if name in before and before[name] != after[name] and name != "commit":
@@ -74,7 +72,7 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
                 name = "code"
                 commits = [str(facts.get("commit", "")) for facts in (before, after)]
                 was, is_now = (" ".join(filter(None, pair)) for pair in zip(commits, (was, is_now), strict=True))
-            yield str(resume_policy.Change(name, resume_policy.shown(was), resume_policy.shown(is_now)))
+            yield str(resume_policy.Change(name, resume_policy.safe_repr(was), resume_policy.safe_repr(is_now)))
 
 
 def _facts(result: Mapping[str, Any]) -> dict[str, Any]:

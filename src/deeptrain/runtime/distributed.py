@@ -5,23 +5,28 @@ import atexit
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from deeptrain.runtime.world import World
+from deeptrain.runtime.world import T, World
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 TIMEOUT = timedelta(minutes=30)  # for a process that lives and does not answer; torchrun reports dead ones at once
+SIGNAL_GRACE = 2.0  # seconds: torchrun repeats the terminal's signal; a later one is a person's
 MAX_MESSAGE_BYTES = 256
 
 
 @dataclass(unsafe_hash=True)
 class DistributedWorld(World):
     """One process of several. Torch is imported by its methods, so that a usage error is answered without it."""
+
+    @property
+    def signal_grace(self) -> float:
+        return SIGNAL_GRACE
 
     def init(self) -> None:
         """Connect to the other processes: gloo for tensors on the host, NCCL for tensors on GPUs."""
@@ -89,6 +94,9 @@ class DistributedWorld(World):
         if shard.start == shard.stop:
             shard = slice(0, 1)
         return images[shard], targets[shard]
+
+    def unsharded(self, own: T, make: Callable[[], T]) -> T:
+        return make()
 
     def broadcast_buffers(self, *models: "nn.Module | None") -> None:
         from torch import distributed

@@ -4,7 +4,7 @@ Torch is imported only where several processes exchange something.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,6 +37,11 @@ class World:
     def is_main(self) -> bool:
         """Tell whether this process prints and writes files."""
         return self.rank == 0
+
+    @property
+    def signal_grace(self) -> float:
+        """Return for how many seconds after a signal another one does not end the process."""
+        return 0.0
 
     def shard(self, whole: slice) -> slice:
         """Return this rank's part of a range. The shards make up the whole; their sizes differ by one at most."""
@@ -85,6 +90,10 @@ class World:
     def shard_batch(self, images: "Tensor", targets: "Tensor") -> tuple["Tensor", "Tensor"]:
         """Return this rank's shard of a whole batch; one image with weight 0 if it has none."""
         return images, targets
+
+    def unsharded(self, own: T, make: Callable[[], T]) -> T:
+        """Return a loader of whole batches: `own` of a single process, else what `make` makes."""
+        return own
 
     def broadcast_buffers(self, *models: "nn.Module | None") -> None:
         """Give all ranks the buffers of rank 0."""

@@ -18,7 +18,7 @@ from deeptrain.config.compose import compose_run, compose_sweep, sweeps_by_itsel
 from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
 from deeptrain.run import folder
-from deeptrain.run.launch import passing_on
+from deeptrain.run.launch import log_to_console
 from deeptrain.runtime import signals
 from deeptrain.runtime.resources import ROOT
 
@@ -88,7 +88,7 @@ def check(all_words: list[list[str]]) -> list[str]:
     for build_one in (build.rehearse, build.try_out):
         for run in runs:
             try:
-                with passing_on(Console(sys.stdout)):
+                with log_to_console(Console(sys.stdout)):
                     warnings += build_one(run)
             except UsageError as wrong:
                 mistakes += wrong.lines

@@ -1,0 +1,125 @@
+"""What a person looks at after a run: curves, confusions, mistakes and the card."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from deeptrain import build
+from deeptrain.config.compose import RunConfig, by_experiment
+from deeptrain.loggers.console import Console
+from deeptrain.run.resume import CHANGED
+from deeptrain.run.summary import next_commands
+from deeptrain.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from deeptrain.data.loader import Loader
+    from deeptrain.training.trainer import Trainer
+
+
+def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, run_dir: Path) -> None:
+    """Write the files of a run before its first step: settings, split, first images; open its logs."""
+    from deeptrain.analysis.preview import training_samples
+    from deeptrain.loggers.run_logger import RunLogger
+    from deeptrain.report.image_grid import save
+    from deeptrain.training.checkpoint import Checkpoints
+
+    run, progress = setup.run, trainer.progress
+    console.open_log(run_dir / "run.log")
+    _write(run_dir / "split.json", json.dumps(setup.dataset.split, indent=1))
+    if trainer.metadata["changed"]:  # before the settings that they are compared with are written anew
+        _write(run_dir / CHANGED, json.dumps(trainer.metadata["changed"], indent=1))
+    _write(run_dir / "config.yaml", run.yaml)
+    _write(run_dir / "overrides.yaml", yaml.safe_dump(run.overrides, allow_unicode=True))  # last: now it can be resumed
+    (run_dir / "result.json").unlink(missing_ok=True)  # of the run that now goes on
+    metrics, first_step = trainer.metric_names(), progress.step
+    trainer.logger = RunLogger(
+        console, run_dir, metrics=metrics, first_step=first_step, tensorboard=run.spine.log.tensorboard
+    )
+    trainer.checkpoints = Checkpoints(run_dir / "checkpoints")
+    position = progress.epoch, progress.step_in_epoch, trainer.plan.fraction(progress)
+    batches = setup.world.unsharded(trainer.train_loader, lambda: build.train_loader(setup))
+    picture = training_samples(setup, batches, *position)
+    if batches is not trainer.train_loader:
+        batches.close()
+    save(run_dir / "samples.png", picture)
+    trainer.logger.describe(picture, _hyperparameters(run), first_step)
+
+
+def draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any], console: Console) -> None:
+    """Draw the figures and the card; warn if that fails, since the training is done."""
+    try:
+        _draw(trainer, setup, run_dir, result)
+    except Exception as error:
+        console.warn(f"the pictures could not all be drawn ({type(error).__name__}: {error})")
+
+
+def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> None:
+    """Draw the curves, and of the best weights' answers on val the confusions and worst mistakes; then the card."""
+    from deeptrain.metrics import confusion_matrix
+    from deeptrain.report.card import CardData, worst_classes, write_card
+    from deeptrain.report.figures import draw_confusion, draw_curves
+    from deeptrain.training import checkpoint
+    from deeptrain.training.validation import predict
+
+    rows = trainer.logger.table.rows() if trainer.logger.table is not None else []
+    best = run_dir / "checkpoints" / "best.pt"
+    if not rows or not best.is_file():
+        return
+    classes, words = setup.dataset.classes, setup.run.overrides
+    draw_curves(rows, run_dir / "curves.png", setup.run.title, best_epoch=trainer.progress.best_epoch)
+    trainer.model.load_state_dict(checkpoint.load(best)["model"])
+    own = trainer.validator.loader
+    val = setup.world.unsharded(
+        own, lambda: build.eval_loader(setup.source, setup.dataset.val, setup.run, setup.runtime)
+    )
+    logits, labels = predict(trainer.model, val.epoch(0), trainer.pipeline, trainer.runtime)
+    matrix = confusion_matrix(logits.argmax(1), labels, len(classes)).numpy()
+    draw_confusion(matrix, classes, run_dir / "confusion.png")
+    _draw_mistakes(val, classes, logits, labels, run_dir / "mistakes.png")
+    if val is not own:
+        val.close()
+    repeat = " ".join(["python train.py", *(shlex.quote(word) for word in words if not word.startswith("dir="))])
+    data = CardData(
+        title=setup.run.title,
+        result=result,
+        rows=rows,
+        changed=[*words, *by_experiment(setup.run)],
+        data=setup.dataset.summary,
+        model=f"{setup.run.choices['model']}, {result['parameters']:,} parameters",
+        worst=worst_classes(matrix, classes),
+        commands=[("repeat this run", repeat), *next_commands(trainer, run_dir)],
+    )
+    write_card(run_dir, data)
+
+
+def _draw_mistakes(val: "Loader", classes: list[str], logits: Any, labels: Any, path: Path) -> None:
+    """Draw the images of val that the network is most wrong about, what it says and what it should, worst first."""
+    from torch.nn.functional import cross_entropy
+
+    from deeptrain.report.image_grid import grid, save
+
+    losses = cross_entropy(logits, labels, reduction="none").masked_fill(logits.argmax(1) == labels, 0)
+    worst = [index for index in losses.argsort(descending=True)[:32].tolist() if losses[index] > 0]
+    pixels, start = {}, 0
+    for images, _ in val.epoch(0):
+        here = [index for index in worst if start <= index < start + len(images)]
+        pixels |= {index: images[index - start].permute(1, 2, 0).cpu().numpy() for index in here}
+        start += len(images)
+    if worst:
+        said = [f"{classes[int(logits[index].argmax())]}, not {classes[int(labels[index])]}" for index in worst]
+        save(path, grid(np.stack([pixels[index] for index in worst]), said))
+
+
+def _hyperparameters(run: RunConfig) -> dict[str, Any]:
+    """Return the settings that a sweep compares: the choices by name, and every value."""
+    plumbing = ("dir", "resume", "rerun", "cache_dir", "allow_targets", "log.", "workers", "data.root", "data.download")
+    values = {key: value for key, value in run.settings.items() if not key.startswith(plumbing)}
+    return {**run.choices, **values}
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())

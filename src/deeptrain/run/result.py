@@ -1,0 +1,56 @@
+"""What a run leaves in result.json, and what every checkpoint stores about its run."""
+
+from typing import TYPE_CHECKING, Any
+
+from deeptrain import build
+from deeptrain.runtime.world import get_world
+
+if TYPE_CHECKING:
+    from deeptrain.training.trainer import Trainer
+
+
+def metadata(setup: build.Setup) -> dict[str, Any]:
+    """Return what every checkpoint says of itself, so that it can be used without the run's folder."""
+    from deeptrain.runtime.versions import hardware_info, versions
+
+    dataset = setup.dataset
+    return {
+        "overrides": setup.run.overrides,
+        "versions": versions(),
+        "machine": hardware_info(setup.runtime.device) | {"processes": get_world().size},
+        "data": dataset.fingerprint,
+        "changed": [],
+        "classes": dataset.classes,
+        "input_shape": list(dataset.image_shape),
+        "mean": [float(value) for value in dataset.mean],
+        "std": [float(value) for value in dataset.std],
+        "whitening": setup.pipeline.whitening and setup.pipeline.whitening.state_dict(),
+    }
+
+
+def make_result(trainer: "Trainer", status: str, reason: str, seconds: float) -> dict[str, Any]:
+    from deeptrain.training.checkpoint import digest
+
+    progress = trainer.progress
+    weights = digest(trainer.model.state_dict()) if status != "failed" else None  # what last.pt holds
+    return {
+        "status": status,
+        "reason": reason,
+        "monitor": trainer.plan.monitor,
+        "best": progress.best,
+        "best_epoch": progress.best_epoch,
+        "epochs": trainer.plan.epochs_done(trainer.progress),
+        "steps": progress.step,
+        "seconds": round(seconds, 3),
+        "train_seconds": round(progress.train_seconds, 3),
+        "images_per_second": round(progress.images / max(progress.train_seconds, 1e-9), 1),
+        "metrics": progress.metrics,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "weights": weights,
+        **provenance(trainer),
+    }
+
+
+def provenance(trainer: "Trainer") -> dict[str, Any]:
+    """Return what a result depends on besides the words of its run."""
+    return {name: trainer.metadata[name] for name in ("versions", "machine", "data", "changed")}

@@ -1,0 +1,101 @@
+"""Going on with a run: from its overrides and its last checkpoint."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deeptrain.config.compose import RunConfig, compose_run
+from deeptrain.config.override import last_value
+from deeptrain.errors import UsageError
+from deeptrain.loggers.console import Console
+from deeptrain.run import folder, lock, resume_policy, saved
+from deeptrain.run.summary import longer_override
+from deeptrain.runtime.world import get_world
+
+if TYPE_CHECKING:
+    from deeptrain.training.trainer import Trainer
+
+CHANGED = "changed.json"  # lists what was changed whenever the run went on; exists only if something was
+NOT_INHERITED = ("resume=", "resume_changed=", "rerun=")  # overrides of this start alone
+
+
+def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
+    """Compose a run; with resume=RUN from its own overrides, then those typed now.
+
+    Returns the run, and the folder and checkpoint to go on from. A new run has neither; a run that was killed before it
+    saved anything has no checkpoint, and starts again in its folder.
+    """
+    given = last_value(words, "resume")
+    if given is None:
+        return compose_run(words), None, None
+    if any(word.startswith("dir=") for word in words):
+        raise UsageError(["dir=: a resumed run goes on in its own folder; leave out dir"])
+    now = [word for word in words if not word.startswith("resume=")]
+    if not get_world().is_main:  # rank 0 alone reads the folder
+        return compose_without_origin(get_world().broadcast([])), None, None
+    at, state = folder.find_to_resume(given)
+    lock.lock(at, f"resume={given}")
+    run = compose_without_origin(get_world().broadcast([*saved.load_overrides(at, now), *now]))
+    if state is not None:
+        resume_policy.check(
+            saved.load_config(at), saved.parse_config(run.yaml, "now"), is_confirmed=run.spine.resume_changed
+        )
+    return run, at, state
+
+
+def compose_without_origin(words: list[str]) -> RunConfig:
+    """Compose a run without the overrides that say where it comes from: a resume must not follow them again."""
+    run = compose_run(words)
+    run.overrides = [word for word in run.overrides if not word.startswith(NOT_INHERITED)]
+    return run
+
+
+def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, console: Console) -> None:
+    """Load a checkpoint into the trainer; UsageError if it does not fit or nothing is left to do.
+
+    Only rank 0 has a path; the other ranks get the state from it.
+    """
+    if path is None:
+        trainer.load_state_dict(get_world().broadcast({}))
+        return
+    from deeptrain.training import checkpoint
+
+    try:
+        state, warning = checkpoint.load_newest(path)
+        if warning:
+            console.warn(warning)
+        _check_data(trainer, run, state.get("data"))
+        trainer.metadata["changed"] = _history(trainer, run, state.get("changed"), path.parent.parent)
+        trainer.load_state_dict(get_world().broadcast(state))
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError([f"resume={path}: {error}".replace(f"{path}: {path}", str(path))]) from error
+    except RuntimeError as error:
+        raise UsageError([f"resume={path}: its weights do not fit this model; resume with the model it had"]) from error
+    except (TypeError, KeyError, AttributeError, IndexError) as error:
+        raise UsageError([f"resume={path}: is not what a run of deeptrain writes"]) from error
+    end, validated = trainer.outcome(), trainer.progress.validated == trainer.progress.step
+    was_drawn = (path.parent.parent / "result.json").is_file()
+    if end is not None and validated and was_drawn:  # else it stopped before its last validation, or drawing pictures
+        longer = longer_override(trainer)
+        raise UsageError([f"resume={path}: nothing left to do ({end[1]}); to train longer add {longer}"])
+
+
+def _check_data(trainer: "Trainer", run: RunConfig, then: Any) -> None:
+    """Raise UsageError if the training images differ from those of the checkpoint, unless resume_changed=true."""
+    now = trainer.metadata["data"]
+    if then is not None and then != now and not run.spine.resume_changed:
+        fingerprints = f"fingerprint {resume_policy.safe_repr(then)}, now {now}"
+        said = f"resume={run.spine.resume}: the training images are others: {fingerprints}"
+        raise UsageError([f"{said}; give it those that it had (data.root), or add resume_changed=true"])
+
+
+def _history(trainer: "Trainer", run: RunConfig, before: Any, at: Path) -> list[str]:
+    """List every change made when the run went on, this time included.
+
+    The file changed.json also knows of a resume that was killed before it saved a checkpoint.
+    """
+    before = saved.read_json(at / CHANGED, list, before)
+    known = [resume_policy.safe_repr(line) for line in before[:100]] if isinstance(before, list) else []
+    found = resume_policy.diff(saved.load_config(at), saved.parse_config(run.yaml, "now"))
+    return list(dict.fromkeys([*known, *(str(change) for change in found if not change.is_ignored)]))

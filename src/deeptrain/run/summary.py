@@ -1,0 +1,83 @@
+"""What the terminal shows before the first step and after the last one."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deeptrain import build
+from deeptrain.config.compose import by_experiment
+from deeptrain.run import saved
+
+if TYPE_CHECKING:
+    from deeptrain.training.trainer import Trainer
+
+
+def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
+    """Say before the first step what is about to happen; at most 12 lines."""
+    run, choices = setup.run, setup.run.choices
+    count = sum(parameter.numel() for parameter in trainer.model.parameters())
+    batch = f"{setup.batch_size} images a step, {len(trainer.train_loader)} steps an epoch"
+    auto = " (auto: about 100 steps an epoch)" if run.spine.batch_size == "auto" else ""
+    groups = ("aug", "optimizer", "schedule", "loss", "penalty", "average")
+    recipe = ", ".join(f"{group} {choices[group]}" for group in groups if group == "aug" or choices[group] != "none")
+    lines = [
+        f"data       {setup.dataset.summary}",
+        f"model      {choices['model']}, {count:,} parameters",
+        f"recipe     {recipe}; {_count(run.spine.epochs, 'epoch')}",
+        f"batch      {batch}{auto}",
+        f"device     {setup.machine}",
+        *(f"chosen     {note}" for note in setup.dataset.notes),
+        f"changed    {' '.join([*run.overrides, *by_experiment(run)]) or 'nothing: all settings are the defaults'}",
+    ]
+    if run.spine.max_seconds is not None:
+        lines.append("clock      the rate follows the clock (max_seconds), so that repeats differ a little")
+    if trainer.progress.step:
+        lines.append(f"resumed    after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
+    return [*lines, f"folder     {run_dir}"]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any]) -> list[str]:
+    """Say how it ended, how good it is and what to type next, in 6 to 8 lines."""
+    metrics, best = result["metrics"], result["best"]
+    lines = [f"{result['status'].replace('_', ' ')}  {result['reason']}"]
+    if best is not None:
+        lines.append(f"best  {trainer.plan.monitor} {best:.4g} in epoch {result['best_epoch']}")
+    if "accuracy/train_clean" in metrics:
+        train, val = metrics["accuracy/train_clean"], metrics["accuracy/val"]
+        lines.append(f"gap  {train - val:+.4f} at the end: train {train:.4f} (not augmented), val {val:.4f}")
+    speed = f"{result['images_per_second']:,.0f} images/s"
+    lines.append(f"time  {result['train_seconds']:.1f} s of training, {speed}; {result['seconds']:.1f} s in all")
+    lines.append(f"folder  {run_dir}" + (" (card.html, curves.png)" if (run_dir / "card.html").is_file() else ""))
+    return [*lines, *(f"{what}  {command}" for what, command in next_commands(trainer, run_dir))]
+
+
+def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
+    """Return what one may want to do next, as commands to paste, with the words that are not taken from a folder."""
+    where, kept = shlex.quote(str(run_dir)), run_dir / "checkpoints"
+    trusted = [shlex.quote(word) for word in trainer.metadata["overrides"] if word.partition("=")[0] in saved.CODE_KEYS]
+    where = " ".join([where, *trusted])
+    over = trainer.outcome() is not None and not trainer.stop.reason
+    commands = []
+    if (kept / "best.pt").is_file():
+        commands.append(("evaluate", f"python scripts/evaluate.py {where}"))
+    if (kept / "last.pt").is_file():
+        longer = f" {longer_override(trainer)}" if over else ""
+        commands.append(("train longer" if over else "go on", f"python train.py resume={where}{longer}"))
+    return [*commands, ("see curves", f"tensorboard --logdir {shlex.quote(str(run_dir.parent))}")]
+
+
+def longer_override(trainer: "Trainer") -> str:
+    """Return the setting that lets a run that is over go on: twice the limit that it has reached."""
+    progress = trainer.progress
+    limits = (
+        ("limit_steps", trainer.plan.limit_steps, progress.step),
+        ("max_seconds", trainer.plan.max_seconds, progress.train_seconds),
+        ("early_stop.patience", trainer.plan.patience, progress.since_best),
+    )
+    reached = ((name, limit) for name, limit, value in limits if limit is not None and value >= limit)
+    name, limit = next(reached, ("epochs", trainer.plan.epochs))
+    return f"{name}={2 * limit:g}"
