@@ -262,7 +262,7 @@ def test_convolution_is_cross_correlation():
 
 def test_max_pooling():
     image = torch.tensor([[1.0, 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4]])
-    assert Pooling().layer(2, place=0)(image[None, None])[0, 0].tolist() == [[6, 8], [3, 4]]
+    assert Pooling().layer(2, index=0)(image[None, None])[0, 0].tolist() == [[6, 8], [3, 4]]
 
 
 # --- regularization ---
@@ -325,7 +325,7 @@ RANDOM = {
     "fractional max pooling": lambda: nn.Sequential(
         nn.Unflatten(1, (1, 1, 6)),
         nn.Upsample(size=(9, 9)),
-        Pooling("fractional").layer(2, place=0),
+        Pooling("fractional").layer(2, index=0),
         nn.Flatten(),
     ),
     "stochastic depth": lambda: Residual(),

@@ -17,13 +17,13 @@ from deeptrain.model.layers import (
     Norm,
     Normalization,
     StochasticDepth,
+    adaptive_pool,
+    channel_multiplier,
     convolution,
     drop_rates,
     fully_connected,
     initialize,
     limit_norms,
-    pieces,
-    shrink,
 )
 
 FORMULAS = {
@@ -65,7 +65,7 @@ def test_activation_is_its_formula(name, device):
 def test_maxout_is_the_larger_of_two_affine_maps(shape, device):
     x = torch.randn(shape, device=device)
     result = ACTIVATIONS["maxout"]()(x)
-    assert result.shape[1] == 3 and pieces("maxout") == 2
+    assert result.shape[1] == 3 and channel_multiplier("maxout") == 2
     torch.testing.assert_close(result, torch.where(x[:, :3] > x[:, 3:], x[:, :3], x[:, 3:]))
 
 
@@ -138,7 +138,7 @@ def test_norm_is_its_formula(kind, shape, device):
     x = torch.randn(shape, device=device) * 3 + 2
     settings = {"eps": 0.5, **({"groups": 2} if kind == "group" else {})} if kind != "none" else {}
     norm = Normalization(kind, **settings)
-    layers = nn.Sequential(*(norm.maps(8) if len(shape) == 4 else norm.features(8))).to(device)
+    layers = nn.Sequential(*(norm.layers_2d(8) if len(shape) == 4 else norm.layers_1d(8))).to(device)
     together = {"batch": [0, *range(2, len(shape))], "group": list(range(2, len(shape) + 1))}
     if kind == "none":
         expected = x
@@ -154,7 +154,7 @@ def test_norm_is_its_formula(kind, shape, device):
 
 
 def test_momentum_is_the_weight_of_the_newest_batch(device):
-    (norm,) = Normalization("batch", momentum=0.25).maps(2)
+    (norm,) = Normalization("batch", momentum=0.25).layers_2d(2)
     x = torch.randn(8, 2, 3, 3, device=device)
     norm.to(device)(x)
     torch.testing.assert_close(norm.running_mean, 0.25 * x.mean((0, 2, 3)))
@@ -162,7 +162,7 @@ def test_momentum_is_the_weight_of_the_newest_batch(device):
 
 @pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 24), (512, 32), (16, 8), (50, 25), (7, 1), (1, 1)])
 def test_groups_are_equal_and_of_two_channels_or_more(channels, groups):
-    assert Normalization("group").maps(channels)[0].num_groups == groups
+    assert Normalization("group").layers_2d(channels)[0].num_groups == groups
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_a_convolution_has_a_bias_where_no_norm_has_one():
 
 
 def test_shrink_pools_only_what_is_too_large():
-    pool, size = shrink((9, 4), 6)
+    pool, size = adaptive_pool((9, 4), 6)
     assert size == (6, 4) == tuple(pool(torch.zeros(1, 1, 9, 4)).shape[2:])
-    assert isinstance(shrink((6, 6), 6)[0], nn.Identity)
+    assert isinstance(adaptive_pool((6, 6), 6)[0], nn.Identity)
 
 
 def test_dropout_keeps_the_expectation_and_does_nothing_in_evaluation(device):

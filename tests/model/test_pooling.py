@@ -64,7 +64,7 @@ def test_windows_step_by_1_or_2_and_each_image_has_its_own(device):
 
 def test_average_pool_leaves_the_border_out(device):
     """3x3 at stride 2 with a padding of 1: the corner is the mean of four pixels."""
-    pool = Pooling("average").layer(3, 1, place=0)
+    pool = Pooling("average").layer(3, 1, index=0)
     x = torch.arange(16.0, device=device).view(1, 1, 4, 4)
     assert pool(x)[0, 0].tolist() == [[2.5, 4.0], [8.5, 10.0]]
 
@@ -74,8 +74,8 @@ def test_average_pool_leaves_the_border_out(device):
 @pytest.mark.parametrize(("window", "padding"), [(2, 0), (3, 1)])
 def test_what_is_left_is_foreseen(kind, side, window, padding):
     pooling = Pooling(kind)
-    left = pooling.layer(window, padding, place=0)(torch.zeros(1, 1, side, side))
-    assert left.shape[2] == pooling.left(side, window, padding)
+    left = pooling.layer(window, padding, index=0)(torch.zeros(1, 1, side, side))
+    assert left.shape[2] == pooling.output_size(side, window, padding)
 
 
 @pytest.mark.parametrize(

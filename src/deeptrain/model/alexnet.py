@@ -3,26 +3,26 @@
 from torch import nn
 
 from deeptrain.model.layers import (
-    LARGE_IMAGE,
+    MIN_LARGE_SIDE,
     Activation,
     Initialization,
     Layout,
     Momentum,
     Norm,
     Normalization,
+    adaptive_pool,
     convolution,
     fully_connected,
     initialize,
-    shrink,
 )
 from deeptrain.model.pooling import Features, MultiDrawClassifier, Pool, Pooling, Ratio
 from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 # Each convolution: channels, kernel, stride, padding, and whether a pool follows.
-LATER = [(192, 5, 1, 2, True), (384, 3, 1, 1, False), (256, 3, 1, 1, False), (256, 3, 1, 1, True)]
-LARGE = [(64, 11, 4, 2, True), *LATER]
-SMALL = [(64, 5, 2, 2, True), *LATER]  # 24 px and more: a quarter of the time of stride 1
-TINY = [(64, 5, 1, 2, True), *LATER]
+SHARED_LAYERS = [(192, 5, 1, 2, True), (384, 3, 1, 1, False), (256, 3, 1, 1, False), (256, 3, 1, 1, True)]
+LARGE_LAYERS = [(64, 11, 4, 2, True), *SHARED_LAYERS]
+SMALL_LAYERS = [(64, 5, 2, 2, True), *SHARED_LAYERS]  # 24 px and more: a quarter of the time of stride 1
+TINY_LAYERS = [(64, 5, 1, 2, True), *SHARED_LAYERS]
 
 
 class AlexNet(MultiDrawClassifier):
@@ -34,7 +34,7 @@ class AlexNet(MultiDrawClassifier):
     multiplies the convolutions' channels, `classifier` lists the hidden fully connected layers; dropout follows each,
     DropConnect is in each. Batch norm is later than the paper: it is on because without it, with group and layer norm
     too, SGD at the usual rate of 0.1 diverges. Pools are 3x3 at stride 2, or fractional ones (FractionalMaxPool); these
-    leave larger maps, which cost more, and are averaged over `test_draws` draws in evaluation (PooledNetwork).
+    leave larger maps, which cost more, and are averaged over `test_draws` draws in evaluation (MultiDrawClassifier).
     """
 
     @validate_call
@@ -61,10 +61,10 @@ class AlexNet(MultiDrawClassifier):
     ):
         super().__init__()
         short = min(input_shape[1:])
-        large = layout == "large" or (layout == "auto" and short >= LARGE_IMAGE)
+        large = layout == "large" or (layout == "auto" and short >= MIN_LARGE_SIDE)
         if large and short < 63:
             raise ValueError(f"layout=large: needs images of 63 px or more, these have {short}: use layout=small")
-        plan = LARGE if large else SMALL if short >= 24 else TINY
+        plan = LARGE_LAYERS if large else SMALL_LAYERS if short >= 24 else TINY_LAYERS
         norms, pools = Normalization(norm, norm_momentum, norm_eps, norm_groups), Pooling(pool, pool_ratio, test_draws)
         self.features, features = _features(input_shape, plan, 0 if large else 1, width, activation, norms, pools)
         self.test_draws = test_draws
@@ -90,13 +90,15 @@ def _features(
     """
     channels, *size = input_shape
     layers: list[nn.Module] = []
-    for maps, kernel, stride, padding, pool in plan:
-        maps = max(1, round(width * maps))
-        layers += convolution(channels, maps, kernel, stride=stride, padding=padding, norm=norm, activation=activation)
+    for base_channels, kernel, stride, padding, pool in plan:
+        out_channels = max(1, round(width * base_channels))
+        layers += convolution(
+            channels, out_channels, kernel, stride=stride, padding=padding, norm=norm, activation=activation
+        )
         size = [(side + 2 * padding - kernel) // stride + 1 for side in size]
-        channels = maps
+        channels = out_channels
         if pool and (pooling.kind != "fractional" or min(size) > 1):
-            layers.append(pooling.layer(3, border, place=len(layers)))
-            size = [pooling.left(side, 3, border) for side in size]
-    average, (rows, columns) = shrink((size[0], size[1]), 6)
+            layers.append(pooling.layer(3, border, index=len(layers)))
+            size = [pooling.output_size(side, 3, border) for side in size]
+    average, (rows, columns) = adaptive_pool((size[0], size[1]), 6)
     return Features(*layers, average), channels * rows * columns

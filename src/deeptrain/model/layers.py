@@ -17,7 +17,7 @@ Momentum = Annotated[float, Range(above=0, maximum=1)]  # weight of the newest b
 Initialization = Literal["kaiming", "xavier", "lecun", "normal"]
 Layout = Literal["auto", "small", "large"]
 
-LARGE_IMAGE = 96  # pixels of the short side from which a model's ImageNet layout is taken
+MIN_LARGE_SIDE = 96  # pixels: from this short side on, models take their ImageNet layout
 
 
 class QuickGELU(nn.Module):
@@ -62,8 +62,8 @@ GAINS: dict[str, float] = {
 }
 
 
-def pieces(activation: Activation | None) -> int:
-    """Count the channels that an activation folds into one, so that the layer in front can make as many."""
+def channel_multiplier(activation: Activation | None) -> int:
+    """Return how many input channels an activation needs for each output channel: 2 for maxout, else 1."""
     return 2 if activation == "maxout" else 1
 
 
@@ -88,15 +88,15 @@ class Normalization:
         for name, kinds in readers.items():
             value = getattr(self, name)
             if value is not None and self.kind not in kinds:
-                said = " or ".join(kinds)
-                raise ValueError(f"norm_{name}={value}: only norm={said} reads it, here it is {self.kind}")
+                readers_text = " or ".join(kinds)
+                raise ValueError(f"norm_{name}={value}: only norm={readers_text} reads it, here it is {self.kind}")
 
-    def maps(self, channels: int) -> list[nn.Module]:
-        """List the norm of maps (N, channels, H, W): one layer, or none."""
+    def layers_2d(self, channels: int) -> list[nn.Module]:
+        """Return the norm of feature maps (N, channels, H, W): a list of one layer, or none."""
         return self._layers(nn.BatchNorm2d, channels)
 
-    def features(self, width: int) -> list[nn.Module]:
-        """List the norm of features (N, width): one layer, or none."""
+    def layers_1d(self, width: int) -> list[nn.Module]:
+        """Return the norm of features (N, width): a list of one layer, or none."""
         return self._layers(nn.BatchNorm1d, width)
 
     def _layers(self, batch_norm: type[nn.BatchNorm1d | nn.BatchNorm2d], channels: int) -> list[nn.Module]:
@@ -105,8 +105,8 @@ class Normalization:
             return []
         if self.kind == "batch":
             return [batch_norm(channels, eps, 0.1 if self.momentum is None else self.momentum)]
-        most = 1 if self.kind == "layer" else min(self.groups or 32, channels // 2)
-        groups = next((count for count in range(most, 1, -1) if channels % count == 0), 1)
+        limit = 1 if self.kind == "layer" else min(self.groups or 32, channels // 2)
+        groups = next((count for count in range(limit, 1, -1) if channels % count == 0), 1)
         return [nn.GroupNorm(groups, channels, eps)]
 
 
@@ -129,10 +129,11 @@ def convolution(
 
     If not given, the padding keeps the size, and there is a bias where there is no norm, whose own replaces it.
     """
-    maps = width * pieces(activation)
+    out_channels = width * channel_multiplier(activation)
     padding = kernel // 2 if padding is None else padding
     bias = norm.kind == "none" if bias is None else bias
-    layers: list[nn.Module] = [nn.Conv2d(channels, maps, kernel, stride, padding, bias=bias), *norm.maps(maps)]
+    layers: list[nn.Module] = [nn.Conv2d(channels, out_channels, kernel, stride, padding, bias=bias)]
+    layers += norm.layers_2d(out_channels)
     if activation:
         layers.append(ACTIVATIONS[activation]())
     return layers
@@ -156,8 +157,9 @@ def fully_connected(
     connected = partial(DropConnect, rate=drop_connect) if drop_connect else nn.Linear
     layers: list[nn.Module] = [] if hidden else [*dropouts]
     for width in hidden:
-        maps = width * pieces(activation)
-        layers += [connected(features, maps), *norm.features(maps), ACTIVATIONS[activation](), *dropouts]
+        out_features = width * channel_multiplier(activation)
+        linear = connected(features, out_features)
+        layers += [linear, *norm.layers_1d(out_features), ACTIVATIONS[activation](), *dropouts]
         features = width
     return nn.Sequential(*layers, (nn.Linear if hidden else connected)(features, num_classes))
 
@@ -187,10 +189,10 @@ class DropConnect(nn.Linear):
         return f"{super().extra_repr()}, rate={self.rate:.3g}"
 
 
-def shrink(size: tuple[int, int], limit: int) -> tuple[nn.Module, tuple[int, int]]:
-    """Make the average pooling that brings a map (H, W) down to at most limit x limit, and say what size is left."""
-    left = (min(size[0], limit), min(size[1], limit))
-    return (nn.Identity() if left == size else nn.AdaptiveAvgPool2d(left)), left
+def adaptive_pool(size: tuple[int, int], limit: int) -> tuple[nn.Module, tuple[int, int]]:
+    """Return average pooling of a map (H, W) to at most limit x limit, and the size of its output."""
+    output_size = (min(size[0], limit), min(size[1], limit))
+    return (nn.Identity() if output_size == size else nn.AdaptiveAvgPool2d(output_size)), output_size
 
 
 def initialize(

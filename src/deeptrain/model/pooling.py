@@ -32,16 +32,16 @@ class Pooling:
             if value != default and self.kind != "fractional":
                 raise ValueError(f"{name}={value}: only pool=fractional reads it, here it is {self.kind}")
 
-    def layer(self, window: int, padding: int = 0, *, place: int) -> nn.Module:
-        """Make a pool; `place` tells it from the model's others. Fractional ones have a 2x2 window and no padding."""
+    def layer(self, window: int, padding: int = 0, *, index: int) -> nn.Module:
+        """Make a pool; `index` is its own in the model. Fractional ones have a 2x2 window and no padding."""
         if self.kind == "fractional":
-            return FractionalMaxPool(self.ratio or math.sqrt(2), self.test_draws, place)
+            return FractionalMaxPool(self.ratio or math.sqrt(2), self.test_draws, index)
         if self.kind == "average":
             return nn.AvgPool2d(window, stride=2, padding=padding, count_include_pad=False)
         return nn.MaxPool2d(window, stride=2, padding=padding)
 
-    def left(self, side: int, window: int, padding: int = 0) -> int:
-        """Count the pixels that such a pool leaves of a side."""
+    def output_size(self, side: int, window: int, padding: int = 0) -> int:
+        """Return the length of a side after such a pool, in pixels."""
         if self.kind == "fractional":
             return int(side / (self.ratio or math.sqrt(2)))
         return (side + 2 * padding - window) // 2 + 1
@@ -57,10 +57,10 @@ class FractionalMaxPool(nn.Module):
     `test_draws` fixed ones, the same for all images. On channels_last maps a quarter of the time of torch's on a CPU.
     """
 
-    def __init__(self, ratio: float, test_draws: int = 1, place: int = 0):
+    def __init__(self, ratio: float, test_draws: int = 1, index: int = 0):
         super().__init__()
         self.ratio = ratio
-        fixed = random.Random(place)  # other numbers for each of a model's pools, the same in every run
+        fixed = random.Random(index)  # other numbers for each of a model's pools, the same in every run
         self.fixed = [(fixed.random(), fixed.random()) for _ in range(test_draws)]
 
     def forward(self, x: Tensor, draw: int = 0) -> Tensor:
@@ -70,23 +70,23 @@ class FractionalMaxPool(nn.Module):
             down, right = (torch.full((1, 1), number, device=x.device) for number in self.fixed[draw])
         windows = max_pool2d(x, 2, stride=1)  # all there are, (N, C, H-1, W-1); then some rows and columns of them
         count, channels, height, width = windows.shape
-        rows = _places(int(x.shape[2] / self.ratio), height, down)
-        columns = _places(int(x.shape[3] / self.ratio), width, right)
-        images = torch.arange(count, device=x.device).view(-1, 1, 1)
-        index = (images * height + rows[:, :, None]) * width + columns[:, None, :]  # (N, rows, columns)
-        picked = windows.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, index.flatten())
-        return picked.view(*index.shape, channels).permute(0, 3, 1, 2)
+        rows = window_starts(int(x.shape[2] / self.ratio), height, down)
+        columns = window_starts(int(x.shape[3] / self.ratio), width, right)
+        batch = torch.arange(count, device=x.device).view(-1, 1, 1)
+        index = (batch * height + rows[:, :, None]) * width + columns[:, None, :]  # (N, rows, columns)
+        pooled = windows.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, index.flatten())
+        return pooled.view(*index.shape, channels).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return f"ratio={self.ratio:.3g}, test_draws={len(self.fixed)}"
 
 
-def _places(wanted: int, available: int, number: Tensor) -> Tensor:
-    """Choose `wanted` of the places 0 ... available - 1 for each number (N, 1): the first, the last, some between."""
-    step = (available - 1) / max(wanted - 1, 1)
-    places = ((torch.arange(wanted, device=number.device) + number) * step).floor() - (number * step).floor()
-    places[:, -1] = available - 1
-    return places.long()
+def window_starts(count: int, available: int, number: Tensor) -> Tensor:
+    """Choose `count` window starts in 0 ... available - 1 for each number (N, 1), the first and the last among them."""
+    step = (available - 1) / max(count - 1, 1)
+    starts = ((torch.arange(count, device=number.device) + number) * step).floor() - (number * step).floor()
+    starts[:, -1] = available - 1
+    return starts.long()
 
 
 class Features(nn.Sequential):

@@ -14,26 +14,26 @@ from deeptrain.model.layers import (
     Norm,
     Normalization,
     StochasticDepth,
+    channel_multiplier,
     convolution,
     initialize,
-    pieces,
 )
 from deeptrain.model.residual import (
-    CIFAR,
-    IMAGENET,
+    CIFAR_BLOCKS,
+    IMAGENET_BLOCKS,
     DropMode,
     ResidualNetwork,
     Stem,
-    lay_out,
     make_stages,
     make_stem,
+    resolve_layout,
 )
 from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 Depth = Literal["auto", 18, 20, 32, 34, 44, 50, 56, 101, 110, 152, 164, 200, 1001]
 
-SMALL_IMAGES = {**CIFAR, 164: [18, 18, 18], 1001: [111, 111, 111]}  # blocks in each stage
-LARGE_IMAGES = {**IMAGENET, 200: [3, 24, 36, 3]}
+SMALL_IMAGES = {**CIFAR_BLOCKS, 164: [18, 18, 18], 1001: [111, 111, 111]}  # blocks in each stage
+LARGE_IMAGES = {**IMAGENET_BLOCKS, 200: [3, 24, 36, 3]}
 BOTTLENECK = (50, 101, 152, 164, 200, 1001)
 
 
@@ -68,7 +68,7 @@ class PreActResNet(ResidualNetwork):
         initialization: Initialization = "kaiming",
         init_std: PositiveFloat | None = None,
     ):
-        layout, blocks, widths = lay_out(depth, input_shape, SMALL_IMAGES, LARGE_IMAGES, blocks, widths)
+        layout, blocks, widths = resolve_layout(depth, input_shape, SMALL_IMAGES, LARGE_IMAGES, blocks, widths)
         quick = layout == "auto"
         norms = Normalization(norm, norm_momentum, norm_eps, norm_groups)
         stem_layers = bare_stem(input_shape, widths[0], stem, patch_size, quick, activation, norms)
@@ -100,7 +100,7 @@ class PreActBlock(nn.Module):
     ):
         super().__init__()
         self.channels = 4 * width if bottleneck else width
-        maps = self.channels * pieces(activation)
+        out_channels = self.channels * channel_multiplier(activation)
         bare = partial(convolution, norm=NO_NORM, bias=norm.kind == "none")
         convolve = partial(convolution, norm=norm, activation=activation)
         dropouts = [nn.Dropout(dropout)] if dropout else []
@@ -109,11 +109,11 @@ class PreActBlock(nn.Module):
             layers = [*convolve(channels, width, 1), *convolve(width, width, 3, stride=stride)]
         else:
             layers = convolve(channels, width, 3, stride=stride)
-        layers += [*dropouts, *bare(width, maps, 1 if bottleneck else 3)]
+        layers += [*dropouts, *bare(width, out_channels, 1 if bottleneck else 3)]
         same = stride == 1 and channels == self.channels
         self.enter = nn.Sequential(*([] if same else before))
         self.branch = nn.Sequential(*(before if same else []), *layers)
-        self.shortcut = nn.Sequential(*([] if same else bare(channels, maps, 1, stride=stride)))
+        self.shortcut = nn.Sequential(*([] if same else bare(channels, out_channels, 1, stride=stride)))
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def preactivation(channels: int, activation: Activation, norm: Normalization) ->
     layer = ACTIVATIONS[activation]()
     if norm.kind == "none" and isinstance(layer, nn.ReLU | nn.LeakyReLU | nn.ELU):
         layer.inplace = False  # the shortcut needs what the activation would overwrite
-    return [*norm.maps(channels * pieces(activation)), layer]
+    return [*norm.layers_2d(channels * channel_multiplier(activation)), layer]
 
 
 def bare_stem(
@@ -139,5 +139,5 @@ def bare_stem(
     norm: Normalization,
 ) -> list[nn.Module]:
     """List the layers in front of the first stage: without norm and activation, with which the first block begins."""
-    width *= pieces(activation)
+    width *= channel_multiplier(activation)
     return make_stem(input_shape, width, stem, patch_size, quick, norm=NO_NORM, bias=norm.kind == "none")

@@ -5,16 +5,16 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from deeptrain.model.layers import LARGE_IMAGE, StochasticDepth, convolution, drop_rates
+from deeptrain.model.layers import MIN_LARGE_SIDE, StochasticDepth, convolution, drop_rates
 
 Stem = Literal["auto", "small", "large", "pool", "patch"]
 DropMode = Literal["batch", "sample"]  # of stochastic depth
 
-CIFAR = {depth: [(depth - 2) // 6] * 3 for depth in (20, 32, 44, 56, 110)}  # blocks in each stage
-IMAGENET = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
+CIFAR_BLOCKS = {depth: [(depth - 2) // 6] * 3 for depth in (20, 32, 44, 56, 110)}  # blocks in each stage
+IMAGENET_BLOCKS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
 CIFAR_WIDTHS = [16, 32, 64]
 IMAGENET_WIDTHS = [64, 128, 256, 512]
-QUICK = [1, 1, 1]  # of depth=auto on small images: three wide blocks at half the resolution
+QUICK_BLOCKS = [1, 1, 1]  # of depth=auto on small images: three wide blocks at half the resolution
 QUICK_WIDTHS = [32, 64, 128]
 
 
@@ -31,13 +31,13 @@ class ResidualNetwork(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.stages(self.stem(images))  # (N, C, H, W)
-        return self.classifier(maps.mean((2, 3)))
+        features = self.stages(self.stem(images))  # (N, C, H, W)
+        return self.classifier(features.mean((2, 3)))
 
 
 def is_large(input_shape: tuple[int, int, int]) -> bool:
-    """Tell whether images take the ImageNet layout: by their short side."""
-    return min(input_shape[1:]) >= LARGE_IMAGE
+    """Return whether the short side is long enough for the ImageNet layout."""
+    return min(input_shape[1:]) >= MIN_LARGE_SIDE
 
 
 def make_stem(
@@ -47,17 +47,17 @@ def make_stem(
 
     auto is "large" from 96 px on, else "pool" in a quick network and "small" in others.
     """
-    channels, height, breadth = input_shape
+    channels, rows, columns = input_shape
     if stem == "auto":
         stem = "large" if is_large(input_shape) else "pool" if quick else "small"
     if patch_size is not None and stem != "patch":
         raise ValueError(f"patch_size={patch_size}: only stem=patch reads it, here it is {stem}")
     if stem == "patch":
         side = patch_size or 2
-        if height % side or breadth % side:
-            fitting = [size for size in range(1, min(height, breadth) + 1) if not (height % size or breadth % size)]
+        if rows % side or columns % side:
+            fitting = [size for size in range(1, min(rows, columns) + 1) if not (rows % size or columns % size)]
             fits = ", ".join(map(str, fitting))
-            raise ValueError(f"patch_size={side}: must divide the image, {height} x {breadth}: choose from {fits}")
+            raise ValueError(f"patch_size={side}: must divide the image, {rows} x {columns}: choose from {fits}")
         return convolution(channels, width, side, stride=side, padding=0, **settings)
     if stem == "large":
         return [*convolution(channels, width, 7, stride=2, **settings), nn.MaxPool2d(3, stride=2, padding=1)]
@@ -86,14 +86,14 @@ def make_stages(
     for count, width in zip(blocks, widths, strict=True):
         stage, stride = nn.Sequential(), 2 if stages else 1
         for _ in range(count):
-            made = block(channels, width, stride, StochasticDepth(next(rates), mode))
-            stage.append(made)
-            channels, stride = made.channels, 1
+            module = block(channels, width, stride, StochasticDepth(next(rates), mode))
+            stage.append(module)
+            channels, stride = module.channels, 1
         stages.append(stage)
     return stages, channels
 
 
-def lay_out(
+def resolve_layout(
     depth: int | Literal["auto"],
     input_shape: tuple[int, int, int],
     small: dict[int, list[int]],
@@ -108,7 +108,7 @@ def lay_out(
     """
     if depth == "auto":
         depth = 18 if is_large(input_shape) else "auto"
-    own_blocks = QUICK if depth == "auto" else {**small, **large}[depth]
+    own_blocks = QUICK_BLOCKS if depth == "auto" else {**small, **large}[depth]
     own_widths = QUICK_WIDTHS if depth == "auto" else CIFAR_WIDTHS if depth in small else IMAGENET_WIDTHS
     if blocks == [] or (blocks and len(blocks) != len(widths or own_widths)):
         raise ValueError(f"blocks={blocks}: must have one number for each of widths={widths or own_widths}")

@@ -17,15 +17,15 @@ from deeptrain.model.layers import (
     initialize,
 )
 from deeptrain.model.residual import (
-    CIFAR,
-    IMAGENET,
+    CIFAR_BLOCKS,
+    IMAGENET_BLOCKS,
     DropMode,
     ResidualNetwork,
     Stem,
-    lay_out,
     make_stages,
     make_stem,
     pool_early,
+    resolve_layout,
 )
 from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
@@ -78,7 +78,7 @@ class ResNet(ResidualNetwork):
         init_std: PositiveFloat | None = None,
         zero_init_last: bool = False,
     ):
-        layout, blocks, widths = lay_out(depth, input_shape, CIFAR, IMAGENET, blocks, widths)
+        layout, blocks, widths = resolve_layout(depth, input_shape, CIFAR_BLOCKS, IMAGENET_BLOCKS, blocks, widths)
         quick = layout == "auto"
         norms = Normalization(norm, norm_momentum, norm_eps, norm_groups)
         stem_layers = make_stem(input_shape, widths[0], stem, patch_size, quick, norm=norms, activation=activation)
@@ -95,7 +95,7 @@ class ResNet(ResidualNetwork):
         if zero_init_last:
             for module in self.modules():
                 if isinstance(module, Block):
-                    module.start_at_zero()
+                    module.zero_init_residual()
 
 
 class Block(nn.Module):
@@ -143,7 +143,7 @@ class Block(nn.Module):
         self.drop = drop
         self.activation = nn.Identity() if last else ACTIVATIONS[activation]()
 
-    def start_at_zero(self) -> None:
+    def zero_init_residual(self) -> None:
         """Zero the scale of the branch's last norm, or the last convolution, so that the block is its shortcut."""
         kinds = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)
         nn.init.zeros_([layer for layer in self.branch if isinstance(layer, kinds)][-1].weight)

@@ -5,17 +5,17 @@ from typing import Literal
 from torch import nn
 
 from deeptrain.model.layers import (
-    LARGE_IMAGE,
+    MIN_LARGE_SIDE,
     Activation,
     Initialization,
     Layout,
     Momentum,
     Norm,
     Normalization,
+    adaptive_pool,
     convolution,
     fully_connected,
     initialize,
-    shrink,
 )
 from deeptrain.model.pooling import Features, MultiDrawClassifier, Pool, Pooling, Ratio
 from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
@@ -33,10 +33,10 @@ class VGG(MultiDrawClassifier):
     for CIFAR. A pool is left out where the map is already down to one pixel on its short side: 8 px images go through
     three pools, 16 px through four. `width` multiplies the convolutions' channels, `classifier` lists the hidden fully
     connected layers; dropout follows each of these, DropConnect is in each. `blocks` and `widths`, convolutions and
-    channels of each stage, replace those of `depth`. With `early_pool` a stage pools right behind its last convolution,
+    channels of each stage, replace those of `depth`. With `early_pool` a stage pools right after its last convolution,
     so that norm and activation work on a quarter of the pixels: nearly the same function, for less time. Fractional
     pools (FractionalMaxPool) leave larger maps, which cost more, and are averaged over `test_draws` draws in evaluation
-    (PooledNetwork).
+    (MultiDrawClassifier).
     """
 
     @validate_call
@@ -66,20 +66,22 @@ class VGG(MultiDrawClassifier):
         init_std: PositiveFloat | None = None,
     ):
         super().__init__()
-        large = layout == "large" or (layout == "auto" and min(input_shape[1:]) >= LARGE_IMAGE)
+        large = layout == "large" or (layout == "auto" and min(input_shape[1:]) >= MIN_LARGE_SIDE)
         channels, rows, columns = input_shape
         norms, pools = Normalization(norm, norm_momentum, norm_eps, norm_groups), Pooling(pool, pool_ratio, test_draws)
         layers: list[nn.Module] = []
-        for count, maps in _stages(STAGES[depth] if blocks is None else blocks, WIDTHS if widths is None else widths):
-            maps = max(1, round(width * maps))
+        for count, base_channels in _stages(
+            STAGES[depth] if blocks is None else blocks, WIDTHS if widths is None else widths
+        ):
+            out_channels = max(1, round(width * base_channels))
             for _ in range(count):  # a bias in front of a norm does nothing: kept for the known parameter counts
-                layers += convolution(channels, maps, 3, bias=True, norm=norms, activation=activation)
-                channels = maps
+                layers += convolution(channels, out_channels, 3, bias=True, norm=norms, activation=activation)
+                channels = out_channels
             if min(rows, columns) > 1:
-                behind = len(layers) if not early_pool else len(layers) - (1 if norm == "none" else 2)
-                layers.insert(behind, pools.layer(2, place=behind))
-                rows, columns = pools.left(rows, 2), pools.left(columns, 2)
-        average, (rows, columns) = shrink((rows, columns), 7 if large else 1)
+                index = len(layers) if not early_pool else len(layers) - (1 if norm == "none" else 2)
+                layers.insert(index, pools.layer(2, index=index))
+                rows, columns = pools.output_size(rows, 2), pools.output_size(columns, 2)
+        average, (rows, columns) = adaptive_pool((rows, columns), 7 if large else 1)
         self.features, self.test_draws = Features(*layers, average), test_draws
         hidden = ([4096, 4096] if large else [512]) if classifier is None else classifier
         self.classifier = fully_connected(
