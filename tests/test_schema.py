@@ -1,5 +1,6 @@
 """Settings are checked alike on a call and from the source text, and a misspelt one gets the right neighbour."""
 
+import importlib
 import textwrap
 from typing import Annotated, Literal
 
@@ -184,3 +185,20 @@ def test_nearest():
     assert nearest("adamm", options) == "adam"
     assert nearest("rmspop", options) == "rmsprop"
     assert nearest("lion", options) is None
+
+
+@pytest.mark.filterwarnings("ignore:deeptrain.schema")
+def test_names_of_0_3_0_still_work(tmp_path, monkeypatch):
+    """In a component of one's own: imported, and read from its source for the command line."""
+    (tmp_path / "old_component.py").write_text(
+        "from deeptrain.schema import Count, Rate, checked\n\n\n@checked\n"
+        "def make(*, width: Count = 3, drop: Rate = 0.0):\n    return width, drop\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    signature = read_signature("old_component.make")
+    assert signature is not None and problem(0, signature["width"].annotation) == "must be >= 1"
+    with pytest.warns(DeprecationWarning, match="Count is now PositiveInt"):
+        make = importlib.import_module("old_component").make
+    assert make(width=2) == (2, 0.0)
+    with pytest.raises(ValueError, match="width=0: must be >= 1"):
+        make(width=0)

@@ -9,6 +9,7 @@ import functools
 import inspect
 import math
 import types
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -45,12 +46,29 @@ UnitFloat = Annotated[float, Range(minimum=0, maximum=1)]
 DropRate = Annotated[float, Range(minimum=0, below=1)]  # of dropping: 1 would drop everything
 PositiveInt = Annotated[int, Range(minimum=1)]
 NonNegativeInt = Annotated[int, Range(minimum=0)]
-EpochsOrFraction = (
-    NonNegativeInt | DropRate
-)  # part of a run: a whole number is epochs, a number with a decimal point a fraction of the run
+EpochsOrFraction = NonNegativeInt | DropRate  # a whole number is epochs, one with a decimal point a part of the run
 
 NAMES = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "tuple": tuple, "Any": Any, "Range": Range}
 NAMES |= {name: value for name, value in globals().items() if get_origin(value) in (Annotated, types.UnionType, Union)}
+
+OLD_NAMES = {  # of 0.3.0, which users' own components import; they work until 0.5
+    "Count": "PositiveInt",
+    "Natural": "NonNegativeInt",
+    "Positive": "PositiveFloat",
+    "NonNegative": "NonNegativeFloat",
+    "Fraction": "UnitFloat",
+    "Rate": "DropRate",
+    "Span": "EpochsOrFraction",
+    "checked": "validate_call",
+}
+NAMES |= {old: NAMES[new] for old, new in OLD_NAMES.items() if new in NAMES}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in OLD_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"deeptrain.schema.{name} is now {OLD_NAMES[name]}", DeprecationWarning, stacklevel=2)
+    return globals()[OLD_NAMES[name]]
 
 
 SYNONYMS = {  # what others call some of our options

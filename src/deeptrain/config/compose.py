@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from deeptrain.config.renamed import update_targets
 from deeptrain.errors import UsageError
 from deeptrain.runtime.resources import CONFIGS
 from deeptrain.schema import (
@@ -248,7 +249,8 @@ def _hydra_compose(words: list[str], searchpath: tuple[str, ...]) -> DictConfig:
     folders = ",".join(f"'file://{folder}'" for folder in searchpath)
     extra = [f"hydra.searchpath=[{folders}]"] if searchpath else []
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", overrides=words + extra, return_hydra_config=True)
+        config = compose("train", overrides=words + extra, return_hydra_config=True)
+    return config
 
 
 def _sweep_params(overrides: list[Override], searchpath: tuple[str, ...]) -> dict[str, Any]:
@@ -486,6 +488,7 @@ def _checked_run(config: DictConfig, words: list[str], mistakes: list[str]) -> R
     hydra = config.pop("hydra")
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        update_targets(plain)
     except OmegaConfBaseException as error:
         raise UsageError([*mistakes, _in_plain_words(error)]) from error
     parts = {name: plain.pop(name, None) or {} for name in (*PARTS, "aug")}

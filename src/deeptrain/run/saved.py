@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from deeptrain.config.override import override_key
+from deeptrain.config.renamed import update_targets
 from deeptrain.errors import UsageError
 
 MAX_JSON_BYTES = 64 * 2**20
@@ -58,6 +59,7 @@ def parse_config(text: str, name: str) -> dict[str, Any]:
         settings = None
     if not isinstance(settings, dict):
         raise UsageError([f"{name}: is damaged; move it away"])
+    update_targets(settings)
     return settings
 
 
