@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from deeptrain.data import loader as loader_module
-from deeptrain.data.crop_flip import DeviceEpochSamples, crop_batch, sample_epoch
+from deeptrain.data.crop_flip import DeviceCrops, HostCrops, sample_epoch
 from deeptrain.data.dataset import LazyRows, Samples
 from deeptrain.data.decode import Decoder
 from deeptrain.data.image_folder import ImageFolder
@@ -56,9 +56,10 @@ def test_crops_and_flips_equal_slow_slicing(device, channels, padding, flip):
 def test_the_gather_for_other_devices_makes_the_same_windows(device, channels):
     padded = np.random.default_rng(0).integers(0, 256, (20, 14, 15, channels), np.uint8)
     draws, labels = sample_epoch(0, 1, 20, 2, True), np.arange(20)
-    uploaded = DeviceEpochSamples(draws, labels, torch.from_numpy(padded).to(device), 10, 11)
+    host = HostCrops(draws, padded, 10, 11)
+    uploaded = DeviceCrops(draws, labels, torch.from_numpy(padded).to(device), 10, 11)
     for part in (slice(0, 8), slice(8, 20)):
-        assert np.array_equal(uploaded.crop_batch(part).cpu(), crop_batch(padded, draws[part], 10, 11))
+        assert np.array_equal(uploaded.crop_batch(part).cpu(), host.crop_batch(part))
         assert np.array_equal(uploaded.labels[part].cpu(), draws.order[part])
 
 

@@ -1,4 +1,4 @@
-"""Two ways to the same batches: sets that fit live on the device as one tensor, others stream from worker processes."""
+"""Two loaders with the same batches: small sets stay on the device as one tensor, others stream from workers."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from deeptrain.data.crop_flip import DeviceEpochSamples, EpochSamples, crop_batch, sample_epoch
+from deeptrain.data.crop_flip import DeviceCrops, EpochSamples, HostCrops, sample_epoch
 from deeptrain.data.dataset import DataSource, LazyRows, Samples
 from deeptrain.data.decoded_images import chunks
 from deeptrain.runtime import signals
@@ -33,7 +33,7 @@ def make_loader(
     train: bool = False,
     world: World = SINGLE,
 ) -> "ResidentLoader | StreamLoader":
-    """Choose a loader by the source's setting and by what fits; train shuffles and applies the source's crop and flip.
+    """Choose a loader by the source's setting and the free memory. train: shuffle, apply its crop and flip.
 
     world: each rank gets its shard of every batch. All shards make the batch that one process would see.
     Raises ValueError "batch_size=...: ..." if there are not enough training images for one batch.
@@ -49,7 +49,7 @@ def make_loader(
 
 
 def fits(samples: Samples, crop_padding: int, device: torch.device) -> bool:
-    """Say whether decoded images, padded, take up at most a quarter of the device's free memory."""
+    """Return whether the decoded and padded images need at most a quarter of the device's free memory."""
     if samples.images is None:
         return False
     channels, height, width = samples.shape
@@ -59,7 +59,7 @@ def fits(samples: Samples, crop_padding: int, device: torch.device) -> bool:
 
 
 class ResidentLoader:
-    """The whole set as one uint8 tensor on the device, padded once; a batch is one gather."""
+    """The whole set is one uint8 tensor on the device, padded once. A batch is one gather."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class ResidentLoader:
     ):
         assert samples.images is not None
         self.batches = _batches(len(samples), batch_size, train)
-        self.parts = [_part(batch, world) for batch in self.batches]
+        self.shards = [_shard(batch, world) for batch in self.batches]
         self.sizes = [_size(batch) for batch in self.batches]  # images of each step, over all ranks
         self.num_images = sum(self.sizes)
         self.seed, self.train, self.flip = seed, train, flip
@@ -82,50 +82,50 @@ class ResidentLoader:
         self.device = torch.device(device)
         self.host_labels = samples.labels
         self.labels = torch.from_numpy(samples.labels).to(self.device)
-        self.store = _padded(samples.images, self.padding, self.device)  # (N, H + 2p, W + 2p, C)
-        self.place = f"resident on {self.device}, {self.store.nbytes / 1e6:,.0f} MB"
+        self.images = _padded(samples.images, self.padding, self.device)  # (N, H + 2p, W + 2p, C)
+        self.place = f"resident on {self.device}, {self.images.nbytes / 1e6:,.0f} MB"
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from first_step on; without train always the same, in the samples' order."""
+        """Yield the batches of an epoch from first_step on. Without train, the order of the samples is kept."""
         if not self.train:
             return self._slices(first_step)
-        draws = sample_epoch(self.seed, epoch, len(self.host_labels), self.padding, self.flip)
-        return self._on_host(draws, first_step) if self.device.type == "cpu" else self._on_device(draws, first_step)
+        samples = sample_epoch(self.seed, epoch, len(self.host_labels), self.padding, self.flip)
+        return self._on_host(samples, first_step) if self.device.type == "cpu" else self._on_device(samples, first_step)
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
-        """Say which training images a batch holds, by their place in the samples."""
+        """Return the indices of the images in a batch."""
         return sample_epoch(self.seed, epoch, len(self.host_labels), 0, False).order[self.batches[step]]
 
     def close(self) -> None:
-        """Give the memory back; a second time does nothing."""
-        self.__dict__.pop("store", None)
+        """Free the memory. A second call does nothing."""
+        self.__dict__.pop("images", None)
 
     def _slices(self, first_step: int) -> Iterator[Batch]:
-        for part in self.parts[first_step:]:
-            yield self.store[part].permute(0, 3, 1, 2), self.labels[part]
+        for shard in self.shards[first_step:]:
+            yield self.images[shard].permute(0, 3, 1, 2), self.labels[shard]
 
-    def _on_host(self, draws: EpochSamples, first_step: int) -> Iterator[Batch]:
+    def _on_host(self, samples: EpochSamples, first_step: int) -> Iterator[Batch]:
         height, width = self._window()
-        store, labels = self.store.numpy(), torch.from_numpy(self.host_labels[draws.order])
-        for part in self.parts[first_step:]:
-            images = torch.from_numpy(crop_batch(store, draws[part], height, width))
-            yield images.permute(0, 3, 1, 2), labels[part]
+        crop_batch = HostCrops(samples, self.images.numpy(), height, width).crop_batch
+        labels, from_numpy = torch.from_numpy(self.host_labels[samples.order]), torch.from_numpy
+        for shard in self.shards[first_step:]:
+            yield from_numpy(crop_batch(shard)).permute(0, 3, 1, 2), labels[shard]
 
-    def _on_device(self, draws: EpochSamples, first_step: int) -> Iterator[Batch]:
+    def _on_device(self, samples: EpochSamples, first_step: int) -> Iterator[Batch]:
         height, width = self._window()
-        uploaded = DeviceEpochSamples(draws, self.host_labels, self.store, height, width)
-        for part in self.parts[first_step:]:
-            yield uploaded.crop_batch(part).permute(0, 3, 1, 2), uploaded.labels[part]
+        crops = DeviceCrops(samples, self.host_labels, self.images, height, width)
+        for shard in self.shards[first_step:]:
+            yield crops.crop_batch(shard).permute(0, 3, 1, 2), crops.labels[shard]
 
     def _window(self) -> tuple[int, int]:
-        return self.store.shape[1] - 2 * self.padding, self.store.shape[2] - 2 * self.padding
+        return self.images.shape[1] - 2 * self.padding, self.images.shape[2] - 2 * self.padding
 
 
 class StreamLoader:
-    """Batches assembled by worker processes, or in this one if there are none; the bits do not depend on how many."""
+    """Batches come from worker processes, or from this process without workers. Their bits are always the same."""
 
     def __init__(
         self,
@@ -143,18 +143,18 @@ class StreamLoader:
         self.batches = batches = _batches(len(samples), batch_size, train)
         self.sizes = [_size(batch) for batch in batches]  # images of each step, over all ranks
         self.num_images = sum(self.sizes)
-        self.steps = _Steps(len(batches))
+        self.steps = StepSampler(len(batches))
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user's choice
         self.loader = DataLoader(
-            _Assembler(samples, [_part(batch, world) for batch in batches], seed, train, crop_padding, flip),
-            batch_size=None,  # the assembler makes whole batches
+            BatchDataset(samples, [_shard(batch, world) for batch in batches], seed, train, crop_padding, flip),
+            batch_size=None,  # the dataset returns whole batches
             sampler=self.steps,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=self.device.type == "cuda",
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-            worker_init_fn=_quiet,
-            generator=torch.Generator(),  # its draw must not come from the generator that models use
+            worker_init_fn=ignore_signals,
+            generator=torch.Generator(),  # its random number must not come from the generator that models use
         )
         self.place = f"streamed by {workers} workers" if workers else "streamed"
 
@@ -162,27 +162,24 @@ class StreamLoader:
         return self.steps.count
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from first_step on; ValueError naming the file if a picture cannot be read."""
+        """Yield the batches of an epoch from first_step on. ValueError names an image that cannot be read."""
         self.steps.epoch, self.steps.first = epoch, first_step
-        for images, labels, trouble in self.loader:
-            if trouble:
+        for images, labels, error in self.loader:
+            if error:
                 break
             images = images.to(self.device, non_blocking=True)
             yield images.permute(0, 3, 1, 2), labels.to(self.device, non_blocking=True)
         else:
             return
         self.close()
-        raise ValueError(trouble)
+        raise ValueError(error)
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
-        """Say which training images a batch holds, by their place in the samples."""
+        """Return the indices of the images in a batch."""
         return sample_epoch(self.seed, epoch, self.count, 0, False).order[self.batches[step]]
 
     def close(self) -> None:
-        """End the workers now; left to the garbage collector they can take seconds each to notice.
-
-        A second time does nothing: a picture that cannot be read ends them too.
-        """
+        """End the workers now: the garbage collector can take seconds for each. A second call does nothing."""
         iterator = getattr(self.__dict__.pop("loader", None), "_iterator", None)
         if iterator is None:  # no workers, or none yet
             return
@@ -191,8 +188,8 @@ class StreamLoader:
             worker.kill()
 
 
-class _Steps:
-    """The sampler: which (epoch, step) to assemble next."""
+class StepSampler:
+    """Yield the (epoch, step) of the next batches."""
 
     def __init__(self, count: int):
         self.count, self.epoch, self.first = count, 0, 0
@@ -204,8 +201,8 @@ class _Steps:
         return ((self.epoch, step) for step in range(self.first, self.count))
 
 
-class _Assembler(TorchDataset):
-    """Runs in the workers: makes the batch of an (epoch, step) from nothing but the seed and the samples."""
+class BatchDataset(TorchDataset):
+    """Runs in the workers: makes the batch of an (epoch, step) from the seed and the samples alone."""
 
     def __init__(self, samples: Samples, batches: list[slice], seed: int, train: bool, crop_padding: int, flip: bool):
         self.images, self.labels, self.decoder = samples.images, samples.labels, samples.decoder
@@ -213,11 +210,11 @@ class _Assembler(TorchDataset):
         names = [] if samples.images is not None else samples.files or []
         self.files = np.array([os.fsencode(path) for path in names])
         self.batches, self.seed, self.train, self.padding, self.flip = batches, seed, train, crop_padding, flip
-        self.drawn = train and self.decoder is not None and self.decoder.short_side_range is not None
-        self.draws: tuple[int, EpochSamples] | None = None  # of the latest epoch
+        self.random_windows = train and self.decoder is not None and self.decoder.short_side_range is not None
+        self.epoch: tuple[int, EpochSamples] | None = None  # the latest one
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, str]:
-        """Return uint8 (B, H, W, C), labels and no word; or what went wrong: a worker's exception is a page long."""
+        """Return images uint8 (B, H, W, C), labels and "", or an error message: a worker's exception is a page long."""
         epoch, step = key
         try:
             images, labels = self._assemble(epoch, self.batches[step])
@@ -225,19 +222,19 @@ class _Assembler(TorchDataset):
             return torch.empty(0), torch.empty(0), str(error)
         return torch.from_numpy(images), torch.from_numpy(labels), ""
 
-    def _assemble(self, epoch: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
+    def _assemble(self, epoch: int, shard: slice) -> tuple[np.ndarray, np.ndarray]:
         if not self.train:
-            indices = np.arange(part.start, part.stop)
+            indices = np.arange(shard.start, shard.stop)
             return self._read(indices), self.labels[indices]
-        if self.draws is None or self.draws[0] != epoch:
-            self.draws = epoch, sample_epoch(self.seed, epoch, len(self.labels), self.padding, self.flip)
-        draws = self.draws[1][part]
-        labels = self.labels[draws.order]
-        if self.drawn:
-            return self._read_drawn(epoch, draws.order), labels
-        images = self._read(draws.order)
-        draws.order = np.arange(len(labels))  # of the batch in hand
-        return crop_batch(_pad(images, self.padding), draws, *images.shape[1:3]), labels
+        if self.epoch is None or self.epoch[0] != epoch:
+            self.epoch = epoch, sample_epoch(self.seed, epoch, len(self.labels), self.padding, self.flip)
+        samples = self.epoch[1][shard]
+        labels = self.labels[samples.order]
+        if self.random_windows:
+            return self._read_random(epoch, samples.order), labels
+        images = self._read(samples.order)
+        samples.order = np.arange(len(labels))  # in this batch
+        return HostCrops(samples, _pad(images, self.padding), *images.shape[1:3]).crop_batch(slice(None)), labels
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
         if self.images is not None:
@@ -245,8 +242,8 @@ class _Assembler(TorchDataset):
         assert self.decoder is not None
         return np.stack([self.decoder.decode_center(path) for path in self._paths(indices)])
 
-    def _read_drawn(self, epoch: int, indices: np.ndarray) -> np.ndarray:
-        """Decode with a draw that belongs to the picture and the epoch, whoever makes it."""
+    def _read_random(self, epoch: int, indices: np.ndarray) -> np.ndarray:
+        """Decode with random numbers that depend only on the image and the epoch, not on the worker."""
         assert self.decoder is not None
         generators = (generator(self.seed, "sample", epoch, index) for index in indices.tolist())
         pairs = zip(self._paths(indices), generators, strict=True)
@@ -256,7 +253,7 @@ class _Assembler(TorchDataset):
         return [Path(os.fsdecode(name)) for name in self.files[indices].tolist()]
 
 
-def _part(batch: slice, world: World) -> slice:
+def _shard(batch: slice, world: World) -> slice:
     """Return this rank's shard of a batch; if it is empty, the first image, which then has weight 0."""
     part = world.shard(batch)
     return part if _size(part) else slice(batch.start, batch.start + 1)
@@ -280,37 +277,37 @@ def _batches(count: int, batch_size: int, train: bool) -> list[slice]:
 
 
 def _padded(images: np.ndarray | LazyRows, padding: int, device: torch.device) -> torch.Tensor:
-    """Copy a set to the device with zeros around every image, a piece at a time."""
+    """Copy a set to the device with zeros around every image, one chunk at a time."""
     count, height, width, channels = images.shape
-    store = torch.zeros((count, height + 2 * padding, width + 2 * padding, channels), dtype=torch.uint8, device=device)
+    padded = torch.zeros((count, height + 2 * padding, width + 2 * padding, channels), dtype=torch.uint8, device=device)
     start = 0
-    for piece in chunks(images):
-        inside = store[start : start + len(piece), padding : padding + height, padding : padding + width]
-        inside.copy_(torch.from_numpy(np.array(piece)))
-        start += len(piece)
-    return store
+    for chunk in chunks(images):
+        inside = padded[start : start + len(chunk), padding : padding + height, padding : padding + width]
+        inside.copy_(torch.from_numpy(np.array(chunk)))
+        start += len(chunk)
+    return padded
 
 
 def _pad(images: np.ndarray, padding: int) -> np.ndarray:
     return np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
 
-def _quiet(worker: int) -> None:
-    """Leave signals to the main process, which ends the step, saves and then stops its workers.
+def ignore_signals(worker: int) -> None:
+    """Leave signals to the main process: it ends the step, saves, and then stops its workers.
 
-    Ctrl-C and whoever runs the machine tell all processes at once. A worker whose main process has died ends by itself.
+    Ctrl-C and Slurm signal all processes at once. A worker ends by itself if its main process has died.
     """
     for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _free_memory() -> int:
-    """Return the bytes of host memory that this process may still take, of the machine or of its container."""
+    """Return the free bytes of host memory, of the machine or of the container."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
-        facts = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        total = int(facts["MemAvailable"].split()[0]) * 1024
+        values = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        total = int(values["MemAvailable"].split()[0]) * 1024
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())
