@@ -169,9 +169,9 @@ def test_swa_measures_batch_norm_on_whole_batches(device):
 
 
 def test_only_batch_norm_needs_images():
-    assert SWA(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))).norm_images == 0
-    assert SWA(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), norm_images=77).norm_images == 77
-    assert EMA(nn.Linear(2, 2)).norm_images == 0
+    assert SWA(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))).bn_images == 0
+    assert SWA(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), bn_images=77).bn_images == 77
+    assert EMA(nn.Linear(2, 2)).bn_images == 0
 
 
 def test_a_state_of_another_average_is_refused(device):
@@ -206,7 +206,7 @@ def trained(*words):
 
 
 def test_swa_is_evaluated_beside_the_weights_from_its_start_on():
-    trainer, rows = trained("average=swa", "average.start=0.5", "average.norm_images=32")
+    trainer, rows = trained("average=swa", "average.start=0.5", "average.bn_images=32")
     assert ["accuracy/val_average" in row for row in rows] == [False, True, True, True]
     assert trainer.average.models == 3
     assert trainer.validator.bn_loader.num_images == 32

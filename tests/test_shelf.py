@@ -59,7 +59,7 @@ SHELF = {
     **{f"penalty={name}": Item([f"penalty={name}"], "penalty") for name in options("penalty") if name != "none"},
     "average=ema": Item(["average=ema"], "average"),
     "average=swa": Item(
-        ["average=swa", "average.start=0.0", "average.every_steps=1", "average.norm_images=8"], "average"
+        ["average=swa", "average.start=0.0", "average.every_steps=1", "average.bn_images=8"], "average"
     ),
     **{f"model={net}": Item([], "model", (net,)) for net in NETS},
     "dropout": Item(["model.dropout=0.5"], nets=("fcn", "vgg", "wide_resnet", "rnn")),
@@ -181,8 +181,9 @@ def test_a_pair_has_what_both_items_set():
     assert run.choices["loss"] == "hinge" and run.parts["loss"]["class_weights"] == "auto"
     run = together("dropout", "cell=lstm")
     assert (run.parts["model"]["cell"], run.parts["model"]["dropout"], run.parts["model"]["layers"]) == ("lstm", 0.5, 2)
-    run = together("CutMix of some batches", "aug=blur", "sam=0.05")
-    assert run.parts["aug"]["cutmix"]["probability"] == 0.5 and "blur" in run.parts["aug"] and run.spine.sam == 0.05
+    run = together("CutMix of some batches", "aug=gaussian_blur", "sam=0.05")
+    assert run.parts["aug"]["cutmix"]["probability"] == 0.5 and run.spine.sam == 0.05
+    assert "gaussian_blur" in run.parts["aug"]
 
 
 def test_everything_at_once():

@@ -24,7 +24,7 @@ class Average:
     """
 
     started = True  # False while there is nothing to evaluate yet
-    norm_images = 0  # training images that it wants to `settle`
+    bn_images = 0  # training images that it wants to `settle`
 
     def __init__(self, model: nn.Module):
         self.module = copy.deepcopy(model).requires_grad_(False).eval()
@@ -87,7 +87,7 @@ class SWA(Average):
 
     They are taken in once an epoch, or every so many steps, from `start` of the run on. Batch-norm statistics of such a
     mean cannot be averaged: as in the paper they are measured anew, on training images augmented as in training, of
-    which `norm_images` are enough (the paper takes all). A steady, large learning rate makes the weights differ: with
+    which `bn_images` are enough (the paper takes all). A steady, large learning rate makes the weights differ: with
     a schedule that ends at 0 there is little to average.
     """
 
@@ -98,13 +98,13 @@ class SWA(Average):
         *,
         start: DropRate = 0.75,
         every_steps: PositiveInt | None = None,
-        norm_images: Several = 10_000,
+        bn_images: Several = 10_000,
     ):
         super().__init__(model)
         self.start, self.every_steps = start, every_steps
         self.models = 0  # taken in so far
         if any(isinstance(module, _BatchNorm) for module in model.modules()):
-            self.norm_images = norm_images
+            self.bn_images = bn_images
 
     @property
     def started(self) -> bool:

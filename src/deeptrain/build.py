@@ -394,7 +394,7 @@ def _validator(bench: Setup, network: "nn.Module", criterion: Any, average: "Ave
     from deeptrain.training.validation import Validator
 
     clean = bench.dataset.train.evenly_spaced(bench.run.spine.validate.clean_images)
-    bn_images = average.norm_images if average is not None else 0
+    bn_images = average.bn_images if average is not None else 0
 
     def loader(samples: "Samples") -> "Loader":
         return eval_loader(bench.source, _own(samples, bench.world), bench.run, bench.runtime)

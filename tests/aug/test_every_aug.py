@@ -103,7 +103,7 @@ def test_the_draws_are_the_generators_alone(name):
     assert torch.equal(one, other)
     torch.manual_seed(0)
     assert torch.equal(state, torch.get_rng_state()), "torch's own generator is not touched"
-    if name != "gray":  # whose only draw is the coin
+    if name != "random_grayscale":  # whose only draw is the coin
         assert not torch.equal(one, augment(images, ids, np.random.default_rng(4))[0])
 
 
@@ -126,7 +126,7 @@ def test_no_two_images_share_a_draw(name):
     images, ids = batch((1, 3, 32, 32))
     images = images.expand(64, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     augment = build(name, (64, 3, 32, 32))
-    if augment.mixes or name in ("flip", "gray"):
+    if augment.mixes or name in ("flip", "random_grayscale"):
         return  # nothing to see in a mixture of copies; and there are but two or four possible results
     augment.probability = 1.0
     found, _ = augment(images, ids.expand(64), np.random.default_rng(0))

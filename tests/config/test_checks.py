@@ -36,12 +36,12 @@ POINTLESS = [
     ("data=digits aug=flip", None, "aug=flip mirrors digits"),
     ("data=cifar10 aug=flip", None, "aug=flip mirrors again what data=cifar10 has mirrored"),
     ("data=digits aug=flip aug.flip.horizontal=0 aug.flip.vertical=0.5", None, "aug=flip mirrors digits"),
-    ("data=cifar10 aug=crop", None, "data.crop_padding=4 has shifted"),
-    ("data=image_folder aug=crop", COLOUR, "data.crop_padding=4 has shifted"),
+    ("data=cifar10 aug=random_crop", None, "data.crop_padding=4 has shifted"),
+    ("data=image_folder aug=random_crop", COLOUR, "data.crop_padding=4 has shifted"),
     ("aug=flip aug.flip.horizontal=0", None, "aug=flip has no effect: aug.flip.horizontal=0 and aug.flip.vertical=0"),
     (f"aug=color_jitter {NO_JITTER}", COLOUR, "aug=color_jitter has no effect: brightness, contrast, saturation"),
     ("aug=pca_jitter aug.pca_jitter.strength=0", None, "aug=pca_jitter has no effect: aug.pca_jitter.strength=0"),
-    ("aug=scale_crop aug.scale_crop.area=[1,1]", None, "aug=scale_crop has no effect"),
+    ("aug=random_resized_crop aug.random_resized_crop.area=[1,1]", None, "aug=random_resized_crop has no effect"),
     (
         "aug=mixup_or_cutmix aug.mixup_or_cutmix.cutmix=1 aug.mixup_or_cutmix.mixup_alpha=0.4",
         None,
@@ -53,8 +53,12 @@ POINTLESS = [
         "aug.mixup_or_cutmix.cutmix_alpha=0.4 has no effect",
     ),
     ("aug=trivial_augment", GREY, "moves images by up to 32 pixels, more than their 8: take aug=randaugment"),
-    ("aug=crop data.crop_padding=0", GREY, "aug.crop.padding=4 shifts these images by more than a quarter of their 8"),
-    ("aug=gray", GREY, "aug=gray has no effect: these images are grey"),
+    (
+        "aug=random_crop data.crop_padding=0",
+        GREY,
+        "aug.random_crop.padding=4 shifts these images by more than a quarter",
+    ),
+    ("aug=random_grayscale", GREY, "aug=random_grayscale has no effect: these images are grey"),
     ("aug=color_jitter", GREY, "aug.color_jitter.saturation=0.4 has no effect"),
     ("aug=color_jitter aug.color_jitter.hue=0.1", GREY, "aug.color_jitter.hue=0.1 has no effect"),
     ("aug=randaugment", GREY, "Color, has no effect"),
@@ -66,8 +70,8 @@ POINTLESS = [
     ("penalty=elastic", None, "penalty=elastic and optimizer.weight_decay=0.05 both shrink the weights"),
     ("average=swa", None, "schedule=cosine ends at 0; set schedule.floor=0.3 (explain=swa)"),
     ("average=swa schedule=one_cycle", None, "schedule=one_cycle ends at 0"),
-    ("average=swa model.norm=group average.norm_images=99", None, "average.norm_images=99 has no effect: model=resnet"),
-    ("average=swa model=rnn average.norm_images=99", None, "model=rnn is without batch norm here"),
+    ("average=swa model.norm=group average.bn_images=99", None, "average.bn_images=99 has no effect: model=resnet"),
+    ("average=swa model=rnn average.bn_images=99", None, "model=rnn is without batch norm here"),
     ("data.whiten_eps=0.1", None, "data.whiten_eps=0.1 has no effect without data.whiten"),
     ("average=swa epochs=2 schedule=constant", COLOUR, None),
     ("average=swa epochs=3 limit_steps=19", COLOUR, "average=swa averages nothing: it starts at 0.75 of the run"),
@@ -88,7 +92,7 @@ POINTLESS = [
 IN_ORDER = [
     ("", GREY),
     ("", COLOUR),
-    ("aug=crop data.crop_padding=0", COLOUR),
+    ("aug=random_crop data.crop_padding=0", COLOUR),
     ("data=cifar10 aug=[mixup,cutout] loss.label_smoothing=0.1", COLOUR),
     ("monitor=top5/val aug=color_jitter", COLOUR),
     ("early_stop.patience=9 epochs=5 validate.every_steps=1", COLOUR),
@@ -97,13 +101,13 @@ IN_ORDER = [
     ("data.whiten=pca model=fcn", COLOUR),
     ("data.whiten=zca data.whiten_eps=0.1", COLOUR),
     ("data=cifar10 aug=flip aug.flip.horizontal=0 aug.flip.vertical=0.5", COLOUR),
-    ("data=image_folder aug=crop", None),
-    ("data=image_folder aug=crop", LARGE),
+    ("data=image_folder aug=random_crop", None),
+    ("data=image_folder aug=random_crop", LARGE),
     ("aug=trivial_augment", COLOUR),
     ("aug=color_jitter aug.color_jitter.brightness=0", COLOUR),
-    ("aug=scale_crop aug.scale_crop.area=[0.5,1]", COLOUR),
+    ("aug=random_resized_crop aug.random_resized_crop.area=[0.5,1]", COLOUR),
     ("aug=mixup_or_cutmix aug.mixup_or_cutmix.cutmix=1", COLOUR),
-    ("average=swa schedule.floor=0.3 average.norm_images=99", COLOUR),
+    ("average=swa schedule.floor=0.3 average.bn_images=99", COLOUR),
     ("penalty=elastic penalty.beta=0", COLOUR),
     ("penalty=l2 optimizer.weight_decay=0", COLOUR),
     ("model=vgg model.drop_connect=0.5 model.dropout=0", None),
@@ -161,8 +165,8 @@ def test_large_pictures_are_not_shifted_by_the_recipe(tmp_path, size, shifted):
         for index in range(4):
             Image.new("RGB", size, (9 * index, 0, 0)).save(tmp_path / name / f"{index}.png")
     words = ["data=image_folder", f"data.root={tmp_path}", f"cache_dir={tmp_path / 'cache'}", "data.val_fraction=0.25"]
-    warnings = build.bench(compose_run([*words, "aug=crop"])).warnings
-    assert any("aug=crop shifts again" in sentence for sentence in warnings) == shifted
+    warnings = build.bench(compose_run([*words, "aug=random_crop"])).warnings
+    assert any("aug=random_crop shifts again" in sentence for sentence in warnings) == shifted
 
 
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}

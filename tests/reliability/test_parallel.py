@@ -29,7 +29,9 @@ TRIED = {
     "mixing": "epochs=2 aug=[cutout,mixup]",
     "pieces": "epochs=1 aug=cutmix aug.cutmix.probability=0.5 accumulate=4 clip_norm=0.5 average=ema penalty=l2",
     "sharpness": "epochs=1 sam=0.05 max_norm=2 model.norm=layer loss.label_smoothing=0.1 average=swa average.start=0.5",
-    "norms": "epochs=2 optimizer=sgd model.norm=batch sync_batch_norm=true average=swa average.start=0.5 aug=crop",
+    "norms": (
+        "epochs=2 optimizer=sgd model.norm=batch sync_batch_norm=true average=swa average.start=0.5 aug=random_crop"
+    ),
     "stream": "epochs=1 data.loader=stream workers=1 aug=mixup validate.every_steps=2",
 }
 CLOCKS = ("seconds", "images_per_second")

@@ -192,7 +192,7 @@ LEFT += (
     "model.layers",
 )
 LEFT += ("data.mean", "data.std", "data.size", "data.shape", "data.num_classes", "data.download", "loss.class_weights")
-LEFT += ("precision", "average.norm_images")
+LEFT += ("precision", "average.bn_images")
 
 
 def right_value(annotation: Any, rng: random.Random) -> Any:

@@ -185,7 +185,7 @@ def read_rows(folder: Path) -> list[dict]:
     return list(csv.DictReader((folder / "metrics.csv").open()))
 
 
-@pytest.mark.parametrize("average", [["average=ema"], ["average=swa", "average.start=0.25", "average.norm_images=30"]])
+@pytest.mark.parametrize("average", [["average=ema"], ["average=swa", "average.start=0.25", "average.bn_images=30"]])
 def test_a_run_resumed_at_an_epoch_is_the_run_never_stopped(average):
     """Weights, averages, optimizer and every metric but the times, bit for bit; one header, one point a step."""
     words = [*TINY, *EVERYTHING, *average, "model.blocks=[1,1,1]", "model.widths=[4,8,8]", "log.every_steps=2"]

@@ -63,7 +63,10 @@ def train(arguments: list[str]) -> int:
         from deeptrain.sweep import plan
 
         if "cfg" in flags:
-            return _show(compose_run(words).yaml.rstrip())
+            run = compose_run(words)
+            for note in run.renamed:
+                print(f"warning: {note}", file=sys.stderr)
+            return _show(run.yaml.rstrip())
         if "multirun" in flags or plan.is_declared(words):
             if was_torchrun():
                 raise UsageError([TORCHRUN_SWEEP])

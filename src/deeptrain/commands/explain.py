@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+from deeptrain.config.renamed import translate_option
 from deeptrain.errors import UsageError
 from deeptrain.runtime.resources import CONFIGS, ROOT
 from deeptrain.schema import nearest
@@ -57,7 +58,8 @@ def _find(name: str) -> Path:
     UsageError name the nearest.
     """
     cards = {path.stem: path for path in sorted(CARDS.glob("*.md"))}
-    plain = name.rpartition("=")[2].lower().replace("-", "_")
+    name = translate_option(name)
+    plain = translate_option(name.rpartition("=")[2].lower().replace("-", "_"))
     if plain in cards:
         return cards[plain]
     for path in cards.values():

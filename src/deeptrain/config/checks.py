@@ -148,17 +148,18 @@ WARNINGS = (
         lambda s: s["data"] not in DIGITS and s["data.flip"] and s.above("aug.flip.horizontal", 0),
     ),
     Check(
-        "aug=crop shifts again what data.crop_padding={data.crop_padding} has shifted: set that to 0, or leave it out",
+        "aug=random_crop shifts again what data.crop_padding={data.crop_padding} has shifted: set that to 0, "
+        "or leave it out",
         lambda s: (
             s.above("data.crop_padding", 0)
-            and "crop" in s.augs
+            and "random_crop" in s.augs
             and (s["data"] != "image_folder" or s["drawn"] is False)  # how large its pictures are is not known at first
         ),
     ),
     Check(
-        "aug.crop.padding={aug.crop.padding} shifts these images by more than a quarter of their {side} pixels: "
-        "an eighth is usual",
-        lambda s: s["side"] and s.above("aug.crop.padding", s["side"] / 4),
+        "aug.random_crop.padding={aug.random_crop.padding} shifts these images by more than a quarter of their "
+        "{side} pixels: an eighth is usual",
+        lambda s: s["side"] and s.above("aug.random_crop.padding", s["side"] / 4),
     ),
     Check(
         "aug=flip has no effect: aug.flip.horizontal=0 and aug.flip.vertical=0",
@@ -173,8 +174,8 @@ WARNINGS = (
         lambda s: s.is_zero("aug.pca_jitter.strength"),
     ),
     Check(
-        "aug=scale_crop has no effect: aug.scale_crop.area=[1,1] is always the whole image",
-        lambda s: s["aug.scale_crop.area"] == [1, 1],
+        "aug=random_resized_crop has no effect: aug.random_resized_crop.area=[1,1] is always the whole image",
+        lambda s: s["aug.random_resized_crop.area"] == [1, 1],
     ),
     Check(
         "aug.mixup_or_cutmix.mixup_alpha={aug.mixup_or_cutmix.mixup_alpha} has no effect: "
@@ -192,8 +193,8 @@ WARNINGS = (
         lambda s: s["side"] and "trivial_augment" in s.augs and s["side"] < TRANSLATES,
     ),
     Check(
-        "aug=gray has no effect: these images are grey",
-        lambda s: s["channels"] == 1 and "gray" in s.augs,
+        "aug=random_grayscale has no effect: these images are grey",
+        lambda s: s["channels"] == 1 and "random_grayscale" in s.augs,
     ),
     Check(
         "aug.color_jitter.saturation={aug.color_jitter.saturation} has no effect: these images are grey",
@@ -243,9 +244,9 @@ WARNINGS = (
         lambda s: s["average"] == "swa" and s.is_zero("schedule.floor"),
     ),
     Check(
-        "average.norm_images={average.norm_images} has no effect: model={model} is without batch norm here",
+        "average.bn_images={average.bn_images} has no effect: model={model} is without batch norm here",
         lambda s: (
-            "average.norm_images" in s.typed and (s["model"] == "rnn" or s["model.norm"] in ("group", "layer", "none"))
+            "average.bn_images" in s.typed and (s["model"] == "rnn" or s["model.norm"] in ("group", "layer", "none"))
         ),
     ),
     Check(
@@ -294,7 +295,11 @@ def check(run: RunConfig, facts: Facts | None = None) -> list[str]:
     settings = Combination(run, facts)
     if wrong := [_said(check, settings) for check in ERRORS if check.when(settings)]:
         raise UsageError(wrong)
-    return [*(_said(check, settings) for check in WARNINGS if check.when(settings)), *_idle_augs(settings)]
+    return [
+        *run.renamed,
+        *(_said(check, settings) for check in WARNINGS if check.when(settings)),
+        *_idle_augs(settings),
+    ]
 
 
 def _idle_augs(settings: Combination) -> Iterator[str]:

@@ -8,17 +8,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from deeptrain.config.renamed import update_targets
+from deeptrain.config.renamed import OPTIONS as RENAMED_OPTIONS
+from deeptrain.config.renamed import translate_config, translate_words, update_targets
 from deeptrain.errors import UsageError
 from deeptrain.runtime.resources import CONFIGS
 from deeptrain.schema import (
@@ -113,6 +117,7 @@ class RunConfig:
     choices: dict[str, str]  # the option of each group; several augs are joined by +
     yaml: str  # as composed, interpolations unresolved: no secret from the environment is in it
     settings: dict[str, Any]  # every setting by its dotted key, unresolved too
+    renamed: list[str] = field(default_factory=list)  # a line for each old name that was typed
 
     @property
     def title(self) -> str:
@@ -127,11 +132,20 @@ def compose_run(words: list[str]) -> RunConfig:
     """Compose and check one run; raise UsageError with every mistake of the command at once."""
     mistakes: list[str] = []
     words, searchpath = _split_folders(words)
+    words, notes = translate_words(words, _own_options(searchpath))
     overrides = _parse(words, mistakes)
     for override in overrides:
         if override.is_sweep_override():
             mistakes.append(f"{override.input_line}: several values make a sweep; add -m (a list is written [a,b])")
-    return _compose_checked([o for o in overrides if not o.is_sweep_override()], mistakes, searchpath)
+    run = _compose_checked([o for o in overrides if not o.is_sweep_override()], mistakes, searchpath)
+    run.renamed = list(dict.fromkeys([*notes, *run.renamed]))
+    return run
+
+
+def renamed_in(words: list[str]) -> list[str]:
+    """Return a line for each old name among a command's words."""
+    words, searchpath = _split_folders(words)
+    return translate_words(words, _own_options(searchpath))[1]
 
 
 def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
@@ -141,6 +155,7 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
     """
     mistakes: list[str] = []
     words, searchpath = _split_folders(words)
+    words, _ = translate_words(words, _own_options(searchpath))
     overrides = _parse(words, mistakes)
     typed = {override.key_or_group for override in overrides}
     plain = [override for override in overrides if not override.is_sweep_override()]
@@ -210,7 +225,9 @@ def _compose_checked(overrides: list[Override], mistakes: list[str], searchpath:
         config = _hydra_compose(words, searchpath)
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError([*mistakes, _in_a_line(sound, error)]) from error
+    notes = list(dict.fromkeys(OwnFiles.notes))
     run = _checked_run(config, words, mistakes)
+    run.renamed = notes
     run.overrides[:0] = [f"{FOLDER}{folder}" for folder in searchpath]
     return run
 
@@ -246,11 +263,44 @@ def _in_a_line(overrides: list[Override], error: Exception) -> str:
 
 def _hydra_compose(words: list[str], searchpath: tuple[str, ...]) -> DictConfig:
     GlobalHydra.instance().clear()
-    folders = ",".join(f"'file://{folder}'" for folder in searchpath)
+    OwnFiles.notes.clear()
+    OwnFiles.own = _own_options(searchpath)
+    Plugins.instance().register(OwnFiles)
+    folders = ",".join(f"'{OwnFiles.scheme()}://{folder}'" for folder in searchpath)
     extra = [f"hydra.searchpath=[{folders}]"] if searchpath else []
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", overrides=words + extra, return_hydra_config=True)
-    return config
+        return compose("train", overrides=words + extra, return_hydra_config=True)
+
+
+class OwnFiles(FileConfigSource):
+    """The YAML files of a --config-dir, which may still use old names."""
+
+    notes: ClassVar[list[str]] = []  # a line for each old name, since the last start of composing
+    own: ClassVar[frozenset[tuple[str, str]]] = frozenset()
+
+    @staticmethod
+    def scheme() -> str:
+        return "own"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        result = super().load_config(config_path)
+        group = "" if result.header.get("package") == "_global_" else config_path.partition("/")[0]
+        group = "" if group.endswith(".yaml") else group
+        plain = OmegaConf.to_container(result.config)
+        translated, notes = translate_config({group: plain} if group else plain, self.own)
+        if notes:
+            self.notes.extend(notes)
+            result.config = OmegaConf.create(translated[group] if group else translated)
+        return result
+
+
+def _own_options(searchpath: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+    """Return the renamed options whose old name a user's own folder defines: there it keeps its meaning."""
+    return frozenset(
+        (group, old)
+        for group, old in RENAMED_OPTIONS
+        if any((Path(folder) / group / f"{old}.yaml").is_file() for folder in searchpath)
+    )
 
 
 def _sweep_params(overrides: list[Override], searchpath: tuple[str, ...]) -> dict[str, Any]:

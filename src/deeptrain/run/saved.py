@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from deeptrain.config.override import override_key
-from deeptrain.config.renamed import update_targets
+from deeptrain.config.renamed import translate_saved
 from deeptrain.errors import UsageError
 
 MAX_JSON_BYTES = 64 * 2**20
@@ -52,15 +52,14 @@ def load_config(folder: Path) -> dict[str, Any]:
 
 
 def parse_config(text: str, name: str) -> dict[str, Any]:
-    """Parse a configuration; UsageError naming `name` if it is not one."""
+    """Parse a configuration and translate its old names; UsageError naming `name` if it is not one."""
     try:
         settings = yaml.safe_load(text) or {}
     except (yaml.YAMLError, RecursionError, ValueError):
         settings = None
     if not isinstance(settings, dict):
         raise UsageError([f"{name}: is damaged; move it away"])
-    update_targets(settings)
-    return settings
+    return translate_saved(settings)
 
 
 def writes_elsewhere(word: str) -> bool:

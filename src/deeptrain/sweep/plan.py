@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deeptrain import build
-from deeptrain.config.compose import compose_run, compose_sweep, sweeps_by_itself
+from deeptrain.config.compose import compose_run, compose_sweep, renamed_in, sweeps_by_itself
 from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
 from deeptrain.run import folder
@@ -58,7 +58,7 @@ def sweep(words: list[str]) -> int:
 
 def _sweep(words: list[str]) -> int:
     all_words, keys = compose_sweep(words)
-    warnings = check(all_words)
+    warnings = [*renamed_in(words), *check(all_words)]
     base = folder.new_sweep_folder()
     jobs = [_job(job_words, keys, base) for job_words in all_words]
     for index, job in enumerate(jobs):  # values that differ only in signs that a folder's name cannot have
