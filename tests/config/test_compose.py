@@ -57,7 +57,7 @@ def test_no_augmentation(word):
         (["optimizer=sam"], ["optimizer=sam: no such optimizer; write sam=..., or choose from adagrad, "]),
         (["model=lstm"], ["model=lstm: no such model; write model=rnn model.cell=lstm, or choose from "]),
         (["loss=label_smoothing"], ["loss=label_smoothing: no such loss; write loss.label_smoothing=..., or choose"]),
-        (["aug=[cutout,swa]"], ["aug=swa: no such aug; write average=swa, or choose from blur, "]),
+        (["aug=[cutout,swa]"], ["aug=swa: no such aug; write average=swa, or choose from color_jitter, "]),
         (["experiment=mixup"], ["experiment=mixup: no such experiment; write experiment=shelf/mixup, or choose"]),
         (["aug=[mixup,cutuot]"], ["aug=cutuot: no such aug; did you mean cutout?"]),
         (["epochs=0"], ["epochs=0: must be >= 1"]),
