@@ -1,47 +1,8 @@
 """Draw what a run would see and do: python scripts/preview.py data=cifar10 'aug=[randaugment,cutmix]'"""
 
 import sys
-from pathlib import Path
 
-from deeptrain.commands.cli import guarded, split_flags
-
-USAGE = """\
-python scripts/preview.py [group=option ...] [key=value ...] [--all]
-
-Takes the settings of train.py and trains nothing. Writes outputs/preview/batch.png, images of the first training batch
-as they are and, below each, as the network would see it, with the (mixed) target and what was drawn for it, and
-outputs/preview/schedule.png, the learning rate. With --all also outputs/preview/shelf.png, every augmentation there is.
-"""
-
-
-def preview(arguments: list[str]) -> int:
-    from deeptrain import build
-    from deeptrain.config.compose import compose_run
-    from deeptrain.errors import UsageError
-
-    flags, words = split_flags([word for word in arguments if word != "--all"])
-    unread = [word for word in words if word.partition("=")[0] in ("dir", "resume")]
-    unread += [word for word, flag in (("-m", "multirun"), ("--cfg", "cfg")) if flag in flags]
-    if unread:
-        raise UsageError(f"{word}: a preview does not read it; leave it out" for word in unread)
-    run = compose_run(words)
-    build.rehearse(run)
-    from deeptrain.analysis.preview import draw_batch, draw_rate, draw_shelf
-
-    folder = Path("outputs") / "preview"
-    folder.mkdir(parents=True, exist_ok=True)
-    draw_rate(run, folder / "schedule.png")
-    print(folder / "schedule.png")
-    for sentence in draw_batch(run, folder / "batch.png"):
-        print(f"warning: {sentence}", file=sys.stderr)
-    print(folder / "batch.png")
-    if "--all" in arguments:
-        draw_shelf(run, folder / "shelf.png")
-        print(folder / "shelf.png")
-    return 0
-
+from deeptrain.commands.preview import preview
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv):
-        sys.exit(print(USAGE))
-    sys.exit(guarded(lambda: preview(sys.argv[1:]), debug="--debug" in sys.argv))
+    sys.exit(preview(sys.argv[1:]))

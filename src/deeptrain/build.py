@@ -371,6 +371,11 @@ def trainer(bench: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     return trainer
 
 
+def build_trainer(run: RunConfig) -> "Trainer":
+    """Open the data of a composed run and build its trainer, without a run folder; it trains in silence."""
+    return trainer(bench(run))
+
+
 def _plan(settings: Settings) -> "Plan":
     from deeptrain.training.progress import Plan
 

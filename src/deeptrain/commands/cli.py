@@ -7,11 +7,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from deeptrain.runtime.resources import CONFIGS
+from deeptrain.runtime.resources import CLONE_COMMANDS, CONFIGS, command
 from deeptrain.runtime.world import get_world, was_torchrun
+from deeptrain.schema import choose
 
 HELP = ("-h", "--help", "-help", "help")
 NODES = ("validate.", "early_stop.", "checkpoint.", "log.")
@@ -25,6 +27,19 @@ python train.py -m key=value,value ...                   a sweep over all combin
   -m, --multirun     sweep                        --debug            show the full traceback of an error
   --version          of deeptrain                 --cfg job          the whole configuration, without training
   explain=mixup      what a method does, what to expect of it, sensible values; explain= lists them all
+"""
+
+COMMANDS = {  # subcommands of `deeptrain`
+    "train": ("deeptrain.commands.cli", "train"),
+    "evaluate": ("deeptrain.commands.evaluate", "evaluate"),
+    "preview": ("deeptrain.commands.preview", "preview"),
+    "check-data": ("deeptrain.commands.check_data", "check_data"),
+}
+MAIN_USAGE = """\
+deeptrain train [group=option ...] [key=value ...]    one run, or with -m a sweep; deeptrain train --help lists all
+deeptrain evaluate RUN                                the best weights of a run on the test split
+deeptrain preview [group=option ...]                  what a run would see, and its learning rate
+deeptrain check-data DIR                              read a folder of pictures before training on it
 """
 
 TORCHRUN_SWEEP = (
@@ -44,16 +59,30 @@ python train.py explain=label_smoothing                  what it does, what to e
 """
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Run the installed command `deeptrain`: a subcommand and its arguments."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name == "--version":
+        return show(f"deeptrain {version('deeptrain')}")
+    if name in HELP:
+        return show(MAIN_USAGE)
+    if name not in COMMANDS:
+        print(f"error: {name}: {choose(name, COMMANDS)}; for example deeptrain train model=resnet", file=sys.stderr)
+        return 2
+    module, function = COMMANDS[name]
+    return getattr(import_module(module), function)(rest)
+
+
 def train(arguments: list[str]) -> int:
     """Run train.py's command line; return 0 when done, 1 failed, 2 for mistakes in the command, 130 interrupted."""
     if set(HELP) & set(arguments):
-        return _show(help_page())
+        return show(in_this_installation(help_page()))
     if "--version" in arguments:
-        return _show(f"deeptrain {version('deeptrain')}")
+        return show(f"deeptrain {version('deeptrain')}")
     if any(flag.partition("=")[0] in COMPLETION for flag in arguments):
         return _hand_to_hydra()
 
-    def command() -> int:
+    def run() -> int:
         flags, words = split_flags(arguments)
         if "explain" in (word.partition("=")[0] for word in words):
             return _explain(words)
@@ -66,14 +95,14 @@ def train(arguments: list[str]) -> int:
             run = compose_run(words)
             for note in run.renamed:
                 print(f"warning: {note}", file=sys.stderr)
-            return _show(run.yaml.rstrip())
+            return show(run.yaml.rstrip())
         if "multirun" in flags or plan.is_declared(words):
             if was_torchrun():
-                raise UsageError([TORCHRUN_SWEEP])
+                raise UsageError([in_this_installation(TORCHRUN_SWEEP)])
             return plan.sweep(words)
         return launch.main(words)
 
-    return guarded(command, debug="--debug" in arguments)
+    return guarded(run, debug="--debug" in arguments)
 
 
 def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
@@ -108,7 +137,14 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
         return 1
 
 
-def _show(page: str) -> int:
+def in_this_installation(text: str) -> str:
+    """Name commands as they are typed here: `deeptrain evaluate` instead of scripts/evaluate.py outside a clone."""
+    for name in COMMANDS:
+        text = text.replace(CLONE_COMMANDS[name], command(name))
+    return text
+
+
+def show(page: str) -> int:
     try:
         print(page, flush=True)
     except BrokenPipeError:
@@ -150,7 +186,7 @@ def _explain(words: list[str]) -> int:
     names = [word.partition("=")[2] for word in words if word.partition("=")[0] == "explain"]
     if len(names) < len(words):
         raise UsageError(["explain=: stands alone; leave out the other settings"])
-    return _show(explain(names))
+    return show(in_this_installation(explain(names)))
 
 
 def help_page() -> str:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from deeptrain.config.renamed import translate_option
 from deeptrain.errors import UsageError
-from deeptrain.runtime.resources import CONFIGS, ROOT
+from deeptrain.runtime.resources import CARDS, CONFIGS
 from deeptrain.schema import nearest
 
-CARDS = ROOT / "docs" / "methods"
 KINDS = ("Pictures", "Mixing", "Models", "In the model", "In the loss", "Weights", "Data")  # of every card one
 TYPED = re.compile(r"`([\w.]+=?[\w.]*)`")  # what a card's second line says to type: `aug=mixup`, `model.dropout`
 VALUE = re.compile(r"`[a-z_]+\.[\w.]+=([a-z]\w*)`")  # the lstm of `model.cell=lstm`, anywhere in a card

@@ -14,6 +14,7 @@ from deeptrain.loggers.console import Console
 from deeptrain.run.resume import CHANGED
 from deeptrain.run.summary import next_commands
 from deeptrain.runtime.files import write_atomically
+from deeptrain.runtime.resources import command
 
 if TYPE_CHECKING:
     from deeptrain.data.loader import Loader
@@ -82,7 +83,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
     _draw_mistakes(val, classes, logits, labels, run_dir / "mistakes.png")
     if val is not own:
         val.close()
-    repeat = " ".join(["python train.py", *(shlex.quote(word) for word in words if not word.startswith("dir="))])
+    repeat = " ".join([command("train"), *(shlex.quote(word) for word in words if not word.startswith("dir="))])
     data = CardData(
         title=setup.run.title,
         result=result,

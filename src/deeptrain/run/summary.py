@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from deeptrain import build
 from deeptrain.config.compose import by_experiment
 from deeptrain.run import saved
+from deeptrain.runtime.resources import command
 
 if TYPE_CHECKING:
     from deeptrain.training.trainer import Trainer
@@ -63,10 +64,10 @@ def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
     over = trainer.outcome() is not None and not trainer.stop.reason
     commands = []
     if (kept / "best.pt").is_file():
-        commands.append(("evaluate", f"python scripts/evaluate.py {where}"))
+        commands.append(("evaluate", f"{command('evaluate')} {where}"))
     if (kept / "last.pt").is_file():
         longer = f" {longer_override(trainer)}" if over else ""
-        commands.append(("train longer" if over else "go on", f"python train.py resume={where}{longer}"))
+        commands.append(("train longer" if over else "go on", f"{command('train')} resume={where}{longer}"))
     return [*commands, ("see curves", f"tensorboard --logdir {shlex.quote(str(run_dir.parent))}")]
 
 

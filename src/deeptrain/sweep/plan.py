@@ -20,7 +20,7 @@ from deeptrain.loggers.console import Console
 from deeptrain.run import folder
 from deeptrain.run.launch import log_to_console
 from deeptrain.runtime import signals
-from deeptrain.runtime.resources import ROOT
+from deeptrain.runtime.resources import train_process
 
 REPEATS = "seed"  # runs that differ in nothing else are repeats of one setting
 
@@ -124,7 +124,7 @@ def _run(job: Job) -> None:
     Told to stop, however often, it passes that on, waits until the run has saved, and raises KeyboardInterrupt. The run
     is no part of the terminal's processes, so that Ctrl-C reaches it once.
     """
-    command = [sys.executable, str(ROOT / "train.py"), *job.words, f"dir={job.folder}"]
+    command = [*train_process(), *job.words, f"dir={job.folder}"]
     process: subprocess.Popen | None = None
     told: list[int] = []
 

@@ -1,0 +1,38 @@
+"""Read a whole folder of pictures before training on it: python scripts/check_data.py DIR"""
+
+from pathlib import Path
+
+from deeptrain.commands.cli import guarded, in_this_installation, show
+
+USAGE = """\
+python scripts/check_data.py DIR [--all]
+
+DIR holds <class>/<picture>, or train/, val/ and test/ of those, as for data=image_folder. Decodes every picture and
+shows how many there are of each class and split, their sizes and kinds, files that cannot be read, pictures that lie in
+more than one split (leaks) or class, and repetitions. Pictures are the same if their pixels are. --all lists all files.
+
+Exit code: 0 nothing wrong found; 1 broken files, leaks or a picture with two labels; 2 no folder of pictures.
+"""
+
+
+def check_data(arguments: list[str]) -> int:
+    """Run the command; return its exit code."""
+    if {"-h", "--help"} & set(arguments) or not arguments:
+        return show(in_this_installation(USAGE))
+    return guarded(lambda: _check_data(arguments), debug="--debug" in arguments)
+
+
+def _check_data(arguments: list[str]) -> int:
+    from deeptrain.errors import UsageError
+
+    folders = [word for word in arguments if not word.startswith("-")]
+    if len(folders) != 1 or set(arguments) - {*folders, "--all", "--debug"}:
+        raise UsageError([f"name one folder: {in_this_installation(USAGE).splitlines()[0]}"])
+    from deeptrain.analysis.check_data import check, lines
+
+    try:
+        report = check(Path(folders[0]).expanduser())
+    except (ValueError, OSError) as error:
+        raise UsageError([f"{folders[0]}: {error}"]) from error
+    print("\n".join(lines(report, every="--all" in arguments)))
+    return 0 if report.is_intact else 1

@@ -1,0 +1,56 @@
+"""Evaluate a run's best weights on the test split: python scripts/evaluate.py outputs/DATE/RUN"""
+
+from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+
+USAGE = """\
+python scripts/evaluate.py RUN [split=test|val] [key=value ...]
+
+RUN is a run's folder (then its best weights are taken) or one of its checkpoints. Shows accuracy, top-5, a table of
+the classes; writes confusion-<split>.png and appends to evaluation.json. Settings of the data and the machine, such as
+data.root=DIR or device=cpu, replace those that the run was trained with.
+"""
+
+READ = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "model.test_draws", "precision", "workers")
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Run the command; return its exit code."""
+    if {"-h", "--help"} & set(arguments) or not arguments:
+        return show(in_this_installation(USAGE))
+    return guarded(lambda: _evaluate(arguments), debug="--debug" in arguments)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from deeptrain.config.compose import compose_run
+    from deeptrain.errors import UsageError
+    from deeptrain.run import folder, saved
+    from deeptrain.schema import choose
+
+    flags, words = split_flags(arguments)
+    if "multirun" in flags:
+        raise UsageError(["-m: one run is evaluated at a time"])
+    if "cfg" in flags:
+        raise UsageError(["--cfg: the configuration of a run is in its config.yaml; leave it out"])
+    if not words or words[0].startswith(("split=", "-")):
+        raise UsageError([f"name the run first: {in_this_installation(USAGE).splitlines()[0]}"])
+    where, *words = words
+    split = next((word.removeprefix("split=") for word in words if word.startswith("split=")), "test")
+    if split not in ("test", "val"):
+        raise UsageError([f"split={split}: {choose(split, ('test', 'val'))}"])
+    at, state = folder.find(where, "run", best=True)
+    changed = [word for word in words if not word.startswith("split=")]
+    run = compose_run([*saved.load_overrides(at, changed), *changed])
+    keys = {word: word.lstrip("+").partition("=")[0] for word in changed}
+    unread = [word for word, key in keys.items() if not {key, key.partition(".")[0]} & set(READ)]
+    if unread:
+        raise UsageError(f"{word}: evaluating does not read it; it takes {', '.join(READ[1:])}" for word in unread)
+
+    from deeptrain.inference import evaluate as room
+    from deeptrain.report.figures import draw_confusion
+
+    evaluation = room.evaluate_run(run, state, split)
+    opened = room.append(at, evaluation, state.name, changed)
+    picture = at / f"confusion-{split}.png"
+    draw_confusion(evaluation.confusion.numpy(), evaluation.classes, picture)
+    print("\n".join([*room.lines(evaluation, opened), "", f"confusion  {picture}"]))
+    return 0
