@@ -1,0 +1,82 @@
+"""Plan and Progress, without a model: how far a run is, what is due when, which validation is the best."""
+
+import math
+
+import pytest
+
+from deeptrain.training.progress import Plan, Progress
+
+
+def steps(plan: Plan, progress: Progress, count: int) -> None:
+    for _ in range(count):
+        progress.advance(32, plan.steps_per_epoch)
+
+
+def test_epochs_and_fraction_follow_the_steps():
+    plan, progress = Plan(epochs=4, steps_per_epoch=10), Progress()
+    assert plan.fraction(progress) == 0 and plan.epochs_done(progress) == 0
+    steps(plan, progress, 13)
+    assert (progress.epoch, progress.step_in_epoch, progress.step, progress.images) == (1, 3, 13, 13 * 32)
+    assert plan.fraction(progress) == 13 / 40 and plan.epochs_done(progress) == 1.3
+    steps(plan, progress, 27)
+    assert plan.fraction(progress) == 1 and plan.outcome(progress) == ("finished", "4 epochs done")
+
+
+def test_the_fraction_follows_whatever_ends_the_run_first():
+    progress = Progress(step=5, train_seconds=30.0)
+    assert Plan(epochs=1, steps_per_epoch=100).fraction(progress) == 0.05
+    assert Plan(epochs=1, steps_per_epoch=100, limit_steps=10).fraction(progress) == 0.5
+    assert Plan(epochs=1, steps_per_epoch=100, max_seconds=40).fraction(progress) == 0.75
+    assert Plan(epochs=1, steps_per_epoch=100, max_seconds=20).fraction(progress) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "progress", "outcome"),
+    [
+        ({}, Progress(epoch=1), ("finished", "1 epoch done")),
+        ({"limit_steps": 7}, Progress(step=7), ("finished", "limit_steps=7 reached")),
+        ({"limit_steps": 7}, Progress(step=6), None),
+        ({"max_seconds": 2.5}, Progress(train_seconds=2.5), ("finished", "max_seconds=2.5 reached")),
+        ({"patience": 2}, Progress(since_best=2), ("stopped_early", "accuracy/val no better for 2 validations")),
+        ({"patience": 2}, Progress(since_best=1), None),
+    ],
+)
+def test_a_run_ends_for_one_reason(limit, progress, outcome):
+    assert Plan(epochs=1, steps_per_epoch=100, **limit).outcome(progress) == outcome
+
+
+def test_validations_are_due_at_epochs_at_steps_and_at_the_end():
+    plan, progress = Plan(epochs=4, steps_per_epoch=5, validate_every_epochs=2, validate_every_steps=4), Progress()
+    due = []
+    for step in range(1, 21):
+        steps(plan, progress, 1)
+        if plan.validation_is_due(progress):
+            due.append(step)
+    assert due == [4, 8, 10, 12, 16, 20]
+
+
+def test_saves_are_due_by_steps_and_by_the_clock():
+    assert Plan(save_every_steps=3).save_is_due(Progress(step=6))
+    assert not Plan(save_every_steps=3).save_is_due(Progress(step=7))
+    plan = Plan(save_every_minutes=1)
+    plan.saved_at = 10.0
+    assert plan.save_is_due(Progress(train_seconds=70.1)) and not plan.save_is_due(Progress(train_seconds=69.9))
+
+
+@pytest.mark.parametrize(("monitor", "sign"), [("accuracy/val", 1), ("loss/val", -1)])
+def test_the_best_is_the_first_of_the_best(monitor, sign):
+    plan, progress = Plan(monitor=monitor, min_delta=0.15), Progress()
+    found = [plan.update_best(progress, {monitor: sign * value}) for value in (0.5, 0.7, 0.7, 0.75, math.nan)]
+    assert found == ["raw", "raw", None, "raw", None]
+    assert progress.best == sign * 0.75 and progress.since_best == 3, "0.05 is less than min_delta"
+
+
+def test_averaged_weights_compete():
+    plan, progress = Plan(), Progress()
+    assert plan.update_best(progress, {"accuracy/val": 0.5, "accuracy/val_average": 0.6}) == "average"
+    assert plan.update_best(progress, {"accuracy/val": 0.7, "accuracy/val_average": 0.6}) == "raw"
+
+
+def test_time_left_is_in_proportion():
+    plan = Plan(epochs=1, steps_per_epoch=100)
+    assert plan.seconds_left(Progress(step=25, train_seconds=10.0)) == pytest.approx(30.0)
