@@ -90,8 +90,8 @@ def test_no_augmentation(word):
         (["model._target_=os.system"], ["_target_=os.system"]),
         (["experiment=cifar"], ["no such experiment"]),
         (["monitor=accuracy/vla"], ["did you mean accuracy/val?"]),
-        (["hydra/launcher=joblib"], ["Hydra's own settings are not taken"]),
-        (["hydra.run.dir=x"], ["Hydra's own settings are not taken"]),
+        (["hydra/launcher=joblib"], ["go one after the other for now: leave it out, and write -m"]),
+        (["hydra.run.dir=x"], ["write dir=FOLDER"]),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_type(words, said):

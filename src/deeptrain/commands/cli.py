@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+from deeptrain.config.hydra_words import takes_value, with_our_dir
 from deeptrain.runtime.resources import CLONE_COMMANDS, CONFIGS, command
 from deeptrain.runtime.world import get_world, was_torchrun
 from deeptrain.schema import choose
@@ -100,7 +101,7 @@ def train(arguments: list[str]) -> int:
             if was_torchrun():
                 raise UsageError([in_this_installation(TORCHRUN_SWEEP)])
             return plan.sweep(words)
-        return launch.main(words)
+        return launch.main(with_our_dir(words))
 
     return guarded(run, debug="--debug" in arguments)
 
@@ -161,8 +162,9 @@ def _unread() -> int:
 def split_flags(arguments: list[str]) -> tuple[set[str], list[str]]:
     """Separate our few flags from the words that are composed; the folder of --config-dir is one of the words."""
     flags, words = set(), []
-    rest = iter(arguments)
-    for word in rest:
+    rest = list(arguments)
+    while rest:
+        word, *rest = rest
         name, _, value = word.partition("=")
         if word in ("-m", "--multirun"):
             flags.add("multirun")
@@ -171,12 +173,20 @@ def split_flags(arguments: list[str]) -> tuple[set[str], list[str]]:
         elif name in ("--cfg", "-c"):
             flags.add("cfg")
             if not value:
-                next(rest, "")  # Hydra's job, hydra, all: there is one configuration
+                rest = rest[1:]  # Hydra's job, hydra, all: there is one configuration
         elif name in ("--config-dir", "-cd"):
-            words.append(f"--config-dir={value or next(rest, '')}")
+            words.append(f"--config-dir={value or ''.join(rest[:1])}")
+            rest = rest if value else rest[1:]
+        elif takes_value(name) and not value:
+            words.append(word)  # which is answered; what follows it belongs to it
+            rest = _without_value(rest)
         else:
             words.append(word)
     return flags, words
+
+
+def _without_value(rest: list[str]) -> list[str]:
+    return rest[1:] if rest and "=" not in rest[0] and not rest[0].startswith("-") else rest
 
 
 def _explain(words: list[str]) -> int:

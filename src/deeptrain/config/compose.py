@@ -21,6 +21,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from deeptrain.config.hydra_words import flag_answer, setting_answer
 from deeptrain.config.renamed import OPTIONS as RENAMED_OPTIONS
 from deeptrain.config.renamed import translate_config, translate_words, update_targets
 from deeptrain.errors import UsageError
@@ -386,7 +387,8 @@ def _bare(word: str) -> str:
 def _how_to_write(word: str) -> str:
     if word.startswith("-"):
         name, _, value = word.lstrip("-").partition("=")
-        return f"no such flag; settings are written key=value: {name}={value or '...'}"
+        answer = flag_answer(word.partition("=")[0])
+        return answer or f"no such flag; settings are written key=value: {name}={value or '...'}"
     if word.startswith("="):
         return "no spaces around =; settings are written key=value, for example epochs=10"
     if word.count("=") > 1 and " " in word:
@@ -451,8 +453,8 @@ def _elsewhere(name: str, group: str) -> str | None:
 def _wrong_key(override: Override, tree: DictConfig, known: dict[str, Any]) -> str | None:
     """Say what is wrong with the key of `key=value`: it must be one that the composed configuration has."""
     key, word = override.key_or_group, str(override.input_line)
-    if key.startswith("hydra"):
-        return f"{word}: Hydra's own settings are not taken; a sweep runs one process after the other, see --help"
+    if answer := setting_answer(key):
+        return f"{word}: {answer}"
     if override.is_delete():
         return None if key.startswith("aug.") and key in _nodes(tree) else f"{word}: only an aug can be taken out again"
     if key in known and override.is_add() and not override.is_force_add():
