@@ -12,7 +12,8 @@ from deeptrain.commands.cli import split_flags, train
 from deeptrain.config.compose import compose_run, compose_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = "\n".join(page.read_text() for page in PAGES)
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line for kind, text in BLOCKS if not kind for line in text.splitlines() if line.startswith("python ")]
 
@@ -45,17 +46,15 @@ def test_extensions_train(tmp_path):
     model, augmentation = code("python", "class Conv"), code("python", "class Brightness")
     (package / "conv.py").write_text(model)
     (package / "brightness.py").write_text(augmentation)
-    names = "_warmed, Factor, validate_call, UnitFloat, EpochsOrFraction"
-    heading = f"from deeptrain.schedule import *\nfrom deeptrain.schedule import {names}\n"
-    (package / "exponential.py").write_text(heading + code("python", "def exponential"))
-    for group, name, room in (
-        ("model", "conv", "model.conv"),
-        ("aug", "brightness", "aug.brightness"),
-        ("schedule", "exponential", "schedule"),
+    (package / "exponential.py").write_text(code("python", "def exponential"))
+    for group, name, module in (
+        ("model", "conv", "deeptrain.model.conv"),
+        ("aug", "brightness", "deeptrain.aug.brightness"),
+        ("schedule", "exponential", "my_package.exponential"),
     ):
         folder = tmp_path / "configs" / group
         folder.mkdir(parents=True)
-        yaml = code("yaml", f"deeptrain.{room}.").replace(f"deeptrain.{room}", f"extra.{name}")
+        yaml = code("yaml", f"{module}.").replace(module, f"extra.{name}")
         (folder / f"{name}.yaml").write_text(yaml)
     chosen = ["model=conv", "model.width=8", "aug=[brightness,mixup]", "schedule=exponential", "allow_targets=[extra]"]
     small = ["data=synthetic", "data.size=100", "epochs=1", "dir=run", "log.tensorboard=false"]
@@ -69,9 +68,16 @@ def test_extensions_train(tmp_path):
     assert wrong.returncode == 2 and "model.width=0: must be >= 1" in wrong.stderr
 
 
+def test_ten_lines_train_own_tensors(tmp_path):
+    text = code("python", "tensor_loader")
+    assert len([line for line in text.splitlines() if line.strip()]) <= 10
+    done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "'epoch': 3" in done.stdout and not list(tmp_path.iterdir()), "without a run folder nothing is written"
+
+
 def test_the_python_example_trains(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    text = code("python", "compose_run").replace('"epochs=3"', '"epochs=1", "limit_steps=2"')
+    text = code("python", "build_trainer").replace('"epochs=3"', '"epochs=1", "limit_steps=2"')
     (tmp_path / "example.py").write_text(text)
     done = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, check=True)
     assert 0 <= float(done.stdout) <= 1

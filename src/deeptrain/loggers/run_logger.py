@@ -52,24 +52,25 @@ class RunLogger:
 
     def __init__(
         self,
-        console: Console,
+        console: Console | None = None,
         folder: Path | None = None,
         *,
         metrics: list[str] | None = None,
         first_step: int = 0,
         tensorboard: bool = False,
     ):
-        self.console, self.folder = console, folder
+        self.console, self.folder = console or Console(), folder
+        self.history: list[dict[str, Any]] = []  # a row a validation
         self._images, self._seconds = 0, 0.0  # of the run at the last validation
         self.table = self.board = None
         self._failed: set[object] = set()
         if folder is not None:
             self.table = MetricsTable(
-                folder / "metrics.csv", [*ALWAYS[:2], *(metrics or []), *ALWAYS[2:]], console.warn
+                folder / "metrics.csv", [*ALWAYS[:2], *(metrics or []), *ALWAYS[2:]], self.console.warn
             )
             self.table.truncate(first_step)
         if folder is not None and tensorboard:
-            self.board = TensorBoard(folder, first_step=first_step and first_step + 1, warn=console.warn)
+            self.board = TensorBoard(folder, first_step=first_step and first_step + 1, warn=self.console.warn)
 
     def start(self, plan: Plan, progress: Position) -> None:
         """Start or go on from a position of the run."""
@@ -105,6 +106,7 @@ class RunLogger:
         row |= {"images_per_second": images / seconds, "seconds": progress.train_seconds}
         clock = {"data_wait": waited / seconds, "seconds_left": self.plan.seconds_left(progress)}
         self.console.epoch(row | clock, is_best)
+        self.history.append(row)
         self._log(self.table, lambda table: table.append(row))
         new = {tag: row[tag] for tag in row if tag.partition("/")[2] in VALIDATED}  # log points had the rest
         self._log(self.board, lambda board: board.scalars(new, progress.step))
@@ -115,6 +117,7 @@ class RunLogger:
 
     def truncate(self, step: int) -> None:
         """Drop what was logged after a step: the run goes on from there."""
+        self.history = [row for row in self.history if row["step"] <= step]
         self._log(self.table, lambda table: table.truncate(step))
         self._log(self.board, lambda board: board.rewind(step + 1))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from deeptrain.aug.pipeline import Pipeline
@@ -20,6 +21,7 @@ from deeptrain.runtime.device import Runtime
 from deeptrain.runtime.random import generator, key
 from deeptrain.runtime.signals import Interrupted, StopRequest
 from deeptrain.runtime.world import SINGLE, World
+from deeptrain.schedule import constant
 from deeptrain.training.checkpoint import Checkpoints
 from deeptrain.training.meters import Outputs, Stopwatch, TrainMeter
 from deeptrain.training.nonfinite import check_finite
@@ -41,14 +43,14 @@ class Trainer:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: Callable[[float], float]
-    loss: Callable[[Tensor, Tensor], Tensor]
     pipeline: Pipeline
     train_loader: Loader
     validator: Validator
-    plan: Plan
-    runtime: Runtime
-    logger: RunLogger
+    plan: Plan = field(default_factory=Plan)
+    schedule: Callable[[float], float] = constant(1)  # noqa: RUF009
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    runtime: Runtime = field(default_factory=Runtime)
+    logger: RunLogger = field(default_factory=RunLogger)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     gradient: Gradient = plain_gradient
     penalty: Callable[[list[Tensor]], dict[str, Tensor]] | None = None
@@ -186,6 +188,11 @@ class Trainer:
         return metric_names(clean=clean, average=self.average is not None, penalties=terms)
 
     # --- state ---
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Return a row a validation: epoch, step, every metric by tag, rate and speed. pandas.DataFrame takes it."""
+        return self.logger.history
 
     @property
     def lr(self) -> float:

@@ -1,10 +1,11 @@
 """Measuring a network on images that it does not learn from: loss and metrics, or every prediction."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from deeptrain.aug.pipeline import Pipeline
 from deeptrain.average import Average
@@ -30,8 +31,8 @@ class Validator:
     model: nn.Module
     loader: Loader
     pipeline: Pipeline
-    runtime: Runtime
-    loss: Loss
+    runtime: Runtime = field(default_factory=Runtime)
+    loss: Loss = cross_entropy
     clean_loader: Loader | None = None
     bn_loader: Loader | None = None
     average: Average | None = None
