@@ -7,15 +7,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tests are small: threads would only wait 
 import pytest
 import torch
 
-# whole runs, sweeps, kills: left out by pytest -m "not slow"
-SLOW = {"reliability", "test_runs", "test_experience", "test_sweep", "test_shelf", "test_benchmarks", "test_readme"}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if {item.path.parent.name, item.path.stem} & SLOW:
-            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=DEVICES)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 MODULES = ("timing", "ours", "step", "loader", "augment", "train", "shelf", "randomness")
 

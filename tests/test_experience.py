@@ -14,6 +14,8 @@ from PIL import Image
 from deeptrain.commands.cli import train
 from deeptrain.config.compose import compose_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["model=fcn", "model.hidden=[8]", "epochs=1", "log.tensorboard=false"]
 CLASSES = ("cat", "dog", "fish")

@@ -11,6 +11,8 @@ import pytest
 from deeptrain.commands.cli import split_flags, train
 from deeptrain.config.compose import compose_run, compose_sweep
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = "\n".join(page.read_text() for page in PAGES)

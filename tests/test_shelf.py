@@ -13,6 +13,8 @@ from deeptrain import build
 from deeptrain.config.compose import RunConfig, compose_run, options
 from deeptrain.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     *("data=synthetic", "data.shape=[3,8,8]", "data.size=40", "data.num_classes=3", "data.val_fraction=0.2"),
     *("optimizer=sgd", "batch_size=8", "limit_steps=2", "validate.clean_images=0"),

@@ -16,6 +16,8 @@ from deeptrain.run import lock
 from deeptrain.runtime.files import clear_unfinished
 from deeptrain.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "data=synthetic",
     "data.shape=[3,8,8]",

@@ -34,7 +34,7 @@ EVERY = int(os.environ.get("DEEPTRAIN_WRITES", "5"))
 BALLAST = "ballast"
 LEVELS = int(os.environ.get("DEEPTRAIN_LEVELS", "5"))  # of a real disk, at which it is full
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 
 
 class Full:

@@ -17,6 +17,8 @@ from deeptrain.errors import UsageError
 from deeptrain.run import folder, lock
 from deeptrain.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 FORK = multiprocessing.get_context("fork")
 TINY = [
     "data=synthetic",

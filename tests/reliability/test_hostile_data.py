@@ -18,6 +18,8 @@ from deeptrain import build
 from deeptrain.config.compose import compose_run
 from deeptrain.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ["data=image_folder", "model=fcn", "model.hidden=[4]", "epochs=1", "limit_steps=2", "workers=0"]
 GREY_PNG, RGB_PNG = 0, 2  # PNG's numbers for what a pixel is
 

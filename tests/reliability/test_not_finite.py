@@ -15,6 +15,8 @@ from deeptrain.training import checkpoint
 from deeptrain.training.nonfinite import NonFiniteError, first_layer, not_finite, state_values
 from deeptrain.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "data=synthetic",
     "data.size=640",

@@ -16,6 +16,8 @@ from deeptrain.runtime.world import World
 from deeptrain.training import checkpoint
 from deeptrain.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["data=synthetic", "data.shape=[3,8,8]", "data.size=160", "model=fcn", "model.hidden=[16]", "model.norm=none"]
 WORDS += ["batch_size=32", "epochs=2", "threads=1", "device=cpu", "log.tensorboard=false", "aug=[cutout,mixup]"]
 ERRORS = {

@@ -35,7 +35,7 @@ TRIED = {
     "stream": "epochs=1 data.loader=stream workers=1 aug=mixup validate.every_steps=2",
 }
 CLOCKS = ("seconds", "images_per_second")
-pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")]
 
 
 def torchrun(count: int, script: Path, *words: str, **options) -> subprocess.Popen:

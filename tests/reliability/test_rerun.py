@@ -13,6 +13,8 @@ from deeptrain.run import artifacts, resume_policy
 from deeptrain.runtime import versions
 from deeptrain.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["data=synthetic", "data.shape=[3,8,8]", "data.size=120", "model=fcn", "model.hidden=[8]", "batch_size=16"]
 SMALL += ["epochs=2", "log.tensorboard=false", "device=cpu", "threads=1"]
 RANDOM = ["aug=[cutout,mixup]", "model.dropout=0.2", "average=ema"]

@@ -15,10 +15,14 @@ import time
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import pytest
+
 from deeptrain import build
 from deeptrain.config.compose import PARTS, PATHS, RunConfig, Settings, compose_run, options, part_nodes, written
 from deeptrain.errors import UsageError
 from deeptrain.schema import Range, problem, read_signature
+
+pytestmark = pytest.mark.slow
 
 WANTED = int(os.environ.get("DEEPTRAIN_SETTINGS", "25"))
 WRONG = max(500, 4 * WANTED)

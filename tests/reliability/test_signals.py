@@ -23,7 +23,7 @@ from deeptrain.training import checkpoint, trainer
 sys.path.append(str(ROOT / "scripts"))
 import torture
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 
 WORDS = ["device=cpu", "threads=1", "model=fcn", "model.hidden=[8]", "log.tensorboard=false"]
 DATA = ["data=synthetic", "data.shape=[3,16,16]", "data.size=200", "batch_size=16", "validate.clean_images=16"]

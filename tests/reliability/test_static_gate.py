@@ -9,6 +9,8 @@ import pytest
 
 from deeptrain.runtime.resources import ROOT
 
+pytestmark = pytest.mark.slow
+
 FOLDERS = ("src", "scripts", "benchmarks")
 FILES = sorted([*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), ROOT / "train.py"])
 MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "runpy", "code"}

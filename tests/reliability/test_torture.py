@@ -8,6 +8,8 @@ import pytest
 
 from deeptrain.runtime.resources import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["model=fcn", "model.hidden=[16]", "model.dropout=0.2", "epochs=2", "batch_size=64", "data.size=640"]
 
 

@@ -18,6 +18,8 @@ import pytest
 from deeptrain.commands.cli import train
 from deeptrain.runtime.resources import ROOT
 
+pytestmark = pytest.mark.slow
+
 MOST_BYTES = 200 * 2**20  # of memory for files of up to 100 MB; most take none worth speaking of
 
 

@@ -19,6 +19,8 @@ from deeptrain.data import torchvision_sets
 from deeptrain.run.launch import main as start
 from deeptrain.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["data=synthetic", "data.shape=[3,16,16]", "data.size=80", "batch_size=16", "validate.clean_images=16"]
 SMALL = ["model=fcn", "model.hidden=[16]", "log.tensorboard=false"]

@@ -8,6 +8,8 @@ from deeptrain.commands.cli import train
 from deeptrain.config.compose import compose_sweep
 from deeptrain.sweep.plan import Job, _job, folder_name, summary, train_val_gap
 
+pytestmark = pytest.mark.slow
+
 
 def job(setting: str, seed: int, best: float, step_ms: float = 10.0, error: str | None = None) -> Job:
     result = {
