@@ -48,7 +48,17 @@ PositiveInt = Annotated[int, Range(minimum=1)]
 NonNegativeInt = Annotated[int, Range(minimum=0)]
 EpochsOrFraction = NonNegativeInt | DropRate  # a whole number is epochs, one with a decimal point a part of the run
 
-NAMES = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "tuple": tuple, "Any": Any, "Range": Range}
+NAMES = {
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "str": str,
+    "list": list,
+    "tuple": tuple,
+    "dict": dict,
+    "Any": Any,
+    "Range": Range,
+}
 NAMES |= {name: value for name, value in globals().items() if get_origin(value) in (Annotated, types.UnionType, Union)}
 
 OLD_NAMES = {  # of 0.3.0, which users' own components import; they work until 0.5
@@ -148,6 +158,8 @@ def _scalar_problem(value: Any, annotation: Any) -> str | None:
         return None if number and math.isfinite(value) else "must be a number"
     if annotation is str:
         return None if isinstance(value, str) else "must be text"
+    if annotation is dict:
+        return None if isinstance(value, dict) else "must be settings, written {name:value}"
     return None
 
 
