@@ -278,11 +278,11 @@ def check_same_batches(endless: Iterator, others: list[Iterable]) -> None:
 
 def alone(ways: Callable[[Pictures], Ways], name: str) -> Way:
     """Make one way for a process of its own, where nothing of the others' lies between the batches in memory."""
-    settle()
+    update_bn_statistics()
     return ways(Pictures())[name]()
 
 
-def settle() -> None:
+def update_bn_statistics() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)  # of what others draw
     keep_malloc_arena()  # as in training; here for all ways alike
@@ -325,7 +325,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=list(GOALS), default=list(GOALS), metavar="TITLE")
     options = parser.parse_args(words)
     rounds, warmup = (1, 0) if options.quick else (options.rounds, 1)
-    settle()
+    update_bn_statistics()
     print(circumstances("torch", "torchvision", "timm", "kornia", "pillow", "numpy", quick=options.quick))
     if missing := [name for name in ("timm", "kornia") if find_spec(name) is None]:
         print(f"Not installed, and left out: {', '.join(missing)} (uv run --group benchmark ...)")

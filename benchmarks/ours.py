@@ -30,8 +30,8 @@ def build_trainer(words: list[str], folder: Path | None = None) -> Trainer:
 
     It validates at its end only, as `repeatable` needs it, and its live line is drawn as on a terminal.
     """
-    bench = build.bench(compose_run([*words, f"epochs={NEVER}", f"validate.every_epochs={NEVER}"]))
-    trainer = build.trainer(bench)
+    setup = build.open_setup(compose_run([*words, f"epochs={NEVER}", f"validate.every_epochs={NEVER}"]))
+    trainer = build.trainer(setup)
     if folder is not None:
         (folder / "checkpoints").mkdir(parents=True)
         trainer.checkpoints = Checkpoints(folder / "checkpoints")

@@ -147,7 +147,7 @@ def test_swa_measures_batch_norm_anew_as_torch_does(device):
     reference = copy.deepcopy(average.module)
     batches = [torch.randn(16, 6, device=device) for _ in range(4)]
     update_bn(batches, reference)
-    average.settle(batches)
+    average.update_bn_statistics(batches)
     assert not average.module.training
     means = torch.stack([average.module[0](images).mean(0) for images in batches]).mean(0)
     torch.testing.assert_close(average.module[1].running_mean, means)
@@ -159,9 +159,9 @@ def test_swa_measures_batch_norm_on_whole_batches(device):
     """Of a last batch of two images each would weigh eight times as much as the others."""
     whole, short = [torch.randn(16, 6, device=device) for _ in range(3)], torch.randn(2, 6, device=device) + 9
     found, wanted, alone, pair = (SWA(network(device)) for _ in range(4))
-    found.settle([*whole, short])
-    wanted.settle(whole)
-    alone.settle([short])
+    found.update_bn_statistics([*whole, short])
+    wanted.update_bn_statistics(whole)
+    alone.update_bn_statistics([short])
     update_bn([short], pair.module)
     for one, other in ((found, wanted), (alone, pair)):
         assert torch.equal(one.module[1].running_mean, other.module[1].running_mean)
@@ -198,7 +198,7 @@ RUN = [
 
 
 def trained(*words):
-    trainer = build.trainer(build.bench(compose_run([*RUN, *words])))
+    trainer = build.trainer(build.open_setup(compose_run([*RUN, *words])))
     rows = []
     trainer.logger.log_validation = lambda progress, metrics, *_: rows.append(metrics)  # pyright: ignore
     trainer.fit()
@@ -232,7 +232,7 @@ def test_the_average_is_kept_as_best_where_it_is_better():
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 def test_an_average_that_begins_on_resume_begins_with_the_weights(kind):
     state = copy.deepcopy(trained()[0].state_dict())
-    later = build.trainer(build.bench(compose_run([*RUN, f"average={kind}"])))
+    later = build.trainer(build.open_setup(compose_run([*RUN, f"average={kind}"])))
     later.load_state_dict(state)
     for name, value in later.average.module.state_dict().items():
         assert torch.equal(value, state["model"][name])

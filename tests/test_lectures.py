@@ -49,7 +49,7 @@ PAIRS = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]])
 
 
 def trainer_of(*words: str) -> Trainer:
-    return build.trainer(build.bench(compose_run([*TINY, *words])))
+    return build.trainer(build.open_setup(compose_run([*TINY, *words])))
 
 
 # --- perceptron and backpropagation ---
@@ -309,7 +309,7 @@ def test_resnet_and_later_have_no_dropout(model):
 
 def test_batch_norm_and_weight_decay_alone_regularize_a_default_run():
     run = compose_run(["data=synthetic", "data.shape=[3,8,8]", "data.size=80"])
-    trainer = build.trainer(build.bench(run))
+    trainer = build.trainer(build.open_setup(run))
     layers = list(trainer.model.modules())
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
     assert trainer.optimizer.param_groups[0]["weight_decay"] > 0
@@ -356,11 +356,11 @@ def test_training_adds_randomness_and_testing_averages_it_out(name):
 
 @pytest.mark.parametrize("aug", ["cutout", "random_erasing", "mixup", "cutmix", "color_jitter"])
 def test_augmentation_is_for_training_only(aug):
-    bench = build.bench(compose_run([*TINY, "data.shape=[3,8,8]", f"aug={aug}"]))
-    images, labels = next(iter(build.train_loader(bench).epoch(0)))
-    seen, _ = bench.pipeline.train(images, labels, np.random.default_rng(0))
-    assert not torch.equal(seen, bench.pipeline.evaluate(images))
-    assert torch.equal(bench.pipeline.evaluate(images), bench.pipeline.evaluate(images.clone()))
+    setup = build.open_setup(compose_run([*TINY, "data.shape=[3,8,8]", f"aug={aug}"]))
+    images, labels = next(iter(build.train_loader(setup).epoch(0)))
+    seen, _ = setup.pipeline.train(images, labels, np.random.default_rng(0))
+    assert not torch.equal(seen, setup.pipeline.evaluate(images))
+    assert torch.equal(setup.pipeline.evaluate(images), setup.pipeline.evaluate(images.clone()))
 
 
 def test_the_training_crop_of_resnet(tmp_path):
@@ -507,10 +507,10 @@ def test_a_grid_over_rates_and_decays():
 @pytest.mark.parametrize("classes", [3, 10])
 def test_step_1_the_first_loss_is_log_c(model, classes):
     words = ["data.shape=[3,16,16]", f"model={model}", f"data.num_classes={classes}", "optimizer.weight_decay=0"]
-    bench = build.bench(compose_run([*TINY, *words]))
-    images, labels = next(iter(build.train_loader(bench).epoch(0)))
+    setup = build.open_setup(compose_run([*TINY, *words]))
+    images, labels = next(iter(build.train_loader(setup).epoch(0)))
     with torch.no_grad():
-        loss = CrossEntropy()(build.model(bench)(bench.pipeline.evaluate(images)), labels)
+        loss = CrossEntropy()(build.model(setup)(setup.pipeline.evaluate(images)), labels)
     assert loss.item() == pytest.approx(math.log(classes), abs=0.1)
 
 

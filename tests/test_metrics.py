@@ -66,15 +66,15 @@ def test_top5_of_five_classes_or_fewer_is_certain(device, classes):
 
 def test_ties_rank_as_in_argmax_and_nan_is_never_right(device):
     flat, labels = torch.zeros(10, 10, device=device), torch.arange(10, device=device)
-    assert metrics.ranks(flat, labels).tolist() == list(range(10))
+    assert metrics.label_rank(flat, labels).tolist() == list(range(10))
     logits = torch.randint(0, 3, (500, 10), generator=torch.Generator().manual_seed(0)).to(device, torch.bfloat16)
     labels = torch.randint(10, (500,), generator=torch.Generator().manual_seed(1)).to(device)
     stable = logits.float().argsort(dim=1, descending=True, stable=True)
-    assert torch.equal(metrics.ranks(logits, labels), (stable == labels[:, None]).int().argmax(1).int())
-    assert metrics.ranks(torch.full((3, 10), torch.nan, device=device), labels[:3]).tolist() == [10, 10, 10]
+    assert torch.equal(metrics.label_rank(logits, labels), (stable == labels[:, None]).int().argmax(1).int())
+    assert metrics.label_rank(torch.full((3, 10), torch.nan, device=device), labels[:3]).tolist() == [10, 10, 10]
     close = torch.tensor([[3e-8, 0.0, 6e-8, -torch.inf], [1.0, 1.0009766, 1.0, 1e-30]], device=device)
     for dtype, expected in ((torch.float32, [1, 2, 0, 4, 1, 0, 2, 3]), (torch.float16, [0, 2, 1, 4, 1, 0, 2, 3])):
-        found = [metrics.ranks(close.to(dtype), torch.full((2,), label, device=device)) for label in range(4)]
+        found = [metrics.label_rank(close.to(dtype), torch.full((2,), label, device=device)) for label in range(4)]
         assert torch.stack(found, 1).flatten().tolist() == expected, dtype
 
 
@@ -88,14 +88,14 @@ def test_a_diverged_loss_shows(device):
 def test_where_the_scaler_leaves_steps_out_so_do_the_means(device, monkeypatch, held):
     monkeypatch.setattr(metrics, "HELD", held)
     given = list(batches(device, [8, 4, 8], 10))
-    running, alone = metrics.RunningMetrics(finite_only=True), metrics.RunningMetrics()
+    running, alone = metrics.RunningMetrics(skip_nonfinite=True), metrics.RunningMetrics()
     for number, (loss, logits, labels) in enumerate(given):
         running.add(loss if number != 1 else loss * torch.inf, logits, labels)
         if number != 1:
             alone.add(loss, logits, labels)
     sums = running.state_dict()
     assert sums["images"] == 16 and sums["left_out"] == 4 and running.images == 20
-    resumed = metrics.RunningMetrics(finite_only=True)
+    resumed = metrics.RunningMetrics(skip_nonfinite=True)
     resumed.load_state_dict(sums)
     assert running.read() == resumed.read() == pytest.approx(alone.read()) and running.read() == {}
     running.add(torch.tensor(torch.nan, device=device), *given[0][1:])
@@ -124,10 +124,10 @@ def test_nothing_holds_the_graph(device):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("finite_only", [False, True])
-def test_adding_and_reducing_never_wait_for_the_gpu(monkeypatch, finite_only):
+@pytest.mark.parametrize("skip_nonfinite", [False, True])
+def test_adding_and_reducing_never_wait_for_the_gpu(monkeypatch, skip_nonfinite):
     monkeypatch.setattr(metrics, "HELD", 300)
-    running, given = metrics.RunningMetrics(finite_only), list(batches("cuda", [16] * 8, 10))
+    running, given = metrics.RunningMetrics(skip_nonfinite), list(batches("cuda", [16] * 8, 10))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in given:

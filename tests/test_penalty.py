@@ -117,14 +117,14 @@ def in_own_folder(tmp_path, monkeypatch):
 
 
 def trained(*words):
-    trainer = build.trainer(build.bench(compose_run([*SMALL, "epochs=2", *words])))
+    trainer = build.trainer(build.open_setup(compose_run([*SMALL, "epochs=2", *words])))
     trainer.fit()
     return trainer
 
 
 def test_the_data_loss_stays_apart():
     """One step at the same weights: loss/train is what it is without a penalty, which stands beside it."""
-    trainer = build.trainer(build.bench(compose_run([*SMALL, "limit_steps=1", "penalty=elastic"])))
+    trainer = build.trainer(build.open_setup(compose_run([*SMALL, "limit_steps=1", "penalty=elastic"])))
     before = torch.cat([w.detach().flatten() for w in trainer.weights])
     trainer.fit()
     metrics = trainer.progress.metrics
@@ -136,7 +136,7 @@ def test_the_data_loss_stays_apart():
 
 
 def test_norms_and_biases_are_left_out():
-    trainer = build.trainer(build.bench(compose_run([*TINY, "model=resnet", "penalty=l2"])))
+    trainer = build.trainer(build.open_setup(compose_run([*TINY, "model=resnet", "penalty=l2"])))
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     picked = {names[id(weight)] for weight in trainer.weights}
     assert picked and picked == {name for name, value in trainer.model.named_parameters() if value.ndim > 1}
@@ -152,7 +152,7 @@ def test_a_step_takes_it_in():
     """One step of plain SGD more or less: W - lr λ sign W."""
     plain = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0"]
     words = [*plain, "optimizer.lr=0.5", "schedule=constant", "limit_steps=1"]
-    start = build.trainer(build.bench(compose_run([*SMALL, *words]))).model.state_dict()
+    start = build.trainer(build.open_setup(compose_run([*SMALL, *words]))).model.state_dict()
     without, with_it = (trained(*words, f"penalty={name}").model.state_dict() for name in ("none", "l1"))
     for name, value in with_it.items():
         shrunk = 0.5 * 1e-5 * start[name].sign() if value.ndim > 1 else 0
@@ -175,7 +175,7 @@ def test_tags_and_columns_and_a_resume_with_another_penalty(in_own_folder):
 
 def test_one_of_ones_own_is_a_function():
     """Weights in, terms by name out; plain autograd will do."""
-    trainer = build.trainer(build.bench(compose_run([*SMALL, "limit_steps=2"])))
+    trainer = build.trainer(build.open_setup(compose_run([*SMALL, "limit_steps=2"])))
     trainer.penalty = lambda weights: {"spread": 0.1 * sum(weight.std() for weight in weights)}
     trainer.fit()
     assert trainer.progress.metrics["penalty/spread"] > 0
@@ -203,7 +203,7 @@ def test_evaluating_a_run_that_had_one(in_own_folder):
 def test_a_step_with_everything_on_never_waits_for_the_gpu():
     words = ["device=cuda", "penalty=elastic", "sam=0.05", "max_norm=3", "clip_norm=1", "average=swa"]
     loss = ["loss=hinge", "loss.class_weights=auto"]
-    trainer = build.trainer(build.bench(compose_run([*TINY, *words, *loss, "model=resnet"])))
+    trainer = build.trainer(build.open_setup(compose_run([*TINY, *words, *loss, "model=resnet"])))
     batches = list(trainer.train_loader.epoch(0))
     trainer.model.train()
     trainer.train_step(*batches[0])

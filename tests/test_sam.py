@@ -28,7 +28,7 @@ RUN = [
 
 
 def built(*words):
-    return build.trainer(build.bench(compose_run([*RUN, *words])))
+    return build.trainer(build.open_setup(compose_run([*RUN, *words])))
 
 
 def by_hand(trainer, steps=6, rho=0.5, penalty=0.0, clip=None, momentum=0.9, decay=5e-4):
@@ -90,7 +90,7 @@ def test_steps_are_the_papers(words, settings):
 def test_steps_are_the_papers_with_batch_norm_and_stochastic_depth():
     """Running statistics are those of the first pass, once a step; both passes leave out the same branches."""
     words = ["model=resnet", "model.blocks=[1,1]", "model.widths=[4,4]", "model.stochastic_depth=0.5"]
-    trainer = build.trainer(build.bench(compose_run([w for w in RUN if "model" not in w] + [*words, "sam=0.5"])))
+    trainer = build.trainer(build.open_setup(compose_run([w for w in RUN if "model" not in w] + [*words, "sam=0.5"])))
     expected = by_hand(trainer, steps=2)
     trainer.plan.limit_steps = 2
     trainer.fit()
@@ -142,7 +142,7 @@ def test_a_batch_is_measured_once():
 
 def test_fp16_is_refused_in_a_line():
     with pytest.raises(UsageError) as caught:
-        build.rehearse(compose_run([*RUN, "sam=0.05", "precision=fp16"]))
+        build.check_settings(compose_run([*RUN, "sam=0.05", "precision=fp16"]))
     (line,) = caught.value.lines
     assert line.startswith("sam=0.05: ") and "bf16" in line
 

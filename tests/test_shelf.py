@@ -151,7 +151,7 @@ def one_thread():
 
 
 def train(run: RunConfig) -> None:
-    trainer = build.trainer(build.bench(run))
+    trainer = build.trainer(build.open_setup(run))
     trainer.fit()
     assert trainer.progress.step == 2
     assert 0 <= trainer.progress.metrics["accuracy/val"] <= 1
@@ -162,7 +162,7 @@ def train(run: RunConfig) -> None:
 def test_every_item_trains_alone_in_each_of_its_networks(name):
     for net in nets_of(name) if SHELF[name].nets != tuple(NETS) else ["fcn"]:
         run = together(name, f"model={net}")
-        build.rehearse(run)
+        build.check_settings(run)
         train(run)
 
 

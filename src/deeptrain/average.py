@@ -36,7 +36,7 @@ class Average:
         """Take note of the weights after optimizer step number `step`, counted from 1 on; `progress` is in [0, 1]."""
         raise NotImplementedError
 
-    def settle(self, batches: Iterable[Tensor]) -> None:
+    def update_bn_statistics(self, batches: Iterable[Tensor]) -> None:
         """Make the averaged model ready to be evaluated."""
 
     @torch.no_grad()
@@ -118,7 +118,7 @@ class SWA(Average):
         get_swa_multi_avg_fn()(averaged, live, self.models)  # average += (weights - average) / (models + 1)
         self.models += 1
 
-    def settle(self, batches: Iterable[Tensor]) -> None:
+    def update_bn_statistics(self, batches: Iterable[Tensor]) -> None:
         """Measure the batch-norm statistics on batches of images: the mean of all, each batch counting the same."""
         update_bn(_full(batches), self.module)
 

@@ -96,7 +96,7 @@ class Setup:
         return min(available, 128, max(16, power))
 
 
-def rehearse(run: RunConfig) -> list[str]:
+def check_settings(run: RunConfig) -> list[str]:
     """Build what needs no torch, the data source and the schedule, so that their mistakes are told within a second.
 
     Returns a sentence for every setting that will have no effect, as far as the settings alone can tell.
@@ -111,7 +111,7 @@ def rehearse(run: RunConfig) -> list[str]:
     return warnings
 
 
-def with_rehearsal(wrong: UsageError) -> UsageError:
+def with_settings_checked(wrong: UsageError) -> UsageError:
     """Add to what is wrong with a command's words what a rehearsal finds wrong with those that are sound."""
     return UsageError([*wrong.lines, *_rehearse_parts(wrong.valid_parts)])
 
@@ -135,15 +135,15 @@ def _rehearse_parts(parts: Mapping[str, Any], spine: Settings | None = None) -> 
     return mistakes
 
 
-def bench(run: RunConfig) -> Setup:
+def open_setup(run: RunConfig) -> Setup:
     """Open the data (decoding it the first time) and set up the machine."""
     from deeptrain.runtime.device import keep_malloc_arena
 
     keep_malloc_arena()
-    return _bench(run)
+    return _open_setup(run)
 
 
-def _bench(run: RunConfig) -> Setup:
+def _open_setup(run: RunConfig) -> Setup:
     from deeptrain.aug.pipeline import Pipeline
     from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
 
@@ -160,18 +160,18 @@ def _bench(run: RunConfig) -> Setup:
     pipeline.whitening = whitening(run, source, dataset, pipeline)
     precision = pick_precision(spine.precision, device)
     runtime = Runtime(device, precision, spine.compile)
-    bench = Setup(run, source, dataset, runtime, pipeline, world)
-    pixels = bench.batch_size * math.prod(dataset.image_shape[1:]) // world.size
+    setup = Setup(run, source, dataset, runtime, pipeline, world)
+    pixels = setup.batch_size * math.prod(dataset.image_shape[1:]) // world.size
     threads = use_threads(spine.threads, pixels)
     reason += f", {threads}" if device.type == "cpu" else ""
     reason += f", {precision} (auto)" if spine.precision == "auto" else ""
-    bench.machine = reason
-    bench.warnings = checks.check(run, _known(bench))
-    return bench
+    setup.machine = reason
+    setup.warnings = checks.check(run, _known(setup))
+    return setup
 
 
-def try_out(run: RunConfig) -> list[str]:
-    """Build all of a run as it would itself, to find what is wrong with it; return its bench's warnings.
+def check_by_building(run: RunConfig) -> list[str]:
+    """Build all parts of a run to find mistakes; return warnings.
 
     It is let go of again, and was built without a copy of its images, on the CPU: other processes are to train.
     """
@@ -179,17 +179,17 @@ def try_out(run: RunConfig) -> list[str]:
 
     from deeptrain.runtime.device import Runtime
 
-    tried = _bench(run)
+    tried = _open_setup(run)
     tried.source.loader, tried.runtime = "stream", Runtime(torch.device("cpu"))
     trainer(tried)
     return tried.warnings
 
 
-def _known(bench: Setup) -> checks.Facts:
+def _known(setup: Setup) -> checks.Facts:
     """Return what the data add to the settings when their combination is checked."""
-    counts, decoder = shape_facts(bench.dataset)["class_counts"], bench.dataset.train.decoder
+    counts, decoder = data_info(setup.dataset)["class_counts"], setup.dataset.train.decoder
     drawn = decoder is not None and decoder.short_side_range is not None
-    return checks.Facts(bench.dataset.image_shape, counts, bench.batch_size, bench.runtime.device.type, drawn)
+    return checks.Facts(setup.dataset.image_shape, counts, setup.batch_size, setup.runtime.device.type, drawn)
 
 
 def augmentation(key: str, node: Mapping[str, Any], run: RunConfig, dataset: "Dataset") -> "RandomApply":
@@ -197,7 +197,7 @@ def augmentation(key: str, node: Mapping[str, Any], run: RunConfig, dataset: "Da
     from deeptrain.aug.pipeline import RandomApply
     from deeptrain.data.statistics import covariance
 
-    accepted, facts = inspect.signature(_locate(key, node["_target_"])).parameters, shape_facts(dataset)
+    accepted, facts = inspect.signature(_locate(key, node["_target_"])).parameters, data_info(dataset)
     if "covariance" in accepted:  # it takes a look at thousands of images
         facts["covariance"] = opened(run, lambda cache_dir: covariance(dataset, cache_dir))
     when = {name: node[name] for name in ("probability", "until") if name in node and name not in accepted}
@@ -241,7 +241,7 @@ def opened(run: RunConfig, load: Callable[[Path | None], T]) -> T:
         raise UsageError([_named("data", str(error), run.parts["data"])]) from error
 
 
-def shape_facts(dataset: "Dataset") -> dict[str, Any]:
+def data_info(dataset: "Dataset") -> dict[str, Any]:
     """Return what parts may ask to know of the data."""
     return {
         "input_shape": dataset.image_shape,
@@ -251,22 +251,22 @@ def shape_facts(dataset: "Dataset") -> dict[str, Any]:
     }
 
 
-def model(bench: Setup) -> "nn.Module":
+def model(setup: Setup) -> "nn.Module":
     """Build the model with weights drawn from the run's seed, on its device."""
-    bench.runtime.seed(random_key(bench.run.spine.seed, "weights"))
-    built = part("model", bench.run.parts["model"], **shape_facts(bench.dataset))
-    return bench.runtime.place(built)
+    setup.runtime.seed(random_key(setup.run.spine.seed, "weights"))
+    built = part("model", setup.run.parts["model"], **data_info(setup.dataset))
+    return setup.runtime.place(built)
 
 
-def loss(bench: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
+def loss(setup: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
     """Build the loss and try it on zeros (2, K): one of your own may not know the targets that this run has."""
     import torch
 
-    name, classes = bench.run.choices["loss"], len(bench.dataset.classes)
-    built = part("loss", bench.run.parts["loss"], **shape_facts(bench.dataset))
-    logits = torch.zeros(2, classes, device=bench.runtime.device)
+    name, classes = setup.run.choices["loss"], len(setup.dataset.classes)
+    built = part("loss", setup.run.parts["loss"], **data_info(setup.dataset))
+    logits = torch.zeros(2, classes, device=setup.runtime.device)
     kinds = {"class ids": torch.zeros_like(logits[:, 0], dtype=torch.int64)}
-    augs = zip(bench.run.parts["aug"], bench.pipeline.augmentations, strict=True)
+    augs = zip(setup.run.parts["aug"], setup.pipeline.augmentations, strict=True)
     if mixing := [aug for aug, applied in augs if applied.mixes]:
         kinds[f"mixed targets, which aug={mixing[0]} makes"] = torch.full_like(logits, 1 / classes)
     for kind, targets in kinds.items():
@@ -278,7 +278,7 @@ def loss(bench: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
     return built
 
 
-def norms_single_images(network: "nn.Module", input_shape: tuple[int, int, int]) -> bool:
+def accepts_single_image(network: "nn.Module", input_shape: tuple[int, int, int]) -> bool:
     """Tell whether training can pass images one at a time: a batch norm refuses a channel of a single number."""
     import torch
 
@@ -290,19 +290,19 @@ def norms_single_images(network: "nn.Module", input_shape: tuple[int, int, int])
     return True
 
 
-def train_loader(bench: Setup, count: int | None = None, world: World = SINGLE) -> "Loader":
+def train_loader(setup: Setup, count: int | None = None, world: World = SINGLE) -> "Loader":
     """Make the loader of the training images, in random order and with the data set's own crop and flip.
 
     With a count it has so many of them only, evenly spread; of several processes each gets its part of every batch.
     """
     from deeptrain.data.loader import make_loader
 
-    spine, device = bench.run.spine, bench.runtime.device
-    samples = bench.dataset.train if count is None else bench.dataset.train.evenly_spaced(count)
-    size, workers = bench.batch_size, worker_count(spine.workers)
+    spine, device = setup.run.spine, setup.runtime.device
+    samples = setup.dataset.train if count is None else setup.dataset.train.evenly_spaced(count)
+    size, workers = setup.batch_size, worker_count(spine.workers)
     try:
         return make_loader(
-            bench.source,
+            setup.source,
             samples,
             batch_size=size if count is None else min(size, len(samples)),
             device=device,
@@ -327,7 +327,7 @@ def worker_count(workers: int | Literal["auto"]) -> int:
     return max(1, min(os.cpu_count() or 1, 8) // get_world().local_size) if workers == "auto" else workers
 
 
-def trainer(bench: Setup, metadata: dict[str, Any] | None = None, logger: "RunLogger | None" = None) -> "Trainer":
+def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLogger | None" = None) -> "Trainer":
     """Build what a run still lacks and put all of it together; without a logger it trains in silence."""
     from deeptrain.loggers.console import Console
     from deeptrain.loggers.run_logger import RunLogger
@@ -335,26 +335,26 @@ def trainer(bench: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     from deeptrain.training.recovery import auto_accumulate
     from deeptrain.training.trainer import Trainer
 
-    spine, parts, world = bench.run.spine, bench.run.parts, bench.world
-    batches = train_loader(bench, world=world)
-    network = model(bench)
-    _check_batch_norm(bench, network)
+    spine, parts, world = setup.run.spine, setup.run.parts, setup.world
+    batches = train_loader(setup, world=world)
+    network = model(setup)
+    _check_batch_norm(setup, network)
     if spine.sync_batch_norm:
         world.sync_batch_norm(network)
     average = part("average", parts["average"], model=network) if parts["average"] else None
     optimizer = part("optimizer", parts["optimizer"], parameters=parameter_groups(network))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    criterion = loss(bench)
+    criterion = loss(setup)
     trainer = Trainer(
         network,
         optimizer,
-        bench.pipeline,
+        setup.pipeline,
         batches,
-        _validator(bench, network, criterion, average),
+        _validator(setup, network, criterion, average),
         plan=_plan(spine),
         schedule=part("schedule", parts["schedule"], epochs=spine.epochs),
         loss=criterion,
-        runtime=bench.runtime,
+        runtime=setup.runtime,
         logger=logger or RunLogger(Console(quiet=True)),
         gradient=SAM(network, parameters, spine.sam) if spine.sam else plain_gradient,
         penalty=part("penalty", parts["penalty"]) if parts["penalty"] else None,
@@ -373,7 +373,7 @@ def trainer(bench: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
 
 def build_trainer(run: RunConfig) -> "Trainer":
     """Open the data of a composed run and build its trainer, without a run folder; it trains in silence."""
-    return trainer(bench(run))
+    return trainer(open_setup(run))
 
 
 def _plan(settings: Settings) -> "Plan":
@@ -394,35 +394,35 @@ def _plan(settings: Settings) -> "Plan":
     )
 
 
-def _validator(bench: Setup, network: "nn.Module", criterion: Any, average: "Average | None") -> "Validator":
+def _validator(setup: Setup, network: "nn.Module", criterion: Any, average: "Average | None") -> "Validator":
     from deeptrain.loss import plain
     from deeptrain.training.validation import Validator
 
-    clean = bench.dataset.train.evenly_spaced(bench.run.spine.validate.clean_images)
+    clean = setup.dataset.train.evenly_spaced(setup.run.spine.validate.clean_images)
     bn_images = average.bn_images if average is not None else 0
 
     def loader(samples: "Samples") -> "Loader":
-        return eval_loader(bench.source, _own(samples, bench.world), bench.run, bench.runtime)
+        return eval_loader(setup.source, _own(samples, setup.world), setup.run, setup.runtime)
 
     return Validator(
         network,
-        loader(bench.dataset.val),
-        bench.pipeline,
-        bench.runtime,
+        loader(setup.dataset.val),
+        setup.pipeline,
+        setup.runtime,
         plain(criterion),
         clean_loader=loader(clean) if len(clean) else None,
-        bn_loader=train_loader(bench, bn_images) if bn_images else None,
+        bn_loader=train_loader(setup, bn_images) if bn_images else None,
         average=average,
-        seed=bench.run.spine.seed,
-        world=bench.world,
+        seed=setup.run.spine.seed,
+        world=setup.world,
     )
 
 
-def _check_batch_norm(bench: Setup, network: "nn.Module") -> None:
+def _check_batch_norm(setup: Setup, network: "nn.Module") -> None:
     """Raise UsageError if training would pass a single image through a batch norm."""
-    one_at_a_time = checks.Combination(bench.run, _known(bench)).smallest_piece() == 1
-    if one_at_a_time and not norms_single_images(network, bench.dataset.image_shape):
-        size, count = bench.batch_size, bench.run.spine.accumulate
+    one_at_a_time = checks.Combination(setup.run, _known(setup)).min_micro_batch() == 1
+    if one_at_a_time and not accepts_single_image(network, setup.dataset.image_shape):
+        size, count = setup.batch_size, setup.run.spine.accumulate
         message = f"batch_size={size}: model.norm=batch cannot norm a single image this small (accumulate={count})"
         raise UsageError([f"{message}; take a larger batch, or model.norm=group"])
 

@@ -21,8 +21,8 @@ class RunningMetrics:
     With `finite_only` a batch whose loss is inf or NaN is left out: in fp16 its step is not taken either.
     """
 
-    def __init__(self, finite_only: bool = False):
-        self.finite_only = finite_only
+    def __init__(self, skip_nonfinite: bool = False):
+        self.skip_nonfinite = skip_nonfinite
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []  # batches as they came
         self._numbers = 0  # logits among them
         self._reduced: list[tuple[Tensor, list[int]]] = []  # losses, top-1 and top-5 counts on the device; batch sizes
@@ -61,7 +61,7 @@ class RunningMetrics:
             for _, sizes in self._reduced:
                 for size in sizes:
                     loss = next(host)
-                    if self.finite_only and not math.isfinite(loss):
+                    if self.skip_nonfinite and not math.isfinite(loss):
                         totals[LEFT_OUT] += size
                     else:
                         totals["loss"] += loss * size
@@ -83,10 +83,10 @@ class RunningMetrics:
         losses, logits, targets = zip(*self._held, strict=True)
         alike = len({target.ndim for target in targets}) == 1
         labels = class_ids(torch.cat(targets)) if alike else torch.cat([class_ids(target) for target in targets])
-        place = ranks(torch.cat(logits), labels)
+        place = label_rank(torch.cat(logits), labels)
         sizes, means = [batch.shape[0] for batch in logits], torch.stack(losses)
         right = torch.stack([place < rank for rank in (1, TOP)])
-        if self.finite_only:
+        if self.skip_nonfinite:
             right &= torch.cat([one.expand(size) for one, size in zip(means.isfinite(), sizes, strict=True)])
         self._reduced.append((torch.cat([means, right.sum(1, dtype=torch.float32)]), sizes))
         self._held, self._numbers = [], 0
@@ -97,7 +97,7 @@ def class_ids(targets: Tensor) -> Tensor:
     return targets if targets.ndim == 1 else targets.argmax(1)
 
 
-def ranks(logits: Tensor, labels: Tensor) -> Tensor:
+def label_rank(logits: Tensor, labels: Tensor) -> Tensor:
     """Count the classes that the logits (N, K) put before each label, float32 (N,): 0 is right, below 5 top-5's.
 
     Equal logits rank by index, as in argmax; a label whose logit is inf or NaN is never right. Ten times cheaper than

@@ -29,16 +29,16 @@ def drawn(monkeypatch) -> list:
 @pytest.mark.parametrize("loader", ["resident", "stream"])
 def test_the_sheet_shows_what_the_step_will_see(drawn, loader):
     """Row by row: images as they are stored, and below them what train_step makes of them in the same step."""
-    bench = build.bench(compose_run([*SMALL, *RECIPE, f"data.loader={loader}", "workers=0"]))
-    batches = build.train_loader(bench)
-    preview.training_samples(bench, batches, epoch=1, step=2)
+    setup = build.open_setup(compose_run([*SMALL, *RECIPE, f"data.loader={loader}", "workers=0"]))
+    batches = build.train_loader(setup)
+    preview.training_samples(setup, batches, epoch=1, step=2)
     ((sheet, captions, _),) = drawn
     assert len(sheet) == len(captions) == 2 * preview.SHOWN
     shown = np.concatenate([sheet[8:16], sheet[24:32]])
     images, targets = list(batches.epoch(1))[2]
-    seen, targets = bench.pipeline.augment(images, targets, generator(0, "augment", 1, 2))
+    seen, targets = setup.pipeline.augment(images, targets, generator(0, "augment", 1, 2))
     assert np.array_equal(shown, seen[:16].round().byte().permute(0, 2, 3, 1).numpy())
-    stored = {image.tobytes() for image in np.asarray(bench.dataset.train.images)}
+    stored = {image.tobytes() for image in np.asarray(setup.dataset.train.images)}
     originals = np.concatenate([sheet[:8], sheet[16:24]])
     assert all(image.tobytes() in stored for image in originals)
     assert "brightness" in captions[8] and "brightness" not in captions[0]

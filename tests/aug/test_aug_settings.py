@@ -39,7 +39,7 @@ def test_mistakes_are_named(words, message):
 
 def test_they_reach_the_pipeline():
     words = ["aug=[cutout,mixup]", "aug.mixup.until=0.9", "aug.cutout.probability=0.25"]
-    cutout, mixup = build.bench(compose_run([*TINY, *words])).pipeline.augmentations
+    cutout, mixup = build.open_setup(compose_run([*TINY, *words])).pipeline.augmentations
     assert (cutout.probability, cutout.until, cutout.mixes) == (0.25, 1.0, False)
     assert (mixup.probability, mixup.until, mixup.mixes) == (1.0, 0.9, True)
 
@@ -54,7 +54,7 @@ def test_a_class_of_ones_own_needs_neither(tmp_path, monkeypatch):
     (folder / "late.yaml").write_text("# mine\nlate:\n  _target_: my_augs.Plain\n  strength: 1.0\n  until: 0.5\n")
     (folder / "rare.yaml").write_text("# mine\nrare:\n  _target_: my_augs.Rare\n  probability: 0.1\n  until: 0.9\n")
     words = [*TINY, f"--config-dir={tmp_path / 'configs'}", "aug=[plain,late,rare]", "allow_targets=[my_augs]"]
-    plain, late, rare = build.bench(compose_run(words)).pipeline.augmentations
+    plain, late, rare = build.open_setup(compose_run(words)).pipeline.augmentations
     assert (plain.probability, plain.until, plain.augmentation.strength) == (1.0, 1.0, 2.0)
     assert (late.probability, late.until) == (1.0, 0.5)
     assert (rare.probability, rare.until, rare.augmentation.rate) == (1.0, 0.9, 0.1)
@@ -63,7 +63,7 @@ def test_a_class_of_ones_own_needs_neither(tmp_path, monkeypatch):
 def test_until_ends_mixing_in_a_run():
     """In the second half of the steps targets are class ids again."""
     words = ["aug=mixup", "aug.mixup.until=0.5", "epochs=2", "data.val_fraction=0.2"]
-    trainer = build.trainer(build.bench(compose_run([*TINY, *words])))
+    trainer = build.trainer(build.open_setup(compose_run([*TINY, *words])))
     seen, train = [], trainer.pipeline.train
 
     def noted(*batch):

@@ -165,7 +165,7 @@ def test_large_pictures_are_not_shifted_by_the_recipe(tmp_path, size, shifted):
         for index in range(4):
             Image.new("RGB", size, (9 * index, 0, 0)).save(tmp_path / name / f"{index}.png")
     words = ["data=image_folder", f"data.root={tmp_path}", f"cache_dir={tmp_path / 'cache'}", "data.val_fraction=0.25"]
-    warnings = build.bench(compose_run([*words, "aug=random_crop"])).warnings
+    warnings = build.open_setup(compose_run([*words, "aug=random_crop"])).warnings
     assert any("aug=random_crop shifts again" in sentence for sentence in warnings) == shifted
 
 
@@ -207,8 +207,8 @@ def test_what_a_part_knows_by_itself_is_refused_by_it(words, said):
     """Settings that a part does not have, or cannot have here: no check of combinations is needed."""
     with pytest.raises(UsageError) as caught:
         run = compose_run(["data=synthetic", "data.shape=[1,8,8]", "data.size=60", *words.split()])
-        build.rehearse(run)
-        build.trainer(build.bench(run))
+        build.check_settings(run)
+        build.trainer(build.open_setup(run))
     (line,) = caught.value.lines
     assert said in line
 
@@ -216,7 +216,7 @@ def test_what_a_part_knows_by_itself_is_refused_by_it(words, said):
 def test_mistakes_of_all_kinds_are_told_at_once():
     run = compose_run(["early_stop.patience=9", "epochs=2", "schedule.warmup=3", "batch_size=2", "accumulate=3"])
     with pytest.raises(UsageError) as caught:
-        build.rehearse(run)
+        build.check_settings(run)
     assert len(caught.value.lines) == 3
 
 

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from deeptrain.config.compose import Device, by_experiment, compose_run, compose_sweep, options
+from deeptrain.config.compose import Device, compose_run, compose_sweep, experiment_overrides, options
 from deeptrain.errors import UsageError
 from deeptrain.model.layers import Activation
 
@@ -170,8 +170,8 @@ def test_secrets_from_the_environment_stay_out_of_what_is_saved(monkeypatch):
 def test_an_experiment_says_what_it_sets():
     """What it sets to another value than the defaults of the options that are chosen, less what was typed."""
     run = compose_run(["experiment=shelf/cutmix", "epochs=3", "data=synthetic"])
-    said = by_experiment(run)
+    said = experiment_overrides(run)
     assert {"batch_size=128", "optimizer.lr=0.3", "model.widths=[32,64,128,256]"} <= {*said}
     assert not [word for word in said if word.startswith(("epochs=", "experiment", "data="))]
     assert "aug.cutmix.probability=0.5" in said
-    assert by_experiment(compose_run(["model=fcn", "epochs=3"])) == []
+    assert experiment_overrides(compose_run(["model=fcn", "epochs=3"])) == []

@@ -57,31 +57,31 @@ def test_pictures_that_are_streamed_are_decoded_once(tmp_path, monkeypatch):
 def test_covariance_is_computed_only_if_asked_for(monkeypatch):
     asked = []
     monkeypatch.setattr(statistics, "covariance", lambda *rest: asked.append(rest) or np.eye(3))
-    build.bench(compose_run([*TINY, "aug=[cutout,mixup]"]))
+    build.open_setup(compose_run([*TINY, "aug=[cutout,mixup]"]))
     assert not asked
-    bench = build.bench(compose_run([*TINY, "aug=pca_jitter", "aug.pca_jitter.probability=0.5"]))
+    setup = build.open_setup(compose_run([*TINY, "aug=pca_jitter", "aug.pca_jitter.probability=0.5"]))
     assert len(asked) == 1
-    (applied,) = bench.pipeline.augmentations
+    (applied,) = setup.pipeline.augmentations
     assert applied.probability == 0.5 and np.array_equal(np.abs(applied.augmentation.colours), np.eye(3))
 
 
 @pytest.mark.parametrize("kind", ["pca", "zca"])
 def test_whitening_makes_train_white(kind):
-    bench = build.bench(compose_run([*TINY, f"data.whiten={kind}", "data.whiten_eps=1e-6"]))
-    images = torch.from_numpy(np.asarray(bench.dataset.train.images)).permute(0, 3, 1, 2)
-    values = bench.pipeline.evaluate(images).flatten(1).double()
+    setup = build.open_setup(compose_run([*TINY, f"data.whiten={kind}", "data.whiten_eps=1e-6"]))
+    images = torch.from_numpy(np.asarray(setup.dataset.train.images)).permute(0, 3, 1, 2)
+    values = setup.pipeline.evaluate(images).flatten(1).double()
     assert len(images) < whitening.SEEN
     torch.testing.assert_close(values.T @ values / len(values), torch.eye(192).double(), rtol=0, atol=0.02)
-    assert build.bench(compose_run(TINY)).pipeline.whitening is None
+    assert build.open_setup(compose_run(TINY)).pipeline.whitening is None
 
 
 def test_what_takes_long_is_kept_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setattr(whitening, "QUICK", 10)
     words = [*TINY, "data.whiten=zca", f"cache_dir={tmp_path}"]
-    first = build.bench(compose_run(words)).pipeline.whitening
-    other = build.bench(compose_run([*words, "data.whiten_eps=0.5"])).pipeline.whitening
+    first = build.open_setup(compose_run(words)).pipeline.whitening
+    other = build.open_setup(compose_run([*words, "data.whiten_eps=0.5"])).pipeline.whitening
     monkeypatch.setattr(whitening.Whitening, "fit", None)
-    again = build.bench(compose_run(words)).pipeline.whitening
+    again = build.open_setup(compose_run(words)).pipeline.whitening
     assert torch.equal(first.weight, again.weight) and torch.equal(first.bias, again.bias)
     assert not torch.equal(first.weight, other.weight)
     assert len(list(tmp_path.glob("measured-*/entry.json"))) == 2
@@ -89,7 +89,7 @@ def test_what_takes_long_is_kept_in_the_cache(monkeypatch, tmp_path):
 
 def test_too_many_values_are_refused_in_a_line():
     with pytest.raises(UsageError) as error:
-        build.bench(compose_run([*TINY, "data.shape=[3,40,40]", "data.whiten=pca"]))
+        build.open_setup(compose_run([*TINY, "data.shape=[3,40,40]", "data.whiten=pca"]))
     (line,) = error.value.lines
     assert line.startswith("data.whiten=pca: an image has 4,800 values, each computed from all; more than 4,096 are")
 

@@ -507,15 +507,15 @@ def train_on(root: Path, settings, **data) -> Outcome:
     spine = replace(settings.spine, cache_dir=str(root.parent / "cache"))
     run = replace(settings, spine=spine, parts={**settings.parts, "data": node})
     try:
-        build.rehearse(run)
-        bench = build.bench(run)
-        trainer = build.trainer(bench)
+        build.check_settings(run)
+        setup = build.open_setup(run)
+        trainer = build.trainer(setup)
         status, reason = trainer.fit()
         trainer.close()
     except (UsageError, ValueError) as error:  # a ValueError of fit is a failed run's reason
         return Outcome(line=str(error))
     assert status == "finished", reason
-    dataset = bench.dataset
+    dataset = setup.dataset
     for part in (dataset.train, dataset.val):
         for file, label in zip(part.files, part.labels, strict=True):
             inside = file.relative_to(root).parts

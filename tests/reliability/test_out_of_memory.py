@@ -49,7 +49,7 @@ def small_memory(monkeypatch):
 
 
 def fitted(*words: str) -> Trainer:
-    trainer = build.trainer(build.bench(compose_run([*WORDS, *words])))
+    trainer = build.trainer(build.open_setup(compose_run([*WORDS, *words])))
     trainer.fit()
     return trainer
 

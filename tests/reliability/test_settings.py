@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import pytest
 
 from deeptrain import build
-from deeptrain.config.compose import PARTS, PATHS, RunConfig, Settings, compose_run, options, part_nodes, written
+from deeptrain.config.compose import PARTS, PATHS, RunConfig, Settings, compose_run, format_value, options, part_nodes
 from deeptrain.errors import UsageError
 from deeptrain.schema import Range, problem, read_signature
 
@@ -99,8 +99,8 @@ def wrong_command(rng: random.Random, chosen: list[str], known: dict[str, Any]) 
     for key in keys:
         if rng.random() < 0.75:
             value = rng.choice(wrong_values(known[key]))
-            words.append(f"{key}={written(value)}")
-            answers.append(f"{key}={written(value)}:")
+            words.append(f"{key}={format_value(value)}")
+            answers.append(f"{key}={format_value(value)}:")
         else:
             typo = slip(key, rng)
             if typo in (*known, *PARTS, "aug", "experiment") or typo.endswith("."):
@@ -130,7 +130,7 @@ def try_wrong(wanted: int) -> dict[str, Any]:
         words, answers = wrong_command(rng, chosen, known)
         began, lines = time.process_time(), []
         try:
-            build.rehearse(compose_run(words))
+            build.check_settings(compose_run(words))
         except UsageError as mistakes:
             lines = mistakes.lines
         except Exception as error:
@@ -232,7 +232,7 @@ def right_command(rng: random.Random) -> list[str]:
     shape = [f"data.shape=[{rng.choice([1, 3])},24,24]", "data.size=100"] if "data=synthetic" in chosen else []
     plain = ["device=cpu", "threads=1", "limit_steps=2", f"batch_size={size}", f"accumulate={rng.choice([1, 1, 2])}"]
     plain += ["validate.clean_images=8", *(["precision=bf16"] if rng.random() < 0.1 else [])]
-    settings = [f"{key}={written(value)}" for key, value in values.items() if not key.startswith("validate.clean")]
+    settings = [f"{key}={format_value(value)}" for key, value in values.items() if not key.startswith("validate.clean")]
     return [*chosen, *shape, *SMALL[model], *plain, *settings]
 
 
@@ -245,8 +245,8 @@ def test_random_combinations_are_accepted_and_train():
         words = right_command(rng)
         try:
             run = compose_run(words)
-            build.rehearse(run)
-            trainer = build.trainer(build.bench(run))
+            build.check_settings(run)
+            trainer = build.trainer(build.open_setup(run))
         except UsageError as mistakes:
             refused.append([*mistakes.lines, words])
             assert any(word.partition("=")[0] in line for line in mistakes.lines for word in words), refused[-1]

@@ -298,7 +298,7 @@ def test_while_a_sweep_is_checked():
     """Nothing is left behind, and no table is printed of what has not begun."""
 
     def prepare() -> None:
-        plan.build.try_out = lambda _: tell_self(signal.SIGTERM)
+        plan.build.check_by_building = lambda _: tell_self(signal.SIGTERM)
 
     assert ended(forked(["-m", *WORDS, *DATA, "seed=0,1"], prepare)) == 130
     assert Path("said.txt").read_text() == "interrupted\n" and not Path("outputs").exists()

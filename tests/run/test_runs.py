@@ -36,8 +36,8 @@ def in_own_folder(tmp_path, monkeypatch):
 def trained(*words: str, seed: int = 0):
     """Train in this process without a folder; return the trainer."""
     run = compose_run([*TINY, f"seed={seed}", *words])
-    build.rehearse(run)
-    trainer = build.trainer(build.bench(run))
+    build.check_settings(run)
+    trainer = build.trainer(build.open_setup(run))
     trainer.fit()
     return trainer
 
@@ -86,7 +86,7 @@ def test_every_choice_trains_two_steps(word, device):
     if not word.startswith("data="):
         trainer = trained("limit_steps=2", f"device={device.type}", *words)
     else:
-        trainer = build.trainer(build.bench(compose_run([f"device={device.type}", "limit_steps=2", *words])))
+        trainer = build.trainer(build.open_setup(compose_run([f"device={device.type}", "limit_steps=2", *words])))
         trainer.fit()
     assert trainer.progress.step == 2
     assert 0 <= trainer.progress.metrics["accuracy/val"] <= 1
@@ -105,8 +105,8 @@ def test_every_set_of_torchvisions_trains_two_steps(name, tmp_path, monkeypatch)
     images = rng.integers(0, 256, (len(labels), *shape), np.uint8)
     monkeypatch.setattr(torchvision_sets, "_read", lambda *_: (images, labels))
     run = compose_run([f"data={name}", f"data.root={tmp_path}", *SMALL, "limit_steps=2", "validate.clean_images=16"])
-    build.rehearse(run)
-    trainer = build.trainer(build.bench(run))
+    build.check_settings(run)
+    trainer = build.trainer(build.open_setup(run))
     assert trainer.fit()[0] == "finished" and trainer.progress.step == 2
     assert 0 <= trainer.progress.metrics["accuracy/val"] <= 1
 
@@ -129,8 +129,8 @@ def write_own_data():
 def test_own_data_trains_two_steps(name):
     write_own_data()
     run = compose_run([f"data={name}", *SMALL, "limit_steps=2", "cache_dir=cache"])
-    build.rehearse(run)
-    trainer = build.trainer(build.bench(run))
+    build.check_settings(run)
+    trainer = build.trainer(build.open_setup(run))
     assert trainer.fit()[0] == "finished" and trainer.progress.step == 2
     assert 0 <= trainer.progress.metrics["accuracy/val"] <= 1
 
@@ -140,7 +140,7 @@ def test_every_experiment_composes_and_trains_two_steps(name):
     """On synthetic images in place of the experiment's own data."""
     data = [*TINY[:2], "data.size=300", "data.val_fraction=0.1", "limit_steps=2", "validate.clean_images=16"]
     run = compose_run([f"experiment={name}", *data])
-    trainer = build.trainer(build.bench(run))
+    trainer = build.trainer(build.open_setup(run))
     trainer.fit()
     assert trainer.progress.step == 2
 

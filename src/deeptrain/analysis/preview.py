@@ -23,26 +23,26 @@ CELL = 128  # wide enough for a caption such as "TranslateX -14.4"
 
 def draw_batch(run: RunConfig, path: Path) -> list[str]:
     """Write a picture of the first training batch; return what its settings lack in effect, a sentence each."""
-    bench = build.bench(run)
-    loader = build.train_loader(bench)
-    save(path, training_samples(bench, loader))
+    setup = build.open_setup(run)
+    loader = build.train_loader(setup)
+    save(path, training_samples(setup, loader))
     loader.close()
-    return bench.warnings
+    return setup.warnings
 
 
 def training_samples(
-    bench: build.Setup, loader: Loader, epoch: int = 0, step: int = 0, progress: float = 0.0
+    setup: build.Setup, loader: Loader, epoch: int = 0, step: int = 0, progress: float = 0.0
 ) -> np.ndarray:
     """Draw images of a training batch as they are, and below each what the network sees of it; uint8 (H, W, 3).
 
     Under an image stands its class, under what the network sees the (mixed) target and the operations that were drawn.
     """
-    seed, classes = bench.run.spine.seed, bench.dataset.classes
-    order = sample_epoch(seed, epoch, len(bench.dataset.train), 0, False).order[step * bench.batch_size :][:SHOWN]
-    originals, labels = stored(bench, order)
+    seed, classes = setup.run.spine.seed, setup.dataset.classes
+    order = sample_epoch(seed, epoch, len(setup.dataset.train), 0, False).order[step * setup.batch_size :][:SHOWN]
+    originals, labels = stored(setup, order)
     images, targets = next(iter(loader.epoch(epoch, step)))
     rng = generator(seed, "augment", epoch, step)
-    images, targets, words = augmented(bench.pipeline.augmentations, images, targets, rng, progress)
+    images, targets, words = augmented(setup.pipeline.augmentations, images, targets, rng, progress)
     names = [mixed_caption(label, classes) for label in labels.tolist()]
     said = _captions(targets[: len(names)], words, classes)
     rows = [slice(start, start + COLUMNS) for start in range(0, len(names), COLUMNS)]
@@ -53,23 +53,23 @@ def training_samples(
 
 def draw_shelf(run: RunConfig, path: Path) -> None:
     """Write a sheet with a row for each augmentation there is, on the same images, those of the run's first batch."""
-    bench = build.bench(run)
-    order = sample_epoch(run.spine.seed, 0, len(bench.dataset.train), 0, False).order[:COLUMNS]
-    images, labels = stored(bench, order)
+    setup = build.open_setup(run)
+    order = sample_epoch(run.spine.seed, 0, len(setup.dataset.train), 0, False).order[:COLUMNS]
+    images, labels = stored(setup, order)
     rows, titles = [_pixels(images)], ["as it is"]
-    captions = [mixed_caption(label, bench.dataset.classes) for label in labels.tolist()]
+    captions = [mixed_caption(label, setup.dataset.classes) for label in labels.tolist()]
     words = [word for word in run.overrides if not word.startswith(("aug=", "aug."))]
     for name in options("aug"):
         if name == "none":
             continue
         node = compose_run([*words, f"aug={name}"]).parts["aug"][name]
         node |= {key: value for key, value in {"probability": 1.0, "per_image": True}.items() if key in node}
-        augmentation = build.augmentation(f"aug.{name}", node, run, bench.dataset)
+        augmentation = build.augmentation(f"aug.{name}", node, run, setup.dataset)
         rng = generator(run.spine.seed, "augment", 0, 0)
         seen, targets, said = augmented([augmentation], images, labels, rng)
         rows.append(_pixels(seen))
         titles.append(name)
-        captions += _captions(targets, said, bench.dataset.classes, only_mixed=True)
+        captions += _captions(targets, said, setup.dataset.classes, only_mixed=True)
     save(path, grid(np.concatenate(rows), captions, COLUMNS, CELL, titles))
 
 
@@ -81,10 +81,10 @@ def draw_rate(run: RunConfig, path: Path, points: int = 1000) -> None:
     draw_schedule(curve, path, title, run.parts["optimizer"].get("lr", 1.0))
 
 
-def stored(bench: build.Setup, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+def stored(setup: build.Setup, indices: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return training images as evaluation sees them, neither cropped at random nor mirrored, and their class ids."""
-    samples = bench.dataset.train.select(indices)
-    loader = make_loader(bench.source, samples, batch_size=len(indices), device=bench.runtime.device)
+    samples = setup.dataset.train.select(indices)
+    loader = make_loader(setup.source, samples, batch_size=len(indices), device=setup.runtime.device)
     return next(iter(loader.epoch(0)))
 
 

@@ -32,7 +32,7 @@ def _preview(arguments: list[str]) -> int:
     if unread:
         raise UsageError(f"{word}: a preview does not read it; leave it out" for word in unread)
     run = compose_run(words)
-    build.rehearse(run)
+    build.check_settings(run)
     from deeptrain.analysis.preview import draw_batch, draw_rate, draw_shelf
 
     folder = Path("outputs") / "preview"

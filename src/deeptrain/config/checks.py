@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from deeptrain.config.compose import RunConfig, Settings, written
+from deeptrain.config.compose import RunConfig, Settings, format_value
 from deeptrain.errors import UsageError
 from deeptrain.runtime.world import get_world
 
@@ -64,7 +64,7 @@ class Combination(dict):
         """Tell whether settings that are there are all 0."""
         return all(self[key] == 0 for key in keys)
 
-    def smallest_piece(self) -> float:
+    def min_micro_batch(self) -> float:
         """Return the fewest images that go through the network at once in training."""
         if self["batch_size"] is None:
             return math.inf
@@ -122,14 +122,14 @@ ERRORS = (
     Check(
         "model.norm=batch: cannot norm a single image of model=fcn (batch_size={batch_size}, accumulate={accumulate}); "
         "take a larger batch, or model.norm=layer",
-        lambda s: s["model"] == "fcn" and s["model.norm"] == "batch" and s.smallest_piece() == 1,
+        lambda s: s["model"] == "fcn" and s["model.norm"] == "batch" and s.min_micro_batch() == 1,
     ),
 )
 
 WARNINGS = (
     Check(
         "model.norm=batch norms every image by itself where batch_size / accumulate is 1: take model.norm=group",
-        lambda s: s["model.norm"] == "batch" and s.smallest_piece() == 1,
+        lambda s: s["model.norm"] == "batch" and s.min_micro_batch() == 1,
     ),
     Check(
         "sync_batch_norm=true has no effect in a single process: start several with torchrun",
@@ -313,7 +313,7 @@ def _idle_augs(settings: Combination) -> Iterator[str]:
 
 
 def _said(check: Check, settings: Combination) -> str:
-    return re.sub(r"\{([\w.]+)\}", lambda match: written(settings[match[1]]), check.says)
+    return re.sub(r"\{([\w.]+)\}", lambda match: format_value(settings[match[1]]), check.says)
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -190,7 +190,7 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
     return [[*(f"{FOLDER}{folder}" for folder in searchpath), *job] for job in axes], keys
 
 
-def sweeps_by_itself(words: list[str]) -> bool:
+def declares_multirun(words: list[str]) -> bool:
     """Tell whether a file among the words sets hydra.mode to MULTIRUN."""
     words, searchpath = _split_folders(words)
     return str(_hydra_setting(words, "hydra.mode", searchpath)).endswith("MULTIRUN")
@@ -318,7 +318,7 @@ def _hydra_setting(words: list[str], key: str, searchpath: tuple[str, ...]) -> A
         return None  # what is wrong is found, and said, when the runs are composed
 
 
-def by_experiment(run: RunConfig) -> list[str]:
+def experiment_overrides(run: RunConfig) -> list[str]:
     """List the settings that a run has from its experiment's file, where they are not the defaults of its options."""
     typed = {word.lstrip("+").partition("=")[0] for word in run.overrides}
     if "experiment" not in typed:
@@ -327,7 +327,7 @@ def by_experiment(run: RunConfig) -> list[str]:
     chosen = [f"{group}={option}" for group, option in choices.items() if option != "[none]"]
     _, plain = _tree(tuple(chosen), _split_folders(run.overrides)[1])
     differ = {key: value for key, value in run.settings.items() if key != "experiment" and plain.get(key) != value}
-    return [f"{key}={written(value)}" for key, value in differ.items() if key not in typed]
+    return [f"{key}={format_value(value)}" for key, value in differ.items() if key not in typed]
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -422,13 +422,13 @@ def _wrong_choice(override: Override, searchpath: tuple[str, ...]) -> str | None
         return f"{word}: each may stand there once, and none only alone"
     wrong = []
     for name in [str(name) for name in names if str(name) not in known]:
-        meant = _elsewhere(name, group)
+        meant = _suggest_elsewhere(name, group)
         remedy = f"write {meant}, or choose from {', '.join(known)}" if meant else choose(name, known)
         wrong.append(f"{group}={name}: no such {group}; {remedy}")
     return "\n".join(wrong) or None
 
 
-def _elsewhere(name: str, group: str) -> str | None:
+def _suggest_elsewhere(name: str, group: str) -> str | None:
     """Tell how to write what exists but is no option of the group: another's option, a setting, or a choice of one."""
     if below := [option for option in options(group) if name in option.split("/")]:
         return f"{group}={below[0]}"
@@ -438,9 +438,9 @@ def _elsewhere(name: str, group: str) -> str | None:
     if name in {item.name for item in fields(Settings)}:
         return f"{name}=..."
     numbered = re.fullmatch(r"(\w*[a-z])[-_]?(\d+)", name)
-    if numbered and f"{group}={numbered[1]}" in _owners(f"{group}.depth"):
+    if numbered and f"{group}={numbered[1]}" in _options_with(f"{group}.depth"):
         return f"{group}={numbered[1]} {group}.depth={numbered[2]}"
-    if holders := [part for part in PARTS if _owners(f"{part}.{name}")]:
+    if holders := [part for part in PARTS if _options_with(f"{part}.{name}")]:
         return f"{holders[0]}.{name}=..."
     for option in options(group):
         target = OmegaConf.select(OmegaConf.load(CONFIGS / group / f"{option}.yaml"), "_target_")
@@ -466,14 +466,14 @@ def _wrong_key(override: Override, tree: DictConfig, known: dict[str, Any]) -> s
         return f"{word}: {key} has several settings; set one of them: {', '.join(f'{key}.{name}' for name in inside)}"
     parent, _, index = key.rpartition(".")
     if index.isdigit() and isinstance(known.get(parent), list):
-        whole = f"{parent}={written(known[parent])}"
+        whole = f"{parent}={format_value(known[parent])}"
         return f"{word}: {parent} is a list, and is written as a whole, in quotes: '{whole}'"
-    if owners := _owners(key):
+    if owners := _options_with(key):
         return f"{word}: a setting of {' or '.join(owners)}, which is not chosen here"
     return f"{word}: no such setting; {_suggest_key(key, word.partition('=')[2], tree, known)}"
 
 
-def _owners(key: str) -> list[str]:
+def _options_with(key: str) -> list[str]:
     """Name the options of the key's group that have this setting."""
     group, _, rest = key.partition(".")
     wanted = rest.split(".")
@@ -495,7 +495,9 @@ def _suggest_key(key: str, value: str, tree: DictConfig, known: dict[str, Any]) 
     match = nearest(key, [*known, *groups])
     if by_last_word and (match is None or "." not in key):
         match = by_last_word[0]
-    elsewhere = [] if "." in key or by_last_word else [name for group in groups for name in _owners(f"{group}.{key}")]
+    elsewhere = (
+        [] if "." in key or by_last_word else [name for group in groups for name in _options_with(f"{group}.{key}")]
+    )
     if elsewhere:
         return f"{' or '.join(elsewhere)} has it: write {elsewhere[0].partition('=')[0]}.{key}={value}"
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
@@ -548,7 +550,7 @@ def _checked_run(config: DictConfig, words: list[str], mistakes: list[str]) -> R
     mistakes += _spine_problems(plain, Settings, "")
     allowed = ALLOWED_TARGETS + tuple(plain.get("allow_targets") or ())
     chosen = {group: str(name) for group, name in hydra.runtime.choices.items()}
-    mistakes += _left_over(parts, chosen, {word.lstrip("+").partition("=")[0] for word in words})
+    mistakes += _orphaned_settings(parts, chosen, {word.lstrip("+").partition("=")[0] for word in words})
     for key, node in part_nodes(parts):
         mistakes += _part_problems(key, node, allowed)
     if mistakes:
@@ -561,7 +563,7 @@ def _checked_run(config: DictConfig, words: list[str], mistakes: list[str]) -> R
     return RunConfig(_to_dataclass(plain, Settings), parts, typed, choices, OmegaConf.to_yaml(config), settings)
 
 
-def _left_over(parts: dict[str, dict[str, Any]], chosen: dict[str, str], typed: set[str]) -> Iterator[str]:
+def _orphaned_settings(parts: dict[str, dict[str, Any]], chosen: dict[str, str], typed: set[str]) -> Iterator[str]:
     """Take out, and tell in a line a part, what an experiment sets of an option that another has replaced."""
     if chosen.get("experiment", "None") == "None":
         return
@@ -603,7 +605,7 @@ def _spine_problems(plain: dict[str, Any], schema: type, prefix: str) -> Iterato
         elif is_dataclass(hints[name]):
             yield from _spine_problems(value, hints[name], f"{key}.")  # pyright: ignore
         elif wrong := problem(value, hints[name]):
-            yield f"{key}={written(value)}: {wrong}"
+            yield f"{key}={format_value(value)}: {wrong}"
 
 
 def _part_problems(key: str, node: Any, allowed: tuple[str, ...]) -> Iterator[str]:
@@ -623,9 +625,10 @@ def _part_problems(key: str, node: Any, allowed: tuple[str, ...]) -> Iterator[st
             continue
         if name not in signature:
             settings = [word for word, parameter in signature.items() if not parameter.required]
-            yield f"{key}.{name}={written(value)}: {target.rpartition('.')[2]} has no {name}; {choose(name, settings)}"
+            component = target.rpartition(".")[2]
+            yield f"{key}.{name}={format_value(value)}: {component} has no {name}; {choose(name, settings)}"
         elif wrong := problem(value, signature[name].annotation):
-            yield f"{key}.{name}={written(value)}: {wrong}"
+            yield f"{key}.{name}={format_value(value)}: {wrong}"
 
 
 def _every_aug() -> dict[str, Parameter]:
@@ -640,8 +643,8 @@ def _to_dataclass(plain: dict[str, Any], schema: type) -> Any:
     return schema(**{k: _to_dataclass(v, nested[k]) if k in nested else v for k, v in plain.items()})  # pyright: ignore
 
 
-def written(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Write a value the way a command line does."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return "[" + ",".join(map(written, value)) + "]" if isinstance(value, list | ListConfig) else str(value)
+    return "[" + ",".join(map(format_value, value)) + "]" if isinstance(value, list | ListConfig) else str(value)

@@ -57,7 +57,7 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
     classes = state["classes"]
     if dataset.classes != classes:
         raise UsageError([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
-    loss = plain(build.part("loss", run.parts["loss"], **build.shape_facts(dataset)))
+    loss = plain(build.part("loss", run.parts["loss"], **build.data_info(dataset)))
     runtime = Runtime(device, pick_precision(run.spine.precision, device))
     use_threads(run.spine.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
     shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}

@@ -80,7 +80,7 @@ class RunLogger:
 
     def describe(self, picture: np.ndarray, settings: Mapping[str, Any], step: int) -> None:
         """Log what is said once a run: its first pictures, uint8 (H, W, 3), and the settings that a sweep compares."""
-        if self.board is not None and not self.board.goes_on:
+        if self.board is not None and not self.board.resumed:
             self._log(self.board, lambda board: board.image("samples", picture, step))
             self._log(self.board, lambda board: board.hparams(settings))
 

@@ -36,8 +36,8 @@ class TensorBoard:
         folder = Path(folder).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         earlier = [path.name for path in folder.glob(f"{EVENTS}*")]
-        self.goes_on = first_step > 0 and bool(earlier)  # what is said once a run is in an earlier file
-        self._described = self.goes_on
+        self.resumed = first_step > 0 and bool(earlier)  # what is said once a run is in an earlier file
+        self._described = self.resumed
         self._name = f"{folder.parent.name}/{folder.name}"
         self._points: list[tuple[float, int, Mapping[str, float]]] = []  # not yet written: time, step, values
         self._written = 0.0  # when points were written last

@@ -51,13 +51,13 @@ def draw_curves(rows: Rows, path: Path, title: str, best_epoch: float | None = N
     rate = figure.add_subplot(grid[1, 0] if gaps else grid[1, :], sharex=loss)
     _line(rate, rows, x, "rate/lr", color=INK)
     rate.set_ylim(bottom=0)
-    _dress(rate, "learning\nrate", x)
+    style_axes(rate, "learning\nrate", x)
     below = [loss, rate]
     if gaps:
         gap = figure.add_subplot(grid[1, 1], sharex=accuracy)
         _line(gap, gaps, x, "gap", color=INK)
         gap.axhline(0, color=PALE, linewidth=0.8)
-        _dress(gap, "train - val\n(points)", x)
+        style_axes(gap, "train - val\n(points)", x)
         _shade_gap(accuracy, gaps, x)
         below = [loss, rate, gap]
     _mark_best(accuracy, below, rows, x, best_epoch)
@@ -118,7 +118,7 @@ def draw_schedule(
                 color=INK,
                 fontsize=10,
             )
-    _dress(axes, "learning rate", unit)
+    style_axes(axes, "learning rate", unit)
     _save(figure, path)
 
 
@@ -140,7 +140,7 @@ def _draw_metric(axes: "Axes", rows: Rows, x: str, metric: str, parts: Sequence[
     for part in parts:
         label, color = CURVES[part]
         _line(axes, rows, x, f"{metric}/{part}", color=color, label=label, linewidth=1.4 if part == "train" else 2)
-    _dress(axes, metric)
+    style_axes(axes, metric)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=9.5, edgecolor="none", framealpha=0.9, borderpad=0.2)
 
@@ -209,7 +209,7 @@ def _figure(width: float, height: float, title: str) -> "Figure":
     return figure
 
 
-def _dress(axes: "Axes", label: str, x: str | None = None) -> None:
+def style_axes(axes: "Axes", label: str, x: str | None = None) -> None:
     """Label an axis pair and take away what does not inform."""
     from matplotlib.ticker import MaxNLocator
 

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from deeptrain import build
-from deeptrain.config.compose import RunConfig, by_experiment
+from deeptrain.config.compose import RunConfig, experiment_overrides
 from deeptrain.loggers.console import Console
 from deeptrain.run.resume import CHANGED
 from deeptrain.run.summary import next_commands
@@ -88,7 +88,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
         title=setup.run.title,
         result=result,
         rows=rows,
-        changed=[*words, *by_experiment(setup.run)],
+        changed=[*words, *experiment_overrides(setup.run)],
         data=setup.dataset.summary,
         model=f"{setup.run.choices['model']}, {result['parameters']:,} parameters",
         worst=worst_classes(matrix, classes),

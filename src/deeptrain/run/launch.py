@@ -40,7 +40,7 @@ def main(overrides: list[str]) -> int:
             try:
                 run, run_dir, checkpoint = prepare(overrides)
             except UsageError as error:
-                raise build.with_rehearsal(error) from None
+                raise build.with_settings_checked(error) from None
             check(run)
             return train(run, run_dir, checkpoint)
     finally:
@@ -61,7 +61,7 @@ def repeat(overrides: list[str], path: str) -> int:
 def check(run: RunConfig) -> None:
     """Raise UsageError with all mistakes that can be found before torch is imported."""
     messages = []
-    checks = [lambda: build.rehearse(run)]
+    checks = [lambda: build.check_settings(run)]
     if get_world().is_main:  # it makes the folder
         checks.append(lambda: folder.check_new(run.spine.dir))  # pyright: ignore
     for each in checks:
@@ -85,7 +85,7 @@ def train(
     """
     started, console = perf_counter(), Console(sys.stdout, quiet=not get_world().is_main)
     with log_to_console(console):
-        setup = build.bench(run)
+        setup = build.open_setup(run)
     setup.world.init()
     trainer = build_trainer(setup)
     if setup.world.broadcast(checkpoint is not None):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from deeptrain.config.compose import PARTS, written
+from deeptrain.config.compose import PARTS, format_value
 from deeptrain.errors import UsageError
 
 
@@ -178,5 +178,5 @@ def safe_repr(value: Any) -> str:
     """Write a value that may be a stranger's: short, and without characters that move the cursor."""
     plain = value is None or isinstance(value, str | int | float)
     short = isinstance(value, list) and len(value) < 20 and all(isinstance(item, str | int | float) for item in value)
-    text = written(value) if plain or short else "something else"
+    text = format_value(value) if plain or short else "something else"
     return text if len(text) <= 80 and text.isprintable() else "something else"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeptrain import build
-from deeptrain.config.compose import by_experiment
+from deeptrain.config.compose import experiment_overrides
 from deeptrain.run import saved
 from deeptrain.runtime.resources import command
 
@@ -21,6 +21,7 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
     auto = " (auto: about 100 steps an epoch)" if run.spine.batch_size == "auto" else ""
     groups = ("aug", "optimizer", "schedule", "loss", "penalty", "average")
     recipe = ", ".join(f"{group} {choices[group]}" for group in groups if group == "aug" or choices[group] != "none")
+    changed = " ".join([*run.overrides, *experiment_overrides(run)])
     lines = [
         f"data       {setup.dataset.summary}",
         f"model      {choices['model']}, {count:,} parameters",
@@ -28,7 +29,7 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
         f"batch      {batch}{auto}",
         f"device     {setup.machine}",
         *(f"chosen     {note}" for note in setup.dataset.notes),
-        f"changed    {' '.join([*run.overrides, *by_experiment(run)]) or 'nothing: all settings are the defaults'}",
+        f"changed    {changed or 'nothing: all settings are the defaults'}",
     ]
     if run.spine.max_seconds is not None:
         lines.append("clock      the rate follows the clock (max_seconds), so that repeats differ a little")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deeptrain import build
-from deeptrain.config.compose import compose_run, compose_sweep, renamed_in, sweeps_by_itself
+from deeptrain.config.compose import compose_run, compose_sweep, declares_multirun, renamed_in
 from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
 from deeptrain.run import folder
@@ -22,7 +22,7 @@ from deeptrain.run.launch import log_to_console
 from deeptrain.runtime import signals
 from deeptrain.runtime.resources import train_process
 
-REPEATS = "seed"  # runs that differ in nothing else are repeats of one setting
+SEED_KEY = "seed"  # runs that differ in nothing else are repeats of one setting
 
 
 @dataclass
@@ -42,12 +42,12 @@ class Job:
     @property
     def setting(self) -> str:
         """Name the setting that this run repeats: what is swept, the seed left out."""
-        return " ".join(f"{key}={value}" for key, value in self.swept.items() if key != REPEATS) or "all"
+        return " ".join(f"{key}={value}" for key, value in self.swept.items() if key != SEED_KEY) or "all"
 
 
 def is_declared(words: list[str]) -> bool:
     """Tell whether an experiment's file makes this command a sweep without -m (hydra.mode: MULTIRUN)."""
-    return any(word.startswith("experiment=") for word in words) and sweeps_by_itself(words)
+    return any(word.startswith("experiment=") for word in words) and declares_multirun(words)
 
 
 def sweep(words: list[str]) -> int:
@@ -82,10 +82,10 @@ def check(all_words: list[list[str]]) -> list[str]:
 
     Runs that differ in their seed alone are checked once. What else goes wrong is for the run itself to tell.
     """
-    distinct = {tuple(word for word in words if not word.startswith(f"{REPEATS}=")): words for words in all_words}
+    distinct = {tuple(word for word in words if not word.startswith(f"{SEED_KEY}=")): words for words in all_words}
     runs = [compose_run(words) for words in distinct.values()]
     warnings, mistakes = [], []
-    for build_one in (build.rehearse, build.try_out):
+    for build_one in (build.check_settings, build.check_by_building):
         for run in runs:
             try:
                 with log_to_console(Console(sys.stdout)):

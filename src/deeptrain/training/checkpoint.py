@@ -13,7 +13,7 @@ from deeptrain.runtime.files import previous, write_parts
 
 MARK = b"deeptrain-sha256"  # a checkpoint ends in this and the digest of all before; torch.load ignores what trails
 TAIL = len(MARK) + hashlib.sha256().digest_size
-LARGEST_INDEX = 64 * 2**20  # bytes of a checkpoint that are no tensor: names, shapes, settings
+MAX_INDEX_BYTES = 64 * 2**20  # bytes of a checkpoint that are no tensor: names, shapes, settings
 ENTRY = re.compile(r"[^/]+/(data\.pkl|data/\d+|byteorder|version|\.format_version|\.storage_alignment|\.data/\w+)")
 TENSOR = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}  # besides storages, all that weights need
 
@@ -126,7 +126,7 @@ def _check_archive(path: Path) -> None:
         total = sum(entry.file_size for entry in entries)
         plain = all(entry.compress_type == zipfile.ZIP_STORED and ENTRY.fullmatch(entry.filename) for entry in entries)
         index = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-        if not plain or total > path.stat().st_size or len(index) != 1 or index[0].file_size > LARGEST_INDEX:
+        if not plain or total > path.stat().st_size or len(index) != 1 or index[0].file_size > MAX_INDEX_BYTES:
             raise ValueError("not laid out like a checkpoint")
         operations = [(code.name, str(value)) for code, value, _ in pickletools.genops(archive.read(index[0]))]
     for name, value in operations:

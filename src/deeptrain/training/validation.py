@@ -51,7 +51,7 @@ class Validator:
         measured["val"] = self._evaluate(self.model, self.loader, stop)
         if self.average is not None and self.average.started:
             with self.runtime.autocast:
-                self.average.settle(self._bn_batches(stop, epoch, fraction))
+                self.average.update_bn_statistics(self._bn_batches(stop, epoch, fraction))
             measured["val_average"] = self._evaluate(self.average.module, self.loader, stop)
         return {f"{name}/{split}": value for split, means in measured.items() for name, value in means.items()}
 
