@@ -18,7 +18,7 @@ class RunningMetrics:
     `add` keeps references, about a microsecond a batch; many batches are then reduced by one call each on the device,
     and one read brings the results to the host. So what is added must not be overwritten before `read`.
 
-    With `finite_only` a batch whose loss is inf or NaN is left out: in fp16 its step is not taken either.
+    With `skip_nonfinite` a batch whose loss is inf or NaN is left out: in fp16 its step is not taken either.
     """
 
     def __init__(self, skip_nonfinite: bool = False):
