@@ -281,7 +281,7 @@ def test_a_sweep_passes_on_whatever_it_is_told_and_ends_whatever_comes_of_it(num
 
     def prepare() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        plan.ROOT, plan.check = Path.cwd(), lambda _: []
+        plan.train_process, plan.check = lambda: [sys.executable, "train.py"], lambda _: []
 
     Path("train.py").write_text(STAND_IN.format(signals=len(numbers)))
     run = forked(["-m", *WORDS, "seed=0,1"], prepare)

@@ -7,7 +7,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,12 +29,6 @@ python train.py -m key=value,value ...                   a sweep over all combin
   explain=mixup      what a method does, what to expect of it, sensible values; explain= lists them all
 """
 
-COMMANDS = {  # subcommands of `deeptrain`
-    "train": ("deeptrain.commands.cli", "train"),
-    "evaluate": ("deeptrain.commands.evaluate", "evaluate"),
-    "preview": ("deeptrain.commands.preview", "preview"),
-    "check-data": ("deeptrain.commands.check_data", "check_data"),
-}
 MAIN_USAGE = """\
 deeptrain train [group=option ...] [key=value ...]    one run, or with -m a sweep; deeptrain train --help lists all
 deeptrain evaluate RUN                                the best weights of a run on the test split
@@ -62,16 +55,20 @@ python train.py explain=label_smoothing                  what it does, what to e
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the installed command `deeptrain`: a subcommand and its arguments."""
+    from deeptrain.commands.check_data import check_data
+    from deeptrain.commands.evaluate import evaluate
+    from deeptrain.commands.preview import preview
+
+    commands = {"train": train, "evaluate": evaluate, "preview": preview, "check-data": check_data}
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name == "--version":
         return show(f"deeptrain {version('deeptrain')}")
     if name in HELP:
         return show(MAIN_USAGE)
-    if name not in COMMANDS:
-        print(f"error: {name}: {choose(name, COMMANDS)}; for example deeptrain train model=resnet", file=sys.stderr)
+    if name not in commands:
+        print(f"error: {name}: {choose(name, commands)}; for example deeptrain train model=resnet", file=sys.stderr)
         return 2
-    module, function = COMMANDS[name]
-    return getattr(import_module(module), function)(rest)
+    return commands[name](rest)
 
 
 def train(arguments: list[str]) -> int:
@@ -140,8 +137,8 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
 
 def in_this_installation(text: str) -> str:
     """Name commands as they are typed here: `deeptrain evaluate` instead of scripts/evaluate.py outside a clone."""
-    for name in COMMANDS:
-        text = text.replace(CLONE_COMMANDS[name], command(name))
+    for name, in_a_clone in CLONE_COMMANDS.items():
+        text = text.replace(in_a_clone, command(name))
     return text
 
 
