@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("uv") is None, r
 def installed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(["uv", "build", "--quiet", "--wheel", "--out-dir", str(folder), str(ROOT)], check=True)
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        wheel.extractall(folder / "site")
+    wheel = str(next(folder.glob("*.whl")))
+    install = ["uv", "pip", "install", "--quiet", "--no-deps", "--python", sys.executable]
+    subprocess.run([*install, "--target", str(folder / "site"), wheel], check=True)
     return folder / "site"
 
 
@@ -42,7 +42,16 @@ def test_the_installed_package_does_what_the_clone_does(installed, tmp_path, mon
     assert "Mixup" in command(installed, "train", "explain=mixup")
     page = command(installed, "train", "--help")
     assert "deeptrain train model=vgg" in page and "python" not in page
+    assert "torchrun --nproc-per-node 2 -m deeptrain train" in page
+    assert "settings of deeptrain train" in command(installed, "preview", "--help")
     assert "deeptrain evaluate RUN" in command(installed, "--help")
+
+
+def test_the_entry_point_is_installed(installed):
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    line = [str(installed / "bin" / "deeptrain"), "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
+    assert "deeptrain evaluate RUN" in done.stdout
 
 
 def test_the_package_is_typed_and_lists_its_names(installed):

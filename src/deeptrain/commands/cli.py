@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from deeptrain.config.hydra_words import takes_value, with_our_dir
-from deeptrain.runtime.resources import CLONE_COMMANDS, CONFIGS, command
+from deeptrain.runtime.resources import CLONE_COMMANDS, CONFIGS, IS_CLONE, command
 from deeptrain.runtime.world import get_world, was_torchrun
 from deeptrain.schema import choose
 
@@ -139,7 +139,7 @@ def in_this_installation(text: str) -> str:
     """Name commands as they are typed here: `deeptrain evaluate` instead of scripts/evaluate.py outside a clone."""
     for name, in_a_clone in CLONE_COMMANDS.items():
         text = text.replace(in_a_clone, command(name))
-    return text
+    return text if IS_CLONE else text.replace(" train.py", " -m deeptrain train")  # after torchrun
 
 
 def show(page: str) -> int:

@@ -8,8 +8,8 @@ from deeptrain.commands.cli import guarded, in_this_installation, show, split_fl
 USAGE = """\
 python scripts/preview.py [group=option ...] [key=value ...] [--all]
 
-Takes the settings of train.py and trains nothing. Writes outputs/preview/batch.png, images of the first training batch
-as they are and, below each, as the network would see it, with the (mixed) target and what was drawn for it, and
+Takes the settings of python train.py and trains nothing. Writes outputs/preview/batch.png, images of the first training
+batch as they are and, below each, as the network would see it, with the (mixed) target and what was drawn for it, and
 outputs/preview/schedule.png, the learning rate. With --all also outputs/preview/shelf.png, every augmentation there is.
 """
 
