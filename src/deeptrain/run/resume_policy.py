@@ -18,8 +18,9 @@ class ResumePolicy(Enum):
     FORBIDDEN = "forbidden"  # the trained weights would not fit
 
 
-# Every setting, by the longest of these keys that its key starts with (a test checks that none is missing).
 IGNORED, ALLOWED, CONFIRM, FORBIDDEN = ResumePolicy
+
+# Every setting, by the longest of these keys that its key starts with (a test checks that none is missing).
 POLICY = {
     **dict.fromkeys(
         [
@@ -80,11 +81,7 @@ POLICY = {
         FORBIDDEN,
     ),
 }
-OPTIONS = {
-    "data": ResumePolicy.FORBIDDEN,
-    "model": ResumePolicy.FORBIDDEN,
-    "optimizer": ResumePolicy.FORBIDDEN,
-}  # of another one; else as the group's settings
+OPTIONS = dict.fromkeys(("data", "model", "optimizer"), FORBIDDEN)  # another option; of other groups: as a setting
 WHY = {
     "data.val_fraction": "images held out so far would be trained on",
     "data.split_seed": "images held out so far would be trained on",

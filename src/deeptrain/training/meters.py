@@ -61,7 +61,7 @@ class TrainMeter:
         return self.images / max(self.seconds, 1e-9)
 
     def epoch_means(self) -> dict[str, float]:
-        """Return the training means since the last validation by tag, and the penalties."""
+        """Return the training means since the last validation, by tag."""
         images = sum(count for count, _ in self.log_means)
         names = self.log_means[0][1] if self.log_means else ()
         return {f"{name}/train": sum(count * means[name] for count, means in self.log_means) / images for name in names}
