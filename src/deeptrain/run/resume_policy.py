@@ -81,7 +81,7 @@ POLICY = {
         FORBIDDEN,
     ),
 }
-OPTIONS = dict.fromkeys(("data", "model", "optimizer"), FORBIDDEN)  # another option; of other groups: as a setting
+OPTIONS: dict[str, ResumePolicy] = dict.fromkeys(("data", "model", "optimizer"), FORBIDDEN)  # another option
 WHY = {
     "data.val_fraction": "images held out so far would be trained on",
     "data.split_seed": "images held out so far would be trained on",
