@@ -27,7 +27,7 @@ def cells(name: str, kind: str) -> list[dict]:
 
 
 def test_these_notebooks_are_there():
-    assert sorted(path.name for path in EXAMPLES.iterdir() if path.is_file()) == [f"{name}.ipynb" for name in NAMES]
+    assert sorted(path.stem for path in EXAMPLES.glob("*.ipynb")) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
