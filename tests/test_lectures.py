@@ -19,7 +19,7 @@ from deeptrain import build
 from deeptrain.aug.color_jitter import ColorJitter
 from deeptrain.aug.cutmix import CutMix
 from deeptrain.aug.mixup import Mixup, mix_targets
-from deeptrain.aug.operations import NAMES
+from deeptrain.aug.operations import OPERATION_NAMES
 from deeptrain.aug.pca_jitter import PCAJitter
 from deeptrain.config.compose import compose_run, compose_sweep
 from deeptrain.data.decode import Decoder
@@ -422,7 +422,7 @@ def test_pca_jitter_offsets_along_the_principal_directions():
 def test_the_operations_of_randaugment():
     lecture = "Identity AutoContrast Equalize Rotate Solarize Color Posterize Contrast Brightness Sharpness"
     lecture += " ShearX ShearY TranslateX TranslateY"
-    assert sorted(NAMES) == sorted(lecture.split())
+    assert sorted(OPERATION_NAMES) == sorted(lecture.split())
 
 
 def test_mixup_of_pretzels_and_robot():

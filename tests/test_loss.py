@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from deeptrain.loss import BCE, MSE, CrossEntropy, Hinge, Perceptron, plain
+from deeptrain.loss import BCE, MSE, CrossEntropy, Hinge, Perceptron, for_evaluation
 
 LOSSES = [
     CrossEntropy,
@@ -172,13 +172,13 @@ def test_an_evaluation_measures_it_without_smoothing_and_weights(device, make):
     loss = make(class_weights="auto", class_counts=COUNTS)
     expected = CrossEntropy() if isinstance(loss, CrossEntropy) else make()
     before = loss(logits, ids)
-    assert torch.equal(plain(loss)(logits, ids), expected(logits, ids))
+    assert torch.equal(for_evaluation(loss)(logits, ids), expected(logits, ids))
     assert torch.equal(loss(logits, ids), before), "the loss itself is as it was"
 
 
 def test_a_loss_of_ones_own_is_measured_as_it_is():
     own = torch.nn.CrossEntropyLoss()
-    assert plain(own) is own
+    assert for_evaluation(own) is own
 
 
 # --- the margin losses ---

@@ -211,24 +211,27 @@ def whitening(run: RunConfig, source: Any, dataset: "Dataset", pipeline: "Pipeli
         return None
     import torch
 
-    from deeptrain.aug.whitening import LARGEST, QUICK, SEEN, Whitening
+    from deeptrain.aug.whitening import FIT_IMAGES, MAX_INPUT_VALUES, MAX_UNCACHED_VALUES, Whitening
     from deeptrain.data.statistics import cached_arrays, sample_images
 
     values = math.prod(dataset.image_shape)
-    if values > LARGEST:
-        reason = f"an image has {values:,} values, each computed from all; more than {LARGEST:,} are too many"
+    if values > MAX_INPUT_VALUES:
+        reason = f"an image has {values:,} values, each computed from all; more than {MAX_INPUT_VALUES:,} are too many"
         raise UsageError([f"data.whiten={source.whiten}: {reason}: choose smaller images or data.whiten=null"])
 
     def fit() -> list[Any]:
-        if values > QUICK:
+        if values > MAX_UNCACHED_VALUES:
             logging.getLogger(__name__).info("computing the whitening of %s values an image, once", f"{values:,}")
-        images = torch.from_numpy(sample_images(dataset.train, SEEN)).permute(0, 3, 1, 2)
+        images = torch.from_numpy(sample_images(dataset.train, FIT_IMAGES)).permute(0, 3, 1, 2)
         fitted = Whitening.fit(pipeline.evaluate(images), source.whiten, source.whiten_eps)
         return [fitted.weight.numpy(), fitted.bias.numpy()]
 
     normalisation = [pipeline.shift, pipeline.scale, source.subtract_image_mean]
-    what = {"whiten": [source.whiten, source.whiten_eps, SEEN], "normalisation": normalisation}
-    arrays = fit() if values <= QUICK else opened(run, lambda cache_dir: cached_arrays(dataset, what, fit, cache_dir))
+    what = {"whiten": [source.whiten, source.whiten_eps, FIT_IMAGES], "normalisation": normalisation}
+    if values <= MAX_UNCACHED_VALUES:
+        arrays = fit()
+    else:
+        arrays = opened(run, lambda cache_dir: cached_arrays(dataset, what, fit, cache_dir))
     return Whitening(*map(torch.from_numpy, arrays))
 
 
@@ -395,7 +398,7 @@ def _plan(settings: Settings) -> "Plan":
 
 
 def _validator(setup: Setup, network: "nn.Module", criterion: Any, average: "Average | None") -> "Validator":
-    from deeptrain.loss import plain
+    from deeptrain.loss import for_evaluation
     from deeptrain.training.validation import Validator
 
     clean = setup.dataset.train.evenly_spaced(setup.run.spine.validate.clean_images)
@@ -409,7 +412,7 @@ def _validator(setup: Setup, network: "nn.Module", criterion: Any, average: "Ave
         loader(setup.dataset.val),
         setup.pipeline,
         setup.runtime,
-        plain(criterion),
+        for_evaluation(criterion),
         clean_loader=loader(clean) if len(clean) else None,
         bn_loader=train_loader(setup, bn_images) if bn_images else None,
         average=average,

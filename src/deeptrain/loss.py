@@ -26,23 +26,23 @@ class Loss:
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return a float32 scalar."""
         if self.weights is None:
-            return self.each(logits.float(), targets).mean()
+            return self.per_sample(logits.float(), targets).mean()
         weights = self.weights = self.weights.to(logits.device)
         if targets.ndim == 1:
-            return (self.each(logits.float(), targets) * weights[targets]).mean()
+            return (self.per_sample(logits.float(), targets) * weights[targets]).mean()
         shares = targets * weights
         counts = shares.sum(1)
-        return (self.each(logits.float(), shares / counts[:, None]) * counts).mean()
+        return (self.per_sample(logits.float(), shares / counts[:, None]) * counts).mean()
 
-    def each(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each image, (N,), without class weights."""
         raise NotImplementedError
 
-    def plain(self) -> Self:
+    def for_evaluation(self) -> Self:
         """Return this loss without class weights and smoothing: what an evaluation measures."""
-        bare = copy.copy(self)
-        bare.weights = None
-        return bare
+        loss = copy.copy(self)
+        loss.weights = None
+        return loss
 
 
 class CrossEntropy(Loss):
@@ -60,20 +60,20 @@ class CrossEntropy(Loss):
         class_counts: list[int] | None = None,
     ):
         self.label_smoothing = label_smoothing
-        self.weights = weigh(class_weights, class_counts)
+        self.weights = class_weight_tensor(class_weights, class_counts)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.weights is None:  # the mean in the same kernel
             return functional.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
         return super().__call__(logits, targets)
 
-    def each(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="none")
 
-    def plain(self) -> Self:
-        bare = super().plain()
-        bare.label_smoothing = 0.0
-        return bare
+    def for_evaluation(self) -> Self:
+        loss = super().for_evaluation()
+        loss.label_smoothing = 0.0
+        return loss
 
 
 class Hinge(Loss):
@@ -87,9 +87,9 @@ class Hinge(Loss):
         self, *, margin: PositiveFloat = 1.0, class_weights: ClassWeights = None, class_counts: list[int] | None = None
     ):
         self.margin = margin
-        self.weights = weigh(class_weights, class_counts)
+        self.weights = class_weight_tensor(class_weights, class_counts)
 
-    def each(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         if targets.ndim == 1:  # torch's is divided by K
             mean = functional.multi_margin_loss(logits, targets, margin=self.margin, reduction="none")
             return mean * logits.shape[1]
@@ -106,9 +106,9 @@ class Perceptron(Loss):
 
     @validate_call
     def __init__(self, *, class_weights: ClassWeights = None, class_counts: list[int] | None = None):
-        self.weights = weigh(class_weights, class_counts)
+        self.weights = class_weight_tensor(class_weights, class_counts)
 
-    def each(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         return (one_hot(targets, logits) * (logits.amax(1, keepdim=True) - logits)).sum(1)
 
 
@@ -128,9 +128,9 @@ class MSE(Loss):
         class_counts: list[int] | None = None,
     ):
         self.output = OUTPUTS[output]
-        self.weights = weigh(class_weights, class_counts)
+        self.weights = class_weight_tensor(class_weights, class_counts)
 
-    def each(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         return 0.5 * (self.output(logits) - one_hot(targets, logits)).square().sum(1)
 
 
@@ -139,9 +139,9 @@ class BCE(Loss):
 
     @validate_call
     def __init__(self, *, class_weights: ClassWeights = None, class_counts: list[int] | None = None):
-        self.weights = weigh(class_weights, class_counts)
+        self.weights = class_weight_tensor(class_weights, class_counts)
 
-    def each(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         wanted = one_hot(targets, logits)
         return functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(1)
 
@@ -153,12 +153,12 @@ OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def plain(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def for_evaluation(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a loss as an evaluation measures it, without class weights and smoothing; one of your own as it is."""
-    return loss.plain() if isinstance(loss, Loss) else loss
+    return loss.for_evaluation() if isinstance(loss, Loss) else loss
 
 
-def weigh(class_weights: ClassWeights, class_counts: list[int] | None) -> Tensor | None:
+def class_weight_tensor(class_weights: ClassWeights, class_counts: list[int] | None) -> Tensor | None:
     """Turn the setting into weights (K,); ValueError if it does not fit the classes.
 
     auto: inverse to the number of training images of each class, such that the mean over these images is 1.

@@ -111,10 +111,10 @@ def test_the_draws_are_the_generators_alone(name):
 def test_every_device_sees_the_same(device, name):
     images, ids = batch((32, 3, 24, 20))
     augment = build(name, (32, 3, 24, 20))
-    here, there = np.random.default_rng(5), np.random.default_rng(5)
-    on_cpu, soft = augment(images, ids, here)
-    on_device, same = augment(images.to(device), ids.to(device), there)
-    assert here.random() == there.random()
+    cpu_rng, device_rng = np.random.default_rng(5), np.random.default_rng(5)
+    on_cpu, soft = augment(images, ids, cpu_rng)
+    on_device, same = augment(images.to(device), ids.to(device), device_rng)
+    assert cpu_rng.random() == device_rng.random()
     difference = (on_cpu.float() - on_device.cpu().float()).abs()
     assert difference.max() <= 1 and (difference > 1e-3).float().mean() < 1e-3
     torch.testing.assert_close(soft, same.cpu())

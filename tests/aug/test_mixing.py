@@ -131,12 +131,12 @@ def test_cutmix_areas_follow_the_papers_box(alpha):
 @EACH
 def test_the_draws_are_the_same_on_every_device(device, kind, per_image):
     images, ids = torch.randint(256, (32, 3, 8, 8), dtype=torch.uint8), torch.arange(32) % 10
-    here, there = np.random.default_rng(0), np.random.default_rng(0)
-    on_cpu = kind(10, per_image=per_image)(images, ids, here)
-    on_device = kind(10, per_image=per_image)(images.to(device), ids.to(device), there)
+    cpu_rng, device_rng = np.random.default_rng(0), np.random.default_rng(0)
+    on_cpu = kind(10, per_image=per_image)(images, ids, cpu_rng)
+    on_device = kind(10, per_image=per_image)(images.to(device), ids.to(device), device_rng)
     for one, other in zip(on_cpu, on_device, strict=True):
         torch.testing.assert_close(one, other.cpu(), rtol=1e-6, atol=1e-4)
-    assert here.random() == there.random()
+    assert cpu_rng.random() == device_rng.random()
 
 
 def test_the_lectures_mixture():

@@ -7,7 +7,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.autoaugment import RandAugment, TrivialAugmentWide, _apply_op
 
-from deeptrain.aug.operations import NAMES, SIGNED, Operations, magnitude_table
+from deeptrain.aug.operations import OPERATION_NAMES, SIGNED_NAMES, Operations, magnitude_table
 
 BINS = 31
 SHAPES = [(3, 32, 32), (3, 24, 40), (1, 32, 32), (1, 24, 40)]
@@ -46,15 +46,15 @@ def one_by_one(images, choices):
 
 def assert_same_as_torchvision(shape, table, device, repeats=1):
     operations = Operations(shape, table)
-    drawn = np.tile(np.arange(len(operations.choices)), repeats)
-    np.random.default_rng(0).shuffle(drawn)
-    images = pictures(len(drawn), shape)
+    choices = np.tile(np.arange(len(operations.choices)), repeats)
+    np.random.default_rng(0).shuffle(choices)
+    images = pictures(len(choices), shape)
     before = images.clone()
-    found = operations(images.to(device), drawn)
+    found = operations(images.to(device), choices)
     assert found.dtype == torch.uint8 and found.is_contiguous(memory_format=torch.channels_last)
-    expected = one_by_one(images, [operations.choices[choice] for choice in drawn])
-    wrong = (found.cpu() != expected).flatten(1).any(1).numpy()
-    assert not wrong.any(), {operations.choices[choice] for choice in drawn[wrong]}
+    expected = one_by_one(images, [operations.choices[choice] for choice in choices])
+    differs = (found.cpu() != expected).flatten(1).any(1).numpy()
+    assert not differs.any(), {operations.choices[choice] for choice in choices[differs]}
     assert torch.equal(images, before)
 
 
@@ -73,20 +73,26 @@ def test_odd_sizes_too(device, shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_operations_and_magnitudes_are_torchvisions(shape, ranges):
     ours, theirs = ranges(shape)
-    assert tuple(theirs) == NAMES and {name for name, (_, signed) in theirs.items() if signed} == set(SIGNED)
+    assert tuple(theirs) == OPERATION_NAMES
+    assert {name for name, (_, signed) in theirs.items() if signed} == set(SIGNED_NAMES)
     assert {name: values.tolist() for name, (values, _) in theirs.items() if values.ndim} == ours
 
 
 def test_the_fourteen_of_the_lecture():
-    named = "Identity, AutoContrast, Equalize, Rotate, Solarize, Color, Posterize, Contrast, Brightness, Sharpness, "
-    assert set(NAMES) == set((named + "ShearX, ShearY, TranslateX, TranslateY").split(", ")) and len(NAMES) == 14
+    names = "Identity, AutoContrast, Equalize, Rotate, Solarize, Color, Posterize, Contrast, Brightness, Sharpness, "
+    names += "ShearX, ShearY, TranslateX, TranslateY"
+    assert set(OPERATION_NAMES) == set(names.split(", ")) and len(OPERATION_NAMES) == 14
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OPERATION_NAMES)
 def test_a_batch_of_one_operation_and_of_one_image(device, name):
     shape = (3, 32, 32)
     operations = Operations(shape, narrow(shape)[0])
-    choice = next(i for i, (other, m) in enumerate(operations.choices) if other == name and (m or name not in SIGNED))
+    choice = next(
+        index
+        for index, (other, magnitude) in enumerate(operations.choices)
+        if other == name and (magnitude or name not in SIGNED_NAMES)
+    )
     for count in (1, 7):
         images = pictures(count, shape, seed=count)
         found = operations(images.to(device), np.full(count, choice))
@@ -96,10 +102,10 @@ def test_a_batch_of_one_operation_and_of_one_image(device, name):
 def test_rounds_follow_one_another(device):
     shape = (3, 16, 12)
     operations, rng = Operations(shape, narrow(shape)[0]), np.random.default_rng(0)
-    images, rounds = pictures(101, shape), [operations.draw(101, rng) for _ in range(3)]
+    images, rounds = pictures(101, shape), [operations.sample(101, rng) for _ in range(3)]
     found, expected = operations(images.to(device), *rounds), images
-    for drawn in rounds:
-        expected = one_by_one(expected, [operations.choices[choice] for choice in drawn])
+    for choices in rounds:
+        expected = one_by_one(expected, [operations.choices[choice] for choice in choices])
     assert torch.equal(found.cpu(), expected)
 
 
@@ -107,9 +113,9 @@ def test_rounds_follow_one_another(device):
 def test_numbers_are_rounded_to_bytes(device, layout):
     shape = (3, 8, 8)
     operations, images = Operations(shape, narrow(shape)[0]), pictures(40, shape).to(device)
-    drawn = operations.draw(40, np.random.default_rng(0))
+    choices = operations.sample(40, np.random.default_rng(0))
     near = (images + torch.empty(images.shape, device=device).uniform_(-0.49, 0.49)).clamp(0, 255)
-    assert torch.equal(operations(near.contiguous(memory_format=layout), drawn), operations(images, drawn))
+    assert torch.equal(operations(near.contiguous(memory_format=layout), choices), operations(images, choices))
 
 
 def test_choices_in_words():

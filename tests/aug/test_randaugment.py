@@ -9,7 +9,7 @@ from scipy import stats
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.autoaugment import _apply_op
 
-from deeptrain.aug.operations import NAMES, SIGNED
+from deeptrain.aug.operations import OPERATION_NAMES, SIGNED_NAMES
 from deeptrain.aug.randaugment import RandAugment
 from deeptrain.aug.trivial_augment import TrivialAugment
 
@@ -23,21 +23,21 @@ def noise(count, shape=(3, 32, 32)):
 
 def choices_of(kind, count):
     operations = kind((3, 32, 32)).operations
-    return [operations.choices[choice] for choice in operations.draw(count, np.random.default_rng(0))]
+    return [operations.choices[choice] for choice in operations.sample(count, np.random.default_rng(0))]
 
 
 @EACH
 def test_operations_are_equally_frequent(kind):
     drawn = [name for name, _ in choices_of(kind, 28_000)]
-    assert stats.chisquare([drawn.count(name) for name in NAMES]).pvalue > 1e-3
+    assert stats.chisquare([drawn.count(name) for name in OPERATION_NAMES]).pvalue > 1e-3
 
 
 @EACH
 def test_signs_are_a_fair_coin_for_each_operation_that_has_them(kind):
     drawn = choices_of(kind, 40_000)
-    signs = np.array([[sum(n == name and s * m > 0 for n, m in drawn) for s in (1, -1)] for name in SIGNED])
+    signs = np.array([[sum(n == name and s * m > 0 for n, m in drawn) for s in (1, -1)] for name in SIGNED_NAMES])
     assert all(stats.binomtest(int(up), int(up + down)).pvalue > 1e-3 for up, down in signs)
-    assert all(magnitude >= 0 for name, magnitude in drawn if name not in SIGNED)
+    assert all(magnitude >= 0 for name, magnitude in drawn if name not in SIGNED_NAMES)
 
 
 def test_trivial_augment_draws_magnitudes_evenly():
@@ -57,7 +57,7 @@ def test_randaugment_keeps_to_its_magnitude():
 
 
 def test_rounds_and_images_are_drawn_independently():
-    first, second = RandAugment((3, 32, 32))._draw(40_000, np.random.default_rng(0))
+    first, second = RandAugment((3, 32, 32))._sample(40_000, np.random.default_rng(0))
     kinds = [np.searchsorted(RandAugment((3, 32, 32)).operations.edges, draws, "right") for draws in (first, second)]
     for one, other in (kinds, (kinds[0][:-1], kinds[0][1:])):
         pairs = np.zeros((15, 15))
@@ -79,10 +79,10 @@ def test_copies_of_an_image_become_different(device, kind):
 def test_the_draws_alone_decide_on_every_device(device, kind, shape, count, layout):
     augment, images = kind(shape), noise(count, shape)
     targets, before = torch.arange(count, device=device), images.clone()
-    here, there = np.random.default_rng(5), np.random.default_rng(5)
-    on_cpu, _ = augment(images, torch.arange(count), here)
-    found, same = augment(images.to(device).contiguous(memory_format=layout), targets, there)
-    assert torch.equal(found.cpu(), on_cpu) and here.random() == there.random()
+    cpu_rng, device_rng = np.random.default_rng(5), np.random.default_rng(5)
+    on_cpu, _ = augment(images, torch.arange(count), cpu_rng)
+    found, same = augment(images.to(device).contiguous(memory_format=layout), targets, device_rng)
+    assert torch.equal(found.cpu(), on_cpu) and cpu_rng.random() == device_rng.random()
     assert found.dtype == torch.uint8 and found.shape == images.shape and same is targets
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, before), "what came in stays"

@@ -17,8 +17,8 @@ def test_it_equals_padding_and_slicing(device, mode, dtype, shape, padding):
     assert found.dtype == dtype
     down, across = np.random.default_rng(0).integers(2 * padding + 1, size=(2, shape[0]))
     pads = ((0, 0), (0, 0), (padding, padding), (padding, padding))
-    whole = np.pad(images.cpu().numpy(), pads, mode="reflect" if mode == "reflect" else "constant")
-    for image, top, left, expected in zip(found.cpu().numpy(), down, across, whole, strict=True):
+    padded = np.pad(images.cpu().numpy(), pads, mode="reflect" if mode == "reflect" else "constant")
+    for image, top, left, expected in zip(found.cpu().numpy(), down, across, padded, strict=True):
         assert np.array_equal(image, expected[:, top : top + shape[2], left : left + shape[3]])
 
 

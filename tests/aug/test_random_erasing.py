@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from deeptrain.aug.pixel_rows import draw_rectangles
+from deeptrain.aug.pixel_rows import sample_rectangles
 from deeptrain.aug.random_erasing import RandomErasing
 
 MEAN = (10.4, 20.6, 30.0)
@@ -20,7 +20,7 @@ def test_the_box_is_filled_and_nothing_else(device, dtype, fill, shape):
     erasing = RandomErasing(MEAN[: shape[1]], fill=fill)
     found, _ = erasing(images, torch.zeros(shape[0]), np.random.default_rng(0))
     assert torch.equal(images, before) and found.dtype == dtype
-    boxes = draw_rectangles(np.random.default_rng(0), shape[0], shape[2:], erasing.area, erasing.aspect)
+    boxes = sample_rectangles(np.random.default_rng(0), shape[0], shape[2:], erasing.area, erasing.aspect)
     for image, original, (top, bottom, left, right) in zip(found, images, boxes, strict=True):
         inside = torch.zeros(shape[2:], dtype=torch.bool, device=device)
         inside[top:bottom, left:right] = True
@@ -46,7 +46,7 @@ def test_noise_is_uniform_and_new_for_every_pixel(device):
 def test_area_aspect_and_place_follow_their_distributions(size, area, aspect):
     """Against drawing by hand, again and again until the box fits; at this size rounding does not show."""
     height, width = size
-    top, bottom, left, right = draw_rectangles(np.random.default_rng(0), 3000, size, area, aspect).T
+    top, bottom, left, right = sample_rectangles(np.random.default_rng(0), 3000, size, area, aspect).T
     assert top.min() >= 0 and left.min() >= 0 and bottom.max() <= height and right.max() <= width
     tall, wide = bottom - top, right - left
     found = tall * wide / (height * width)
@@ -66,9 +66,9 @@ def test_area_aspect_and_place_follow_their_distributions(size, area, aspect):
 
 
 def test_the_whole_image_can_be_erased():
-    boxes = draw_rectangles(np.random.default_rng(0), 50, (8, 12), (1.0, 1.0), (0.3, 3.3))
+    boxes = sample_rectangles(np.random.default_rng(0), 50, (8, 12), (1.0, 1.0), (0.3, 3.3))
     assert (boxes == [0, 8, 0, 12]).all()
-    assert (draw_rectangles(np.random.default_rng(0), 50, (8, 12), (0.0, 0.0), (1.0, 1.0))[:, 1::2] > 0).all()
+    assert (sample_rectangles(np.random.default_rng(0), 50, (8, 12), (0.0, 0.0), (1.0, 1.0))[:, 1::2] > 0).all()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as F
 
-from deeptrain.aug.pixel_rows import draw_rectangles
+from deeptrain.aug.pixel_rows import sample_rectangles
 from deeptrain.aug.random_resized_crop import ScaleCrop
 
 
@@ -13,7 +13,7 @@ from deeptrain.aug.random_resized_crop import ScaleCrop
 def test_it_equals_torchvision_on_single_images(device, shape):
     images = 255 * torch.rand(shape)
     crop = ScaleCrop()
-    boxes = draw_rectangles(np.random.default_rng(0), shape[0], shape[2:], crop.area, crop.aspect).tolist()
+    boxes = sample_rectangles(np.random.default_rng(0), shape[0], shape[2:], crop.area, crop.aspect).tolist()
     expected = torch.stack(
         [
             F.resized_crop(image, top, left, bottom - top, right - left, list(shape[2:]), antialias=False)

@@ -70,13 +70,13 @@ def test_whitening_makes_train_white(kind):
     setup = build.open_setup(compose_run([*TINY, f"data.whiten={kind}", "data.whiten_eps=1e-6"]))
     images = torch.from_numpy(np.asarray(setup.dataset.train.images)).permute(0, 3, 1, 2)
     values = setup.pipeline.evaluate(images).flatten(1).double()
-    assert len(images) < whitening.SEEN
+    assert len(images) < whitening.FIT_IMAGES
     torch.testing.assert_close(values.T @ values / len(values), torch.eye(192).double(), rtol=0, atol=0.02)
     assert build.open_setup(compose_run(TINY)).pipeline.whitening is None
 
 
 def test_what_takes_long_is_kept_in_the_cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(whitening, "QUICK", 10)
+    monkeypatch.setattr(whitening, "MAX_UNCACHED_VALUES", 10)
     words = [*TINY, "data.whiten=zca", f"cache_dir={tmp_path}"]
     first = build.open_setup(compose_run(words)).pipeline.whitening
     other = build.open_setup(compose_run([*words, "data.whiten_eps=0.5"])).pipeline.whitening

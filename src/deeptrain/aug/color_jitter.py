@@ -8,11 +8,13 @@ from torch import Tensor
 
 from deeptrain.aug.pixel_rows import to_channels_last
 from deeptrain.aug.random_grayscale import brightness
-from deeptrain.aug.sampling import upload
+from deeptrain.aug.sampling import to_device
 from deeptrain.schema import NonNegativeFloat, Range, validate_call
 
-Turn = Annotated[float, Range(minimum=0, maximum=0.5)]  # half a turn of the colour circle reaches every hue
-LEVELS = 255.999 / 255  # torchvision's way from real numbers back to bytes: what is a hair below a whole stays whole
+HueShift = Annotated[float, Range(minimum=0, maximum=0.5)]  # half a turn of the colour circle reaches every hue
+BYTE_SCALE = (
+    255.999 / 255
+)  # torchvision's way from real numbers back to bytes: what is a hair below a whole stays whole
 
 
 class ColorJitter:
@@ -30,27 +32,27 @@ class ColorJitter:
         brightness: NonNegativeFloat = 0.4,
         contrast: NonNegativeFloat = 0.4,
         saturation: NonNegativeFloat = 0.4,
-        hue: Turn = 0.0,
+        hue: HueShift = 0.0,
     ):
         self.settings = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new images of the dtype that came, and the targets as they are."""
-        whole = not images.is_floating_point()
+        is_uint8 = not images.is_floating_point()
         planes = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True)  # (N, C, H, W)
-        for name, values in self._draw(len(images), rng).items():
+        for name, values in self._sample(len(images), rng).items():
             if self.settings[name] == 0 or (images.shape[1] == 1 and name in ("saturation", "hue")):
                 continue
-            planes = STEPS[name](planes, values, whole)
+            planes = ADJUSTMENTS[name](planes, values, is_uint8)
         return to_channels_last(planes, images.dtype), targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
-        drawn = {name: values for name, values in self._draw(len(images), rng).items() if self.settings[name]}
+        drawn = {name: values for name, values in self._sample(len(images), rng).items() if self.settings[name]}
         return [
             " · ".join(f"{name} {values[image]:.2f}" for name, values in drawn.items()) for image in range(len(images))
         ]
 
-    def _draw(self, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _sample(self, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw for each image three factors and a part of the circle, whether they are used or not."""
         drawn = {}
         for (name, setting), even in zip(self.settings.items(), rng.random((4, count)), strict=True):
@@ -59,23 +61,23 @@ class ColorJitter:
         return drawn
 
 
-def adjust_brightness(planes: Tensor, factors: np.ndarray, whole: bool) -> Tensor:
+def adjust_brightness(planes: Tensor, factors: np.ndarray, is_uint8: bool) -> Tensor:
     """Scale pixels (N, C, H, W), in place."""
-    return _clipped(planes.mul_(_each(factors, planes)), whole)
+    return _clip(planes.mul_(_per_image(factors, planes)), is_uint8)
 
 
-def adjust_contrast(planes: Tensor, factors: np.ndarray, whole: bool) -> Tensor:
+def adjust_contrast(planes: Tensor, factors: np.ndarray, is_uint8: bool) -> Tensor:
     """Move pixels away from the mean brightness of their image, or towards it."""
-    gray = _gray(planes, whole) if planes.shape[1] == 3 else planes
-    return _blended(planes, gray.mean(dim=(1, 2, 3), keepdim=True), factors, whole)
+    gray = _gray_planes(planes, is_uint8) if planes.shape[1] == 3 else planes
+    return _blend(planes, gray.mean(dim=(1, 2, 3), keepdim=True), factors, is_uint8)
 
 
-def adjust_saturation(planes: Tensor, factors: np.ndarray, whole: bool) -> Tensor:
+def adjust_saturation(planes: Tensor, factors: np.ndarray, is_uint8: bool) -> Tensor:
     """Move colours away from their own brightness, or towards it."""
-    return _blended(planes, _gray(planes, whole), factors, whole)
+    return _blend(planes, _gray_planes(planes, is_uint8), factors, is_uint8)
 
 
-def adjust_hue(planes: Tensor, turns: np.ndarray, whole: bool) -> Tensor:
+def adjust_hue(planes: Tensor, turns: np.ndarray, is_uint8: bool) -> Tensor:
     """Turn the hue by a part of the colour circle; value and saturation, as in HSV, stay."""
     red, green, blue = planes.unbind(1)
     value, least = planes.amax(1), planes.amin(1)
@@ -86,16 +88,16 @@ def adjust_hue(planes: Tensor, turns: np.ndarray, whole: bool) -> Tensor:
     second = (green == value).float().mul_(1 - first)
     third = 1 - first - second
     hue = first * (green - blue) + second * (blue - red) + third * (red - green)
-    hue.mul_(scale).add_(second, alpha=2).add_(third, alpha=4).add_(6 * _each(turns, planes)[:, 0])
+    hue.mul_(scale).add_(second, alpha=2).add_(third, alpha=4).add_(6 * _per_image(turns, planes)[:, 0])
     turned = torch.empty_like(planes)
     for channel, sixths in enumerate((5, 3, 1)):
         corner = (hue + sixths).remainder_(6)
         part = torch.minimum(corner, 4 - corner).clamp_(0, 1)
         torch.sub(value, part.mul_(chroma), out=turned[:, channel])
-    return _clipped(turned.mul_(LEVELS) if whole else turned, whole)
+    return _clip(turned.mul_(BYTE_SCALE) if is_uint8 else turned, is_uint8)
 
 
-STEPS = {
+ADJUSTMENTS = {
     "brightness": adjust_brightness,
     "contrast": adjust_contrast,
     "saturation": adjust_saturation,
@@ -103,20 +105,20 @@ STEPS = {
 }
 
 
-def _blended(planes: Tensor, other: Tensor, factors: np.ndarray, whole: bool) -> Tensor:
-    return _clipped(planes.mul_(_each(factors, planes)).add_(other * _each(1 - factors, planes)), whole)
+def _blend(planes: Tensor, other: Tensor, factors: np.ndarray, is_uint8: bool) -> Tensor:
+    return _clip(planes.mul_(_per_image(factors, planes)).add_(other * _per_image(1 - factors, planes)), is_uint8)
 
 
-def _gray(planes: Tensor, whole: bool) -> Tensor:
+def _gray_planes(planes: Tensor, is_uint8: bool) -> Tensor:
     gray = brightness(planes)[:, None]
-    return gray.floor_() if whole else gray
+    return gray.floor_() if is_uint8 else gray
 
 
-def _clipped(planes: Tensor, whole: bool) -> Tensor:
+def _clip(planes: Tensor, is_uint8: bool) -> Tensor:
     planes.clamp_(0, 255)
-    return planes.floor_() if whole else planes
+    return planes.floor_() if is_uint8 else planes
 
 
-def _each(values: np.ndarray, planes: Tensor) -> Tensor:
+def _per_image(values: np.ndarray, planes: Tensor) -> Tensor:
     """Bring one value an image to the device: (N, 1, 1, 1)."""
-    return upload(values, planes.device)[:, None, None, None]
+    return to_device(values, planes.device)[:, None, None, None]

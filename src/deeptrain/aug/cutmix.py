@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from deeptrain.aug.mixup import NEIGHBOURS, mix_targets
-from deeptrain.aug.pixel_rows import box_masks, draw_boxes, lines, paste
-from deeptrain.aug.sampling import upload
+from deeptrain.aug.pixel_rows import box_masks, paste, pixel_rows, sample_boxes
+from deeptrain.aug.sampling import to_device
 from deeptrain.schema import PositiveFloat, validate_call
 
 
@@ -29,21 +29,21 @@ class CutMix:
         mixed = _paste_each(images, boxes) if self.per_image else _paste_all(images, boxes[0])
         top, bottom, left, right = boxes.T
         share = (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])  # of the partner
-        weights = upload(share, images.device) if self.per_image else float(share[0])
+        weights = to_device(share, images.device) if self.per_image else float(share[0])
         return mixed, mix_targets(targets, weights, self.num_classes)
 
     def _boxes(self, images: Tensor, rng: np.random.Generator) -> np.ndarray:
         count = len(images) if self.per_image else 1
         scale = np.sqrt(1 - rng.beta(self.alpha, self.alpha, size=count))
         size = images.shape[2:]
-        return draw_boxes(rng, count, size, [(extent * scale).astype(np.int64) for extent in size])
+        return sample_boxes(rng, count, size, [(extent * scale).astype(np.int64) for extent in size])
 
 
 def _paste_all(images: Tensor, box: np.ndarray) -> Tensor:
     top, bottom, left, right = box.tolist()
     mixed = images.clone()
-    for here, there in NEIGHBOURS:
-        mixed[here, :, top:bottom, left:right] = images[there, :, top:bottom, left:right]
+    for own, partner in NEIGHBOURS:
+        mixed[own, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
     return mixed
 
 
@@ -51,7 +51,7 @@ def _paste_each(images: Tensor, boxes: np.ndarray) -> Tensor:
     images = images.contiguous(memory_format=torch.channels_last)
     mixed = torch.empty_like(images)
     rows, columns = box_masks(boxes, images)
-    own, out = lines(images), lines(mixed)
-    for here, there in NEIGHBOURS:
-        paste(own[here], own[there], rows[here], columns[here], out[here])
+    image_rows, mixed_rows = pixel_rows(images), pixel_rows(mixed)
+    for own, partner in NEIGHBOURS:
+        paste(image_rows[own], image_rows[partner], rows[own], columns[own], mixed_rows[own])
     return mixed

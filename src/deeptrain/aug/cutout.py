@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.pixel_rows import box_masks, draw_boxes, lines, paste, repeated
+from deeptrain.aug.pixel_rows import box_masks, paste, pixel_rows, sample_boxes, tile_channels
 from deeptrain.schema import PositiveInt, Range, validate_call
 
 Side = PositiveInt | Annotated[float, Range(above=0, maximum=1)]  # whole: pixels; decimal: share of the shorter side
@@ -32,8 +32,8 @@ class Cutout:
         """Return new images of the dtype that came, and the targets as they are."""
         images = images.contiguous(memory_format=torch.channels_last)
         count, _, height, width = images.shape
-        boxes = draw_boxes(rng, count, (height, width), (self.side, self.side))
-        fill = repeated(self.fill, width, images.dtype, images.device)
+        boxes = sample_boxes(rng, count, (height, width), (self.side, self.side))
+        fill = tile_channels(self.fill, width, images.dtype, images.device)
         cut = torch.empty_like(images)
-        paste(lines(images), fill, *box_masks(boxes, images), out=lines(cut))
+        paste(pixel_rows(images), fill, *box_masks(boxes, images), out=pixel_rows(cut))
         return cut, targets

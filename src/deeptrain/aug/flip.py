@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from deeptrain.aug.pixel_rows import pick, put
+from deeptrain.aug.pixel_rows import scatter, select
 from deeptrain.schema import UnitFloat, validate_call
 
 
@@ -19,15 +19,15 @@ class Flip:
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return images of the dtype that came, and the targets as they are."""
-        for dimension, coins in zip((3, 2), self._draw(len(images), rng), strict=True):
+        for dimension, coins in zip((3, 2), self._sample(len(images), rng), strict=True):
             if coins.any():
                 chosen = np.flatnonzero(coins)
-                images = put(images, chosen, pick(images, chosen).flip(dimension))
+                images = scatter(images, chosen, select(images, chosen).flip(dimension))
         return images, targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
         words = {(False, False): "", (True, False): "flipped", (False, True): "upside down", (True, True): "turned"}
-        return [words[bool(across), bool(down)] for across, down in self._draw(len(images), rng).T]
+        return [words[bool(across), bool(down)] for across, down in self._sample(len(images), rng).T]
 
-    def _draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    def _sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         return rng.random((2, count)) < [[self.horizontal], [self.vertical]]

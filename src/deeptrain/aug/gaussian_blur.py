@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from deeptrain.aug.pixel_rows import padded, stored
-from deeptrain.aug.sampling import checked_range, uniform, upload
+from deeptrain.aug.pixel_rows import pad, to_dtype
+from deeptrain.aug.sampling import checked_range, to_device, uniform
 from deeptrain.schema import PositiveFloat, UnitFloat, validate_call
 
 SIGMA = [0.1, 2.0]  # pixels, as in SimCLR
@@ -34,13 +34,15 @@ class Blur:
         sigma = uniform(rng, self.sigma, len(images))
         weights = np.exp(-0.5 * (np.arange(self.radius + 1) / sigma[:, None]) ** 2)
         weights /= 2 * weights.sum(1, keepdims=True) - weights[:, :1]  # the centre counts once, the others twice
-        taps = upload(weights, images.device)[:, :, None, None].unbind(1)  # R + 1 times (N, 1, 1), from the centre on
+        taps = to_device(weights, images.device)[:, :, None, None].unbind(
+            1
+        )  # R + 1 times (N, 1, 1), from the centre on
         count, channels, height, width = images.shape
-        whole = padded(images, self.radius, "reflect").float()
-        smooth = _weighted(whole.view(count, whole.shape[1], -1), taps, 1, 1)
+        padded = pad(images, self.radius, "reflect").float()
+        smooth = _weighted(padded.view(count, padded.shape[1], -1), taps, 1, 1)
         smooth = _weighted(smooth, taps, 2, channels)
         smooth = smooth if images.is_floating_point() else smooth.round_()
-        return stored(smooth, images.dtype).view(count, height, width, channels).permute(0, 3, 1, 2), targets
+        return to_dtype(smooth, images.dtype).view(count, height, width, channels).permute(0, 3, 1, 2), targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
         return [f"blur {sigma:.1f}" for sigma in uniform(rng, self.sigma, len(images))]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.sampling import upload
+from deeptrain.aug.sampling import to_device
 from deeptrain.schema import PositiveFloat, validate_call
 
 # Every image's partner is its neighbour in the batch, whose order is random already: own slice, partner's slice.
@@ -26,13 +26,13 @@ class Mixup:
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new float32 images and probabilities (N, K)."""
-        own = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_image else None)
-        weights = upload(1 - own, images.device) if isinstance(own, np.ndarray) else 1 - own
+        lambdas = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_image else None)
+        weights = to_device(1 - lambdas, images.device) if isinstance(lambdas, np.ndarray) else 1 - lambdas
         images = images.to(torch.float32, memory_format=torch.channels_last)
         mixed = torch.empty_like(images)
-        for here, there in NEIGHBOURS:
-            share = weights[here, None, None, None] if isinstance(weights, Tensor) else weights
-            torch.lerp(images[here], images[there], share, out=mixed[here])
+        for own, partner in NEIGHBOURS:
+            share = weights[own, None, None, None] if isinstance(weights, Tensor) else weights
+            torch.lerp(images[own], images[partner], share, out=mixed[own])
         return mixed, mix_targets(targets, weights, self.num_classes)
 
 

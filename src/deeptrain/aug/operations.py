@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from deeptrain.aug.pixel_rows import lines, pick, repeated, stored
-from deeptrain.aug.random_grayscale import WEIGHTS
-from deeptrain.aug.sampling import upload
+from deeptrain.aug.pixel_rows import pixel_rows, select, tile_channels, to_dtype
+from deeptrain.aug.random_grayscale import LUMA_WEIGHTS
+from deeptrain.aug.sampling import to_device
 
-MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
-BLENDS = ("Brightness", "Color", "Contrast", "Sharpness")
-NAMES = ("Identity", *MOVES, *BLENDS, "Posterize", "Solarize", "AutoContrast", "Equalize")
-SIGNED = MOVES + BLENDS  # they go either way
+GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+ENHANCE = ("Brightness", "Color", "Contrast", "Sharpness")
+OPERATION_NAMES = ("Identity", *GEOMETRIC, *ENHANCE, "Posterize", "Solarize", "AutoContrast", "Equalize")
+SIGNED_NAMES = GEOMETRIC + ENHANCE  # they go either way
 WITHOUT_MAGNITUDE = ("Identity", "AutoContrast", "Equalize")
 
 
@@ -34,7 +34,7 @@ def magnitude_table(
     `posterize` is how many of the 8 bits are dropped at most, and solarizing starts from ever darker pixels.
     """
     largest = {"ShearX": shear, "ShearY": shear, "TranslateX": translate[0], "TranslateY": translate[1]}
-    largest |= {"Rotate": rotate} | dict.fromkeys(BLENDS, blend)
+    largest |= {"Rotate": rotate} | dict.fromkeys(ENHANCE, blend)
     dropped = (torch.arange(bins) / ((bins - 1) / posterize)).round()
     listed = {name: torch.linspace(0, top, bins).tolist() for name, top in largest.items()}
     return listed | {"Posterize": (8 - dropped).tolist(), "Solarize": torch.linspace(255, 0, bins).tolist()}
@@ -50,21 +50,23 @@ class Operations:
         channels, height, width = input_shape
         self.choices = [
             (name, sign * magnitude)
-            for name in NAMES
-            for sign in ((1, -1) if name in SIGNED else (1,))
+            for name in OPERATION_NAMES
+            for sign in ((1, -1) if name in SIGNED_NAMES else (1,))
             for magnitude in magnitudes.get(name, [0.0])
         ]
-        kinds = [NAMES.index(name) for name, _ in self.choices]
-        self.edges = np.searchsorted(kinds, np.arange(len(NAMES) + 1))  # between them lie an operation's choices
+        kinds = [OPERATION_NAMES.index(name) for name, _ in self.choices]
+        self.edges = np.searchsorted(
+            kinds, np.arange(len(OPERATION_NAMES) + 1)
+        )  # between them lie an operation's choices
         without_effect = {"Color"} if channels == 1 else set()
         without_effect |= {"Sharpness"} if min(height, width) <= 2 else set()  # no pixel has all its neighbours
         self.magnitudes = np.array([0 if name in without_effect else m for name, m in self.choices], np.float32)
-        moves = [(name, m) for name, m in self.choices if name in MOVES]
-        self.sources = torch.stack([source(name, m, height, width) for name, m in moves])  # (moves, H·W)
+        moves = [(name, m) for name, m in self.choices if name in GEOMETRIC]
+        self.sources = torch.stack([source_pixels(name, m, height, width) for name, m in moves])  # (moves, H·W)
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw for each of count images an operation, all being as likely, and then one of its choices: (count,)."""
-        operation = rng.integers(len(NAMES), size=count)
+        operation = rng.integers(len(OPERATION_NAMES), size=count)
         first, last = self.edges[operation], self.edges[operation + 1]
         return first + ((last - first) * rng.random(count)).astype(np.int64)
 
@@ -80,35 +82,35 @@ class Operations:
         Float images are rounded to bytes first: some operations are defined on nothing else.
         """
         if images.is_floating_point():
-            images = stored(images.round().clamp_(0, 255), torch.uint8)
+            images = to_dtype(images.round().clamp_(0, 255), torch.uint8)
         place = np.arange(len(images))  # where each image lies
         for choices in rounds:
             order = np.argsort(choices, kind="stable")
-            images = pick(images, place[order])
-            self._apply(lines(images), choices[order], images.shape[1])
+            images = select(images, place[order])
+            self._apply(pixel_rows(images), choices[order], images.shape[1])
             place[order] = np.arange(len(order))
-        return pick(images, place)
+        return select(images, place)
 
     def _apply(self, batch: Tensor, choices: np.ndarray, channels: int) -> None:
         """Apply sorted choices (M,) to lines, in place."""
-        starts = dict(zip((*NAMES, "end"), np.searchsorted(choices, self.edges).tolist(), strict=True))
-        magnitude = upload(self.magnitudes[choices], batch.device)[:, None, None]
+        starts = dict(zip((*OPERATION_NAMES, "end"), np.searchsorted(choices, self.edges).tolist(), strict=True))
+        magnitude = to_device(self.magnitudes[choices], batch.device)[:, None, None]
         moves = slice(starts["ShearX"], starts["Brightness"])
         if moves.start < moves.stop:
             self.sources = self.sources.to(batch.device, non_blocking=True)
-            move = upload(choices[moves] - self.edges[NAMES.index("ShearX")], batch.device)
-            batch[moves] = moved(batch[moves], self.sources.index_select(0, move), channels)
+            move = to_device(choices[moves] - self.edges[OPERATION_NAMES.index("ShearX")], batch.device)
+            batch[moves] = move_pixels(batch[moves], self.sources.index_select(0, move), channels)
         blends = slice(starts["Brightness"], starts["Posterize"])
         if blends.start < blends.stop:
             others = [starts[name] - blends.start for name in ("Color", "Contrast", "Sharpness")]
-            batch[blends] = blended(batch[blends], magnitude[blends], channels, *others)
+            batch[blends] = enhance(batch[blends], magnitude[blends], channels, *others)
         for name, following in pairwise(("Posterize", "Solarize", "AutoContrast", "Equalize", "end")):
             part = slice(starts[name], starts[following])
             if part.start < part.stop:
-                batch[part] = LEVELS[name](batch[part], magnitude[part], channels)
+                batch[part] = TONE[name](batch[part], magnitude[part], channels)
 
 
-def source(name: str, magnitude: float, height: int, width: int) -> Tensor:
+def source_pixels(name: str, magnitude: float, height: int, width: int) -> Tensor:
     """Return where each pixel of a moved image comes from: int32 (H·W,), pixels counted from 1, 0 for the outside.
 
     torch's own sampler moves a picture of pixel numbers, in torchvision's steps, so that what falls halfway between
@@ -130,16 +132,16 @@ def source(name: str, magnitude: float, height: int, width: int) -> Tensor:
     return found.view(-1).to(torch.int32)
 
 
-def moved(images: Tensor, sources: Tensor, channels: int) -> Tensor:
+def move_pixels(images: Tensor, sources: Tensor, channels: int) -> Tensor:
     """Fetch each pixel from where sources (M, H·W) say; a black one, put before each image's own, is the outside."""
     count, size = sources.shape
     pixels = images.new_zeros(count * (size + 1) + 1, channels)  # the last one is for `fetch`
     pixels[:-1].view(count, size + 1, channels)[:, 1:] = images.view(count, size, channels)
     first = torch.arange(0, len(pixels) - 1, size + 1, dtype=torch.int32, device=images.device)
-    return fetch(pixels, (sources + first[:, None]).view(-1)).view_as(images)
+    return gather_pixels(pixels, (sources + first[:, None]).view(-1)).view_as(images)
 
 
-def fetch(pixels: Tensor, index: Tensor) -> Tensor:
+def gather_pixels(pixels: Tensor, index: Tensor) -> Tensor:
     """Return the pixels (P, C) of bytes at index (any but the last), as index_select does.
 
     On the host colours travel as words of four bytes, in half the time: the fourth is the first of the next pixel, and
@@ -158,7 +160,7 @@ def _words(pixels: Tensor) -> np.ndarray:
     return np.ndarray((len(pixels) - 1,), np.int32, buffer=pixels.numpy(), strides=(3,))
 
 
-def blended(images: Tensor, magnitude: Tensor, channels: int, color: int, contrast: int, sharpness: int) -> Tensor:
+def enhance(images: Tensor, magnitude: Tensor, channels: int, color: int, contrast: int, sharpness: int) -> Tensor:
     """Move images away from a plain version of their own, or towards it: (1 + magnitude) · own - magnitude · plain.
 
     The first change in brightness, for which plain is black; from `color` on it is grey, from `contrast` on the mean
@@ -167,7 +169,7 @@ def blended(images: Tensor, magnitude: Tensor, channels: int, color: int, contra
     own = images.to(torch.float32)
     plain = torch.empty_like(own[color:])
     grey, flat, smooth = plain.tensor_split((contrast - color, sharpness - color))
-    levels = _levels(own[color:sharpness], channels)
+    levels = _gray_levels(own[color:sharpness], channels)
     for channel in grey.view(*levels[: len(grey)].shape, channels).unbind(3):
         channel.copy_(levels[: len(grey)])
     flat.copy_(_mean(levels[len(grey) :]))
@@ -177,12 +179,12 @@ def blended(images: Tensor, magnitude: Tensor, channels: int, color: int, contra
     return own.to(torch.int16).clamp_(0, 255)
 
 
-def _levels(images: Tensor, channels: int) -> Tensor:
+def _gray_levels(images: Tensor, channels: int) -> Tensor:
     """Return how bright pixels are, in whole levels: float32 (M, H, W)."""
     count, height, length = images.shape
     if channels == 1:
         return images
-    weighted = (images * repeated(WEIGHTS, length // channels, images.dtype, images.device)).view(-1)
+    weighted = (images * tile_channels(LUMA_WEIGHTS, length // channels, images.dtype, images.device)).view(-1)
     sums = weighted[:-2] + weighted[1:-1]
     sums += weighted[2:]  # a third of them are pixels; picking those first would take longer
     return sums[::3].floor().view(count, height, length // channels)
@@ -246,7 +248,7 @@ def equalize(images: Tensor, magnitude: Tensor, channels: int) -> Tensor:
     flat = step == 0  # next to nothing but the brightest: stays
     curves = darker.add_((step / 2).floor_()).div_(step.masked_fill_(flat, 1)).floor_()
     curves.lerp_(torch.arange(256.0, device=images.device), flat.to(torch.float32))
-    return stored(curves.clamp_(0, 255), torch.uint8).view(-1).index_select(0, places).view_as(images)
+    return to_dtype(curves.clamp_(0, 255), torch.uint8).view(-1).index_select(0, places).view_as(images)
 
 
 def _along_lines(values: Tensor, width: int) -> Tensor:
@@ -262,4 +264,4 @@ def _histogram(values: Tensor, bins: int) -> Tensor:
     return counts.scatter_add_(0, values.to(torch.int64), torch.ones_like(values))
 
 
-LEVELS = {"Posterize": posterize, "Solarize": solarize, "AutoContrast": auto_contrast, "Equalize": equalize}
+TONE = {"Posterize": posterize, "Solarize": solarize, "AutoContrast": auto_contrast, "Equalize": equalize}

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.pixel_rows import lines
-from deeptrain.aug.sampling import upload
+from deeptrain.aug.pixel_rows import pixel_rows
+from deeptrain.aug.sampling import to_device
 from deeptrain.schema import NonNegativeFloat, validate_call
 
 
@@ -32,7 +32,7 @@ class PCAJitter:
         shifts = rng.normal(0, self.strength, (len(images), len(self.colours))) @ self.colours  # (N, C)
         if not images.is_floating_point():
             shifts = shifts.round().clip(-255, 255).astype(np.int16)  # whole levels: half the bytes of float32
-        shift = upload(shifts, images.device).repeat(1, images.shape[3])[:, None]  # (N, 1, W·C)
-        moved = (lines(images) + shift).clamp_(0, 255).to(images.dtype)
+        shift = to_device(shifts, images.device).repeat(1, images.shape[3])[:, None]  # (N, 1, W·C)
+        moved = (pixel_rows(images) + shift).clamp_(0, 255).to(images.dtype)
         count, channels, height, width = images.shape
         return moved.view(count, height, width, channels).permute(0, 3, 1, 2), targets

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.pixel_rows import lines, pick, put, repeated
+from deeptrain.aug.pixel_rows import pixel_rows, scatter, select, tile_channels
 from deeptrain.aug.whitening import Whitening
 from deeptrain.schema import UnitFloat, validate_call
 
 Augmentation = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 
-FLAT = 1e-3  # a channel that varies less than this, of 255, is constant: it is centred, not blown up
+MIN_STD = 1e-3  # a channel that varies less than this, of 255, is constant: it is centred, not blown up
 
 
 class RandomApply:
@@ -55,7 +55,7 @@ class RandomApply:
         chosen = self.chosen(len(images), rng, progress)
         if len(chosen) and (describe := getattr(self.augmentation, "describe", None)):
             some = targets[torch.from_numpy(chosen).to(targets.device)]
-            drawn = describe(pick(images, chosen), some, rng)
+            drawn = describe(select(images, chosen), some, rng)
         else:
             drawn = [self.name if self.probability < 1 else ""] * len(chosen)
         for position, said in zip(chosen, drawn, strict=True):
@@ -67,13 +67,13 @@ class RandomApply:
     ) -> tuple[Tensor, Tensor]:
         index = torch.from_numpy(chosen).to(targets.device, non_blocking=True)
         some = targets.index_select(0, index)
-        changed, wanted = self.augmentation(pick(images, chosen), some, rng)
+        changed, wanted = self.augmentation(select(images, chosen), some, rng)
         if wanted is not some:
             if wanted.dtype != targets.dtype or wanted.shape[1:] != targets.shape[1:]:
                 wrong = f"probability={self.probability}: {self.name} mixes targets"
                 raise ValueError(f"{wrong}, so it must have mixes = True")
             targets = targets.index_copy(0, index, wanted)
-        return put(images, chosen, changed), targets
+        return scatter(images, chosen, changed), targets
 
 
 class Pipeline:
@@ -93,7 +93,7 @@ class Pipeline:
         whitening: Whitening | None = None,
     ):
         self.augmentations = [each if isinstance(each, RandomApply) else RandomApply(each) for each in augmentations]
-        self.scale = tuple(1 / float(deviation) if deviation > FLAT else 1.0 for deviation in std)
+        self.scale = tuple(1 / float(deviation) if deviation > MIN_STD else 1.0 for deviation in std)
         self.shift = tuple(-float(average) * scale for average, scale in zip(mean, self.scale, strict=True))
         self.subtract_image_mean, self.whitening = subtract_image_mean, whitening
 
@@ -121,9 +121,9 @@ class Pipeline:
         """Return (images - mean) / std per channel, perhaps whitened: float32 channels_last, a new tensor."""
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
         width, device = images.shape[3], images.device
-        shift, scale = (repeated(values, width, torch.float32, device) for values in (self.shift, self.scale))
+        shift, scale = (tile_channels(values, width, torch.float32, device) for values in (self.shift, self.scale))
         normalised = torch.empty_like(pixels) if pixels is images else pixels
-        torch.addcmul(shift, lines(pixels), scale, out=lines(normalised))
+        torch.addcmul(shift, pixel_rows(pixels), scale, out=pixel_rows(normalised))
         if self.subtract_image_mean:
             normalised -= normalised.mean(dim=(1, 2, 3), keepdim=True)
         return self.whitening(normalised) if self.whitening else normalised

@@ -9,7 +9,7 @@ from deeptrain.aug.operations import Operations, magnitude_table
 from deeptrain.schema import NonNegativeInt, PositiveInt, Range, validate_call
 
 Bins = Annotated[int, Range(minimum=2)]
-TRANSLATE = 150 / 331  # of the image's side: the paper's largest, 150 pixels of 331
+MAX_TRANSLATION = 150 / 331  # of the image's side: the paper's largest, 150 pixels of 331
 
 
 class RandAugment:
@@ -32,18 +32,23 @@ class RandAugment:
             raise ValueError(f"magnitude={magnitude}: must be below bins={bins}")
         height, width = input_shape[1:]
         table = magnitude_table(
-            bins, shear=0.3, translate=(TRANSLATE * width, TRANSLATE * height), rotate=30, blend=0.9, posterize=4
+            bins,
+            shear=0.3,
+            translate=(MAX_TRANSLATION * width, MAX_TRANSLATION * height),
+            rotate=30,
+            blend=0.9,
+            posterize=4,
         )
         self.num_operations = num_operations
         self.operations = Operations(input_shape, {name: [values[magnitude]] for name, values in table.items()})
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new images of bytes, to which float images are rounded, and the targets as they are."""
-        return self.operations(images, *self._draw(len(images), rng)), targets
+        return self.operations(images, *self._sample(len(images), rng)), targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
-        rounds = self._draw(len(images), rng)
+        rounds = self._sample(len(images), rng)
         return [" · ".join(map(self.operations.describe, choices)) for choices in zip(*rounds, strict=True)]
 
-    def _draw(self, count: int, rng: np.random.Generator) -> list[np.ndarray]:
-        return [self.operations.draw(count, rng) for _ in range(self.num_operations)]
+    def _sample(self, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+        return [self.operations.sample(count, rng) for _ in range(self.num_operations)]

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from deeptrain.aug.pixel_rows import Border, padded, windows
+from deeptrain.aug.pixel_rows import Border, pad, windows
 from deeptrain.schema import PositiveInt, validate_call
 
 
@@ -25,4 +25,4 @@ class Crop:
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new images of the dtype that came, and the targets as they are."""
         down, across = rng.integers(2 * self.padding + 1, size=(2, len(images)))
-        return windows(padded(images, self.padding, self.border), down, across, images.shape[2:]), targets
+        return windows(pad(images, self.padding, self.border), down, across, images.shape[2:]), targets

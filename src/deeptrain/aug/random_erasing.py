@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.pixel_rows import box_masks, draw_rectangles, lines, paste, repeated
+from deeptrain.aug.pixel_rows import box_masks, paste, pixel_rows, sample_rectangles, tile_channels
 from deeptrain.aug.sampling import check_fit, checked_range, random_bytes
 from deeptrain.schema import PositiveFloat, UnitFloat, validate_call
 
@@ -42,12 +42,12 @@ class RandomErasing:
         """Return new images of the dtype that came, and the targets as they are."""
         images = images.contiguous(memory_format=torch.channels_last)
         count, channels, height, width = images.shape
-        boxes = draw_rectangles(rng, count, (height, width), self.area, self.aspect)
+        boxes = sample_rectangles(rng, count, (height, width), self.area, self.aspect)
         if self.noise:
             values = random_bytes(rng, (count, height, width * channels))
             fill = torch.from_numpy(values).to(images.device, non_blocking=True).to(images.dtype)
         else:
-            fill = repeated(self.fill, width, images.dtype, images.device)
+            fill = tile_channels(self.fill, width, images.dtype, images.device)
         erased = torch.empty_like(images)
-        paste(lines(images), fill, *box_masks(boxes, images), out=lines(erased))
+        paste(pixel_rows(images), fill, *box_masks(boxes, images), out=pixel_rows(erased))
         return erased, targets

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from deeptrain.aug.pixel_rows import draw_rectangles, to_channels_last
-from deeptrain.aug.sampling import check_fit, checked_range, upload
+from deeptrain.aug.pixel_rows import sample_rectangles, to_channels_last
+from deeptrain.aug.sampling import check_fit, checked_range, to_device
 from deeptrain.schema import PositiveFloat, UnitFloat, validate_call
 
 AREA, ASPECT = [0.08, 1.0], [0.75, 1.3333]  # the paper's
@@ -34,7 +34,7 @@ class ScaleCrop:
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new images of the dtype that came, bytes rounded, and the targets as they are."""
         size = images.shape[2:]
-        top, bottom, left, right = draw_rectangles(rng, len(images), size, self.area, self.aspect).T
+        top, bottom, left, right = sample_rectangles(rng, len(images), size, self.area, self.aspect).T
         down, across = (
             _positions(start, end, extent, images.device)
             for start, end, extent in ((top, bottom, size[0]), (left, right, size[1]))
@@ -56,4 +56,4 @@ def _positions(start: np.ndarray, end: np.ndarray, extent: int, device: torch.de
     """
     start, end = start[:, None], end[:, None]
     pixels = start + (np.arange(extent) + 0.5) * (end - start) / extent - 0.5
-    return upload((2 * np.clip(pixels, start, end - 1) + 1) / extent - 1, device)
+    return to_device((2 * np.clip(pixels, start, end - 1) + 1) / extent - 1, device)

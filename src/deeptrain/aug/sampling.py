@@ -36,7 +36,7 @@ def random_bytes(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
     return words.astype("<u8", copy=False).view(np.uint8)[:count].reshape(shape)
 
 
-def upload(values: np.ndarray, device: torch.device) -> torch.Tensor:
+def to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
     """Send values to the device; floating-point ones become float32."""
     values = values.astype(np.float32) if values.dtype == np.float64 else values
     return torch.from_numpy(values).to(device, non_blocking=True)

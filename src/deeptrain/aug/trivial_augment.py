@@ -6,8 +6,8 @@ from torch import Tensor
 from deeptrain.aug.operations import Operations, magnitude_table
 from deeptrain.schema import validate_call
 
-BINS = 31
-WIDEST = {"shear": 0.99, "translate": (32.0, 32.0), "rotate": 135.0, "blend": 0.99, "posterize": 6}
+NUM_BINS = 31
+MAX_MAGNITUDES = {"shear": 0.99, "translate": (32.0, 32.0), "rotate": 135.0, "blend": 0.99, "posterize": 6}
 
 
 class TrivialAugment:
@@ -19,11 +19,11 @@ class TrivialAugment:
 
     @validate_call
     def __init__(self, input_shape: tuple[int, int, int]):
-        self.operations = Operations(input_shape, magnitude_table(BINS, **WIDEST))
+        self.operations = Operations(input_shape, magnitude_table(NUM_BINS, **MAX_MAGNITUDES))
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new images of bytes, to which float images are rounded, and the targets as they are."""
-        return self.operations(images, self.operations.draw(len(images), rng)), targets
+        return self.operations(images, self.operations.sample(len(images), rng)), targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
-        return [self.operations.describe(choice) for choice in self.operations.draw(len(images), rng)]
+        return [self.operations.describe(choice) for choice in self.operations.sample(len(images), rng)]

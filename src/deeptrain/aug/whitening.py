@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deeptrain.aug.pixel_rows import lines
+from deeptrain.aug.pixel_rows import pixel_rows
 
-SEEN = 10_000  # images that it is computed from
-LARGEST = 4096  # values an image: the matrix has as many rows and columns
-QUICK = 1024  # up to here it is computed in about a second
+FIT_IMAGES = 10_000  # images that it is computed from
+MAX_INPUT_VALUES = 4096  # values an image: the matrix has as many rows and columns
+MAX_UNCACHED_VALUES = 1024  # up to here it is computed in about a second
 Kind = Literal["pca", "zca"]
 
 
@@ -30,7 +30,7 @@ class Whitening:
 
         `eps` is added to the variance of each component, so that those which hardly vary are not blown up.
         """
-        rows = lines(images.contiguous(memory_format=torch.channels_last)).flatten(1)
+        rows = pixel_rows(images.contiguous(memory_format=torch.channels_last)).flatten(1)
         mean = rows.mean(0, dtype=torch.float64)
         size = rows.shape[1]
         covariance = torch.zeros(size, size, dtype=torch.float64)
@@ -54,7 +54,7 @@ class Whitening:
         precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")  # what hardly varies is a small difference of large values
         with torch.autocast(images.device.type, enabled=False):
-            white = torch.addmm(self.bias, lines(images).flatten(1), self.weight)
+            white = torch.addmm(self.bias, pixel_rows(images).flatten(1), self.weight)
         torch.set_float32_matmul_precision(precision)
         count, channels, height, width = images.shape
         return white.view(count, height, width, channels).permute(0, 3, 1, 2)

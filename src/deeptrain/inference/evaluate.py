@@ -14,7 +14,7 @@ from deeptrain.aug.pipeline import Pipeline
 from deeptrain.aug.whitening import Whitening
 from deeptrain.config.compose import RunConfig
 from deeptrain.errors import UsageError
-from deeptrain.loss import plain
+from deeptrain.loss import for_evaluation
 from deeptrain.metrics import ClassScore, confusion_matrix, per_class
 from deeptrain.run.saved import read_json
 from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_device, pick_precision, use_threads
@@ -57,7 +57,7 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
     classes = state["classes"]
     if dataset.classes != classes:
         raise UsageError([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
-    loss = plain(build.part("loss", run.parts["loss"], **build.data_info(dataset)))
+    loss = for_evaluation(build.part("loss", run.parts["loss"], **build.data_info(dataset)))
     runtime = Runtime(device, pick_precision(run.spine.precision, device))
     use_threads(run.spine.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
     shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}

@@ -84,7 +84,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the means of `loss` and the metrics over batches, with one read from the device.
 
-    loss: the run's own for evaluation (loss.plain), without class weights and smoothing, so that runs compare. Every
+    loss: what for_evaluation returns of the run's own, without class weights and smoothing, so that runs compare. Every
     rank brings its shard of the images and gets the means over all.
     """
     model.eval()
