@@ -1,4 +1,4 @@
-"""Color jitter: brightness, contrast, saturation and hue of every image change a little."""
+"""Color jitter: small random changes of brightness, contrast, saturation and hue."""
 
 from typing import Annotated
 
@@ -11,18 +11,17 @@ from deeptrain.aug.random_grayscale import brightness
 from deeptrain.aug.sampling import to_device
 from deeptrain.schema import NonNegativeFloat, Range, validate_call
 
-HueShift = Annotated[float, Range(minimum=0, maximum=0.5)]  # half a turn of the colour circle reaches every hue
-BYTE_SCALE = (
-    255.999 / 255
-)  # torchvision's way from real numbers back to bytes: what is a hair below a whole stays whole
+HueShift = Annotated[float, Range(minimum=0, maximum=0.5)]  # half a turn reaches every hue
+BYTE_SCALE = 255.999 / 255  # torchvision's scale from floats to bytes: rounding errors below an integer do no harm
 
 
 class ColorJitter:
-    """Change brightness, contrast, saturation and hue, in this order, each image by its own draws (Howard, 2013).
+    """Change brightness, contrast, saturation and hue, in this order (Howard, 2013). Each image has its own samples.
 
-    The first three are factors drawn evenly from 1 - setting (at least 0) to 1 + setting; the hue is turned by up to
-    `hue` of the colour circle either way. Every step clips to 0..255 and, on bytes, cuts off decimals, as torchvision's
-    adjust_brightness, adjust_contrast, adjust_saturation and adjust_hue do. Grey images have neither of the last two.
+    The first three are factors, uniform from 1 - setting (at least 0) to 1 + setting. The hue turns by up to `hue` of
+    the colour circle, either way. Every step clips to 0..255; on uint8 it also cuts off decimals. Torchvision's
+    adjust_brightness, adjust_contrast, adjust_saturation and adjust_hue do the same. Images of one channel skip
+    saturation and hue.
     """
 
     @validate_call
@@ -37,7 +36,7 @@ class ColorJitter:
         self.settings = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return new images of the dtype that came, and the targets as they are."""
+        """Return new images of the same dtype, and the same targets."""
         is_uint8 = not images.is_floating_point()
         planes = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True)  # (N, C, H, W)
         for name, values in self._sample(len(images), rng).items():
@@ -47,22 +46,23 @@ class ColorJitter:
         return to_channels_last(planes, images.dtype), targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
-        drawn = {name: values for name, values in self._sample(len(images), rng).items() if self.settings[name]}
+        samples = {name: values for name, values in self._sample(len(images), rng).items() if self.settings[name]}
         return [
-            " · ".join(f"{name} {values[image]:.2f}" for name, values in drawn.items()) for image in range(len(images))
+            " · ".join(f"{name} {values[image]:.2f}" for name, values in samples.items())
+            for image in range(len(images))
         ]
 
     def _sample(self, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Draw for each image three factors and a part of the circle, whether they are used or not."""
-        drawn = {}
-        for (name, setting), even in zip(self.settings.items(), rng.random((4, count)), strict=True):
+        """Sample three factors and a turn for each image. Settings that are off are sampled too."""
+        samples = {}
+        for (name, setting), row in zip(self.settings.items(), rng.random((4, count)), strict=True):
             low, high = (-setting, setting) if name == "hue" else (max(0.0, 1 - setting), 1 + setting)
-            drawn[name] = low + (high - low) * even
-        return drawn
+            samples[name] = low + (high - low) * row
+        return samples
 
 
 def adjust_brightness(planes: Tensor, factors: np.ndarray, is_uint8: bool) -> Tensor:
-    """Scale pixels (N, C, H, W), in place."""
+    """Scale pixels (N, C, H, W) in place."""
     return _clip(planes.mul_(_per_image(factors, planes)), is_uint8)
 
 
@@ -78,23 +78,23 @@ def adjust_saturation(planes: Tensor, factors: np.ndarray, is_uint8: bool) -> Te
 
 
 def adjust_hue(planes: Tensor, turns: np.ndarray, is_uint8: bool) -> Tensor:
-    """Turn the hue by a part of the colour circle; value and saturation, as in HSV, stay."""
+    """Turn the hue by a fraction of the colour circle. The value and saturation of HSV stay."""
     red, green, blue = planes.unbind(1)
-    value, least = planes.amax(1), planes.amin(1)
-    chroma = value - least
-    scale = 1 / chroma.clamp(min=1e-6)  # without chroma there is no hue, and none comes in below
-    # sixths of the circle from red, by which channel is the largest; the first of equals counts
-    first = (red == value).float()
-    second = (green == value).float().mul_(1 - first)
-    third = 1 - first - second
-    hue = first * (green - blue) + second * (blue - red) + third * (red - green)
-    hue.mul_(scale).add_(second, alpha=2).add_(third, alpha=4).add_(6 * _per_image(turns, planes)[:, 0])
-    turned = torch.empty_like(planes)
-    for channel, sixths in enumerate((5, 3, 1)):
-        corner = (hue + sixths).remainder_(6)
-        part = torch.minimum(corner, 4 - corner).clamp_(0, 1)
-        torch.sub(value, part.mul_(chroma), out=turned[:, channel])
-    return _clip(turned.mul_(BYTE_SCALE) if is_uint8 else turned, is_uint8)
+    value = planes.amax(1)
+    chroma = value - planes.amin(1)
+    scale = 1 / chroma.clamp(min=1e-6)  # a pixel without chroma has no hue: the last step multiplies by chroma
+    # The hue in sixths of the circle from red. It depends on the largest channel, the first one in a tie.
+    red_max = (red == value).float()
+    green_max = (green == value).float().mul_(1 - red_max)
+    blue_max = 1 - red_max - green_max
+    hue = red_max * (green - blue) + green_max * (blue - red) + blue_max * (red - green)
+    hue.mul_(scale).add_(green_max, alpha=2).add_(blue_max, alpha=4).add_(6 * _per_image(turns, planes)[:, 0])
+    result = torch.empty_like(planes)
+    for channel, offset in enumerate((5, 3, 1)):
+        sixths = (hue + offset).remainder_(6)
+        fraction = torch.minimum(sixths, 4 - sixths).clamp_(0, 1)
+        torch.sub(value, fraction.mul_(chroma), out=result[:, channel])
+    return _clip(result.mul_(BYTE_SCALE) if is_uint8 else result, is_uint8)
 
 
 ADJUSTMENTS = {
@@ -120,5 +120,5 @@ def _clip(planes: Tensor, is_uint8: bool) -> Tensor:
 
 
 def _per_image(values: np.ndarray, planes: Tensor) -> Tensor:
-    """Bring one value an image to the device: (N, 1, 1, 1)."""
+    """Send one value per image to the device: (N, 1, 1, 1)."""
     return to_device(values, planes.device)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""CutMix: a box of every image is pasted in from another, and the target follows the areas."""
+"""CutMix: each image gets a box of another image, and the target follows the areas."""
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from deeptrain.schema import PositiveFloat, validate_call
 
 
 class CutMix:
-    """Paste the box of an image's partner at the same place; the target weighs both by true area (Yun et al., 2019).
+    """Paste a box of the partner image at the same position; the target weighs both by area (Yun et al., 2019).
 
-    λ ~ Beta(alpha, alpha) sets the box before clipping, sides √(1 - λ) of the image's, its centre on any pixel. One
-    box a batch as in the paper, or one an image. In a batch of one the image is its own partner.
+    λ ~ Beta(alpha, alpha). The box has √(1 - λ) of the image's sides and its centre on any pixel. It is clipped at
+    the border, and the weights are the areas after clipping. The paper has one box per batch; per_image=True samples
+    one per image. In a batch of one the image is its own partner.
     """
 
     mixes = True
@@ -24,11 +25,11 @@ class CutMix:
         self.num_classes, self.alpha, self.per_image = num_classes, alpha, per_image
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return new images of the dtype that came and probabilities (N, K)."""
+        """Return new images of the same dtype, and probabilities (N, K)."""
         boxes = self._boxes(images, rng)
-        mixed = _paste_each(images, boxes) if self.per_image else _paste_all(images, boxes[0])
+        mixed = _paste_per_image(images, boxes) if self.per_image else _paste_all(images, boxes[0])
         top, bottom, left, right = boxes.T
-        share = (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])  # of the partner
+        share = (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])  # the partner's
         weights = to_device(share, images.device) if self.per_image else float(share[0])
         return mixed, mix_targets(targets, weights, self.num_classes)
 
@@ -47,7 +48,7 @@ def _paste_all(images: Tensor, box: np.ndarray) -> Tensor:
     return mixed
 
 
-def _paste_each(images: Tensor, boxes: np.ndarray) -> Tensor:
+def _paste_per_image(images: Tensor, boxes: np.ndarray) -> Tensor:
     images = images.contiguous(memory_format=torch.channels_last)
     mixed = torch.empty_like(images)
     rows, columns = box_masks(boxes, images)

@@ -1,4 +1,4 @@
-"""Cutout: a square of every image is hidden."""
+"""Cutout: hides a square of every image."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -10,14 +10,14 @@ from torch import Tensor
 from deeptrain.aug.pixel_rows import box_masks, paste, pixel_rows, sample_boxes, tile_channels
 from deeptrain.schema import PositiveInt, Range, validate_call
 
-Side = PositiveInt | Annotated[float, Range(above=0, maximum=1)]  # whole: pixels; decimal: share of the shorter side
+Side = PositiveInt | Annotated[float, Range(above=0, maximum=1)]  # int: pixels; float: fraction of the shorter side
 
 
 class Cutout:
     """Fill one square of every image with the data's mean (DeVries & Taylor, 2017).
 
-    Its centre falls on any pixel and it is clipped at the border, so that on average less than the whole square is
-    hidden; the paper's 16 pixels at 32 are half the shorter side. Raises ValueError if it is larger than the image.
+    The centre is any pixel. The square is clipped at the border, so the mean hidden area is below size². The paper's
+    16 pixels at 32 are half the shorter side. Raises ValueError if the square is larger than the image.
     """
 
     @validate_call
@@ -29,7 +29,7 @@ class Cutout:
         self.fill = tuple(float(value) for value in mean)
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return new images of the dtype that came, and the targets as they are."""
+        """Return new images of the same dtype, and the same targets."""
         images = images.contiguous(memory_format=torch.channels_last)
         count, _, height, width = images.shape
         boxes = sample_boxes(rng, count, (height, width), (self.side, self.side))

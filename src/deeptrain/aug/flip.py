@@ -1,4 +1,4 @@
-"""Flip: images are mirrored by the toss of a coin."""
+"""Flip: mirrors images at random."""
 
 import numpy as np
 from torch import Tensor
@@ -10,7 +10,7 @@ from deeptrain.schema import UnitFloat, validate_call
 class Flip:
     """Mirror each image left to right with probability `horizontal`, and upside down with probability `vertical`.
 
-    The two coins of an image are independent. For what means something else when mirrored, such as digits, leave it.
+    The two coins of an image are independent. Do not flip images that change their meaning, such as digits.
     """
 
     @validate_call
@@ -18,7 +18,7 @@ class Flip:
         self.horizontal, self.vertical = horizontal, vertical
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return images of the dtype that came, and the targets as they are."""
+        """Return images of the same dtype, and the same targets."""
         for dimension, coins in zip((3, 2), self._sample(len(images), rng), strict=True):
             if coins.any():
                 chosen = np.flatnonzero(coins)

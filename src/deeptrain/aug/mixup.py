@@ -1,4 +1,4 @@
-"""Mixup: every image is blended with another, and its target with the other's."""
+"""Mixup: blends every image with another one, and their targets too."""
 
 import numpy as np
 import torch
@@ -7,15 +7,15 @@ from torch import Tensor
 from deeptrain.aug.sampling import to_device
 from deeptrain.schema import PositiveFloat, validate_call
 
-# Every image's partner is its neighbour in the batch, whose order is random already: own slice, partner's slice.
+# An image's partner is its neighbour in the batch; the order is random already. Pairs of own and partner slices.
 NEIGHBOURS = ((slice(1, None), slice(None, -1)), (slice(0, 1), slice(-1, None)))
 
 
 class Mixup:
     """x = λ x_i + (1 - λ) x_j and the same for the targets, λ ~ Beta(alpha, alpha) (Zhang et al., 2018).
 
-    A small alpha keeps most λ near 0 or 1. One λ a batch as in the authors' code, or one an image. In a batch of one
-    the image is its own partner.
+    A small alpha keeps most λ near 0 or 1. The authors' code has one λ per batch; per_image=True samples one per
+    image. In a batch of one the image is its own partner.
     """
 
     mixes = True
@@ -37,12 +37,12 @@ class Mixup:
 
 
 def mix_targets(targets: Tensor, weights: Tensor | float, num_classes: int) -> Tensor:
-    """Return probabilities (N, K) in which the partner has its weight, (N,) or one for all.
+    """Mix each target with its partner's: probabilities (N, K).
 
-    Targets are ids (N,) or probabilities (N, K).
+    targets: class ids (N,) or probabilities (N, K). weights: the partners', (N,) or one for all.
     """
     if targets.ndim == 1:
-        nothing = torch.zeros(len(targets), num_classes, device=targets.device)
-        targets = nothing.scatter_(1, targets[:, None], 1.0)
+        zeros = torch.zeros(len(targets), num_classes, device=targets.device)
+        targets = zeros.scatter_(1, targets[:, None], 1.0)
     share = weights[:, None] if isinstance(weights, Tensor) else weights
     return torch.lerp(targets, targets.roll(1, dims=0), share)

@@ -1,4 +1,4 @@
-"""Mixup or CutMix: every batch is blended or gets boxes pasted in, by the toss of a coin."""
+"""Mixup or CutMix: applies one of the two to each batch, at random."""
 
 import numpy as np
 from torch import Tensor
@@ -9,9 +9,9 @@ from deeptrain.schema import PositiveFloat, UnitFloat, validate_call
 
 
 class MixupOrCutMix:
-    """Apply CutMix to a batch with probability `cutmix`, else Mixup; the two learn well in turns.
+    """Apply CutMix to a batch with probability `cutmix`, else Mixup.
 
-    With the setting `probability`, that all augmentations have, below 1, the rest of the batches stay as they are.
+    With `probability` (a setting of every augmentation) below 1, the other batches are not changed.
     """
 
     mixes = True
@@ -31,7 +31,7 @@ class MixupOrCutMix:
         self.cutmix = CutMix(num_classes, alpha=cutmix_alpha, per_image=per_image)
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return new images, float32 from Mixup and as they came from CutMix, and probabilities (N, K)."""
+        """Return new images and probabilities (N, K). Mixup makes float32; CutMix keeps the dtype."""
         mix = self.cutmix if rng.random() < self.share else self.mixup
         return mix(images, targets, rng)
 

@@ -1,4 +1,4 @@
-"""PCA jitter: the colour of every image is shifted the way colours vary in train."""
+"""PCA jitter: shifts the colour of every image along the principal components of the training colours."""
 
 from collections.abc import Sequence
 
@@ -12,27 +12,26 @@ from deeptrain.schema import NonNegativeFloat, validate_call
 
 
 class PCAJitter:
-    """Add Σ α_k σ_k p_k to all pixels of an image, α_k ~ N(0, strength²) its own (Krizhevsky et al., 2012).
+    """Add Σ α_k σ_k p_k to all pixels of an image; each has its own α_k ~ N(0, strength²) (Krizhevsky et al., 2012).
 
-    p_k and σ_k² are the principal components of the pixels of a spread of train and the variances along them. The paper
-    writes the eigenvalue where its authors' code has the standard deviation σ_k, which alone gives a colour whatever
-    the unit.
+    p_k are the principal components of the training pixels, σ_k² the variances along them. The paper writes the
+    eigenvalue σ_k²; its authors' code has σ_k. Only σ_k gives a colour in the unit of the pixels.
     """
 
     @validate_call
     def __init__(self, covariance: Sequence[Sequence[float]], *, strength: NonNegativeFloat = 0.1):
         variances, components = np.linalg.eigh(np.asarray(covariance, np.float64))
-        components *= np.where(components.sum(0) < 0, -1, 1)  # else the library decides which way is up
+        components *= np.where(components.sum(0) < 0, -1, 1)  # else the sign would depend on the library
         self.strength = strength
         self.colours = np.sqrt(np.maximum(variances, 0))[:, None] * components.T  # (C, C), a row is σ_k p_k
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return new images of the dtype that came, clamped to 0..255, and the targets as they are."""
+        """Return new images of the same dtype, clamped to 0..255, and the same targets."""
         images = images.contiguous(memory_format=torch.channels_last)
         shifts = rng.normal(0, self.strength, (len(images), len(self.colours))) @ self.colours  # (N, C)
         if not images.is_floating_point():
             shifts = shifts.round().clip(-255, 255).astype(np.int16)  # whole levels: half the bytes of float32
         shift = to_device(shifts, images.device).repeat(1, images.shape[3])[:, None]  # (N, 1, W·C)
-        moved = (pixel_rows(images) + shift).clamp_(0, 255).to(images.dtype)
+        result = (pixel_rows(images) + shift).clamp_(0, 255).to(images.dtype)
         count, channels, height, width = images.shape
-        return moved.view(count, height, width, channels).permute(0, 3, 1, 2), targets
+        return result.view(count, height, width, channels).permute(0, 3, 1, 2), targets

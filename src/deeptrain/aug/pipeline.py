@@ -1,4 +1,4 @@
-"""What every batch runs through on the device: the augmentations in written order, then one normalisation."""
+"""The pipeline of every batch, on the device: the augmentations in the given order, then one normalisation."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,14 +12,14 @@ from deeptrain.schema import UnitFloat, validate_call
 
 Augmentation = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 
-MIN_STD = 1e-3  # a channel that varies less than this, of 255, is constant: it is centred, not blown up
+MIN_STD = 1e-3  # of 255: a channel below this is constant, and is centred but not scaled
 
 
 class RandomApply:
-    """An augmentation, how often it is applied and until when: two settings that all of them have.
+    """Apply an augmentation with a probability, and until a point of training. All augmentations have both settings.
 
-    `probability` is an image's own; an augmentation that mixes images (`mixes = True`) gets one coin for the batch.
-    `until` is the part of training after which it stops; at 1 it never does.
+    probability: one coin per image, or one per batch if the augmentation mixes images (`mixes = True`).
+    until: the fraction of training after which the augmentation stops; at 1 it never stops.
     """
 
     @validate_call
@@ -31,14 +31,14 @@ class RandomApply:
     def __call__(
         self, images: Tensor, targets: Tensor, rng: np.random.Generator, progress: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Apply it to the images that are drawn; the others, and the batch that came in, stay as they are."""
-        chosen = self.chosen(len(images), rng, progress)
-        if len(chosen) == len(images):
+        """Apply the augmentation to the sampled images. The other images and the input batch are not changed."""
+        indices = self.sample_indices(len(images), rng, progress)
+        if len(indices) == len(images):
             return self.augmentation(images, targets, rng)
-        return self._to_some(images, targets, chosen, rng) if len(chosen) else (images, targets)
+        return self._apply_at(images, targets, indices, rng) if len(indices) else (images, targets)
 
-    def chosen(self, count: int, rng: np.random.Generator, progress: float = 0.0) -> np.ndarray:
-        """Draw which of count images it is applied to, as indices; nothing is drawn where that is certain."""
+    def sample_indices(self, count: int, rng: np.random.Generator, progress: float = 0.0) -> np.ndarray:
+        """Sample the indices of the images to change, of `count`. rng is not used where the answer is certain."""
         if self.until < 1 and progress >= self.until:
             return np.arange(0)
         if self.probability == 1:
@@ -47,41 +47,40 @@ class RandomApply:
         return np.flatnonzero(np.broadcast_to(coins, count))
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator, progress: float = 0.0) -> list[str]:
-        """Say of each image what the same generator would draw; nothing where it is left alone.
+        """Return one caption per image: what the same generator would sample. It is empty for an unchanged image.
 
-        Of an augmentation that describes nothing its name is said where some images are left alone.
+        An augmentation without describe() shows its name if probability < 1.
         """
-        words = [""] * len(images)
-        chosen = self.chosen(len(images), rng, progress)
-        if len(chosen) and (describe := getattr(self.augmentation, "describe", None)):
-            some = targets[torch.from_numpy(chosen).to(targets.device)]
-            drawn = describe(select(images, chosen), some, rng)
+        captions = [""] * len(images)
+        indices = self.sample_indices(len(images), rng, progress)
+        if len(indices) and (describe := getattr(self.augmentation, "describe", None)):
+            own_targets = targets[torch.from_numpy(indices).to(targets.device)]
+            descriptions = describe(select(images, indices), own_targets, rng)
         else:
-            drawn = [self.name if self.probability < 1 else ""] * len(chosen)
-        for position, said in zip(chosen, drawn, strict=True):
-            words[position] = said
-        return words
+            descriptions = [self.name if self.probability < 1 else ""] * len(indices)
+        for index, description in zip(indices, descriptions, strict=True):
+            captions[index] = description
+        return captions
 
-    def _to_some(
-        self, images: Tensor, targets: Tensor, chosen: np.ndarray, rng: np.random.Generator
+    def _apply_at(
+        self, images: Tensor, targets: Tensor, indices: np.ndarray, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        index = torch.from_numpy(chosen).to(targets.device, non_blocking=True)
-        some = targets.index_select(0, index)
-        changed, wanted = self.augmentation(select(images, chosen), some, rng)
-        if wanted is not some:
-            if wanted.dtype != targets.dtype or wanted.shape[1:] != targets.shape[1:]:
-                wrong = f"probability={self.probability}: {self.name} mixes targets"
-                raise ValueError(f"{wrong}, so it must have mixes = True")
-            targets = targets.index_copy(0, index, wanted)
-        return scatter(images, chosen, changed), targets
+        index = torch.from_numpy(indices).to(targets.device, non_blocking=True)
+        own_targets = targets.index_select(0, index)
+        new_images, new_targets = self.augmentation(select(images, indices), own_targets, rng)
+        if new_targets is not own_targets:
+            if new_targets.dtype != targets.dtype or new_targets.shape[1:] != targets.shape[1:]:
+                message = f"probability={self.probability}: {self.name} mixes targets"
+                raise ValueError(f"{message}, so it must have mixes = True")
+            targets = targets.index_copy(0, index, new_targets)
+        return scatter(images, indices, new_images), targets
 
 
 class Pipeline:
     """Augment and normalise batches of images (N, C, H, W) with pixels from 0 to 255, uint8 or float32.
 
-    `mean` and `std` are per channel on that scale. With `subtract_image_mean`, the mean over all pixels and channels of
-    each normalised image is subtracted from it: overall brightness goes, colour cast and contrast stay. `whitening`
-    comes last.
+    mean, std: per channel, on that scale. subtract_image_mean: subtract from each normalised image its mean over all
+    pixels and channels. Overall brightness goes; colour cast and contrast stay. whitening: the last step.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Pipeline:
         subtract_image_mean: bool = False,
         whitening: Whitening | None = None,
     ):
-        self.augmentations = [each if isinstance(each, RandomApply) else RandomApply(each) for each in augmentations]
+        self.augmentations = [item if isinstance(item, RandomApply) else RandomApply(item) for item in augmentations]
         self.scale = tuple(1 / float(deviation) if deviation > MIN_STD else 1.0 for deviation in std)
         self.shift = tuple(-float(average) * scale for average, scale in zip(mean, self.scale, strict=True))
         self.subtract_image_mean, self.whitening = subtract_image_mean, whitening
@@ -100,9 +99,9 @@ class Pipeline:
     def train(
         self, images: Tensor, targets: Tensor, rng: np.random.Generator | None, progress: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Return augmented images as a network takes them, float32 channels_last, and their targets.
+        """Return augmented and normalised images, float32 channels_last, and their targets.
 
-        Without augmentations nothing is drawn, and rng may be None. `progress` is the part of training that is done.
+        rng may be None without augmentations. progress: the fraction of training that is done.
         """
         if self.augmentations:
             assert rng is not None
@@ -112,13 +111,13 @@ class Pipeline:
     def augment(
         self, images: Tensor, targets: Tensor, rng: np.random.Generator, progress: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Return augmented images still on the scale of 0 to 255, to be looked at, and their targets."""
+        """Return augmented images on the scale of 0 to 255, for a preview, and their targets."""
         for augmentation in self.augmentations:
             images, targets = augmentation(images, targets, rng, progress)
         return images, targets
 
     def evaluate(self, images: Tensor) -> Tensor:
-        """Return (images - mean) / std per channel, perhaps whitened: float32 channels_last, a new tensor."""
+        """Return (images - mean) / std per channel, whitened if set: float32 channels_last, a new tensor."""
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
         width, device = images.shape[3], images.device
         shift, scale = (tile_channels(values, width, torch.float32, device) for values in (self.shift, self.scale))

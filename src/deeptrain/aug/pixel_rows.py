@@ -1,6 +1,6 @@
-"""A batch as lines of pixels, (N, H, W·C): long contiguous rows, several times faster than broadcasting over C = 3.
+"""Operations on batches as pixel rows, (N, H, W·C), uint8 or float32, on any device.
 
-Every operation here works on such lines, uint8 or float32, on any device.
+Long contiguous rows are several times faster than broadcasting over C = 3.
 """
 
 import functools
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Border = Literal["zero", "reflect"]
-INTEGER_DTYPES = {torch.uint8: torch.uint8, torch.float32: torch.int32}  # the integers of the same width
+INTEGER_DTYPES = {torch.uint8: torch.uint8, torch.float32: torch.int32}  # integers of the same number of bits
 
 
 def pixel_rows(images: Tensor) -> Tensor:
@@ -23,18 +23,18 @@ def pixel_rows(images: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def tile_channels(values: tuple[float, ...], width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Lay one value a channel along a line of `width` pixels: (W·C,); rounded where dtype holds integers."""
-    line = torch.tensor(values, dtype=torch.float32).repeat(width)
-    line = line if dtype.is_floating_point else line.round()
-    return line.to(dtype).to(device, non_blocking=True)
+    """Repeat one value per channel along a row of `width` pixels: (W·C,). Integer dtypes are rounded."""
+    row = torch.tensor(values, dtype=torch.float32).repeat(width)
+    row = row if dtype.is_floating_point else row.round()
+    return row.to(dtype).to(device, non_blocking=True)
 
 
 def sample_boxes(
     rng: np.random.Generator, count: int, size: Sequence[int], sides: Sequence[int | np.ndarray]
 ) -> np.ndarray:
-    """Draw boxes whose centre falls on any pixel, clipped at the border: (count, 4) top, bottom, left, right.
+    """Sample boxes with the centre on any pixel, clipped at the border: (count, 4) top, bottom, left, right.
 
-    `size` is (H, W) of the images; `sides` the boxes' height and width before clipping, one for all or (count,).
+    size: (H, W) of the images. sides: the boxes' height and width before clipping, one for all or (count,) each.
     """
     edges = []
     for extent, side in zip(size, sides, strict=True):
@@ -46,63 +46,63 @@ def sample_boxes(
 def sample_rectangles(
     rng: np.random.Generator, count: int, size: Sequence[int], area: tuple[float, float], aspect: tuple[float, float]
 ) -> np.ndarray:
-    """Draw boxes that lie inside images of `size` (H, W): (count, 4) top, bottom, left, right.
+    """Sample boxes inside images of `size` (H, W): (count, 4) top, bottom, left, right.
 
-    A box's share of the image is drawn evenly from `area`, its height over its width evenly in the logarithm from the
-    part of `aspect` with which it fits, its place evenly; sides are rounded to pixels, and cut to the image's where no
-    aspect fits.
+    A box's fraction of the image is uniform in `area`. Its height over width is log-uniform in that part of `aspect`
+    where the box fits. Its position is uniform. Sides are rounded to pixels, and clipped to the image if no aspect
+    fits.
     """
     height, width = size
     pixels = np.maximum((area[0] + (area[1] - area[0]) * rng.random(count)) * height * width, 1)
-    # the height √(pixels·ratio) and the width √(pixels/ratio) are to fit
+    # Both the height √(pixels·ratio) and the width √(pixels/ratio) must fit.
     low = np.log(np.maximum(aspect[0], pixels / width**2))
     high = np.log(np.minimum(aspect[1], height**2 / pixels))
     ratio = np.exp(low + (high - low) * rng.random(count))
-    tall = np.sqrt(pixels * ratio).round().clip(1, height).astype(np.int32)
-    wide = np.sqrt(pixels / ratio).round().clip(1, width).astype(np.int32)
-    top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
-    return np.stack([top, top + tall, left, left + wide], axis=1).astype(np.int32)
+    box_height = np.sqrt(pixels * ratio).round().clip(1, height).astype(np.int32)
+    box_width = np.sqrt(pixels / ratio).round().clip(1, width).astype(np.int32)
+    top, left = rng.integers(height - box_height + 1), rng.integers(width - box_width + 1)
+    return np.stack([top, top + box_height, left, left + box_width], axis=1).astype(np.int32)
 
 
 def box_masks(boxes: np.ndarray, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows (N, H, 1) and columns (N, 1, W·C) whose bits are all ones inside each image's box, else all zeros."""
+    """Return masks of rows (N, H, 1) and columns (N, 1, W·C): all bits are ones inside each image's box, else zeros."""
     _, channels, height, width = images.shape
     top, bottom, left, right = torch.from_numpy(boxes).to(images.device, non_blocking=True)[:, :, None].unbind(1)
     y = torch.arange(height, device=images.device)
     x = torch.arange(width * channels, device=images.device)
     rows, columns = (top <= y) & (y < bottom), (left * channels <= x) & (x < right * channels)
-    kind = INTEGER_DTYPES[images.dtype]
-    return rows[:, :, None].to(kind).neg_(), columns[:, None, :].to(kind).neg_()
+    dtype = INTEGER_DTYPES[images.dtype]
+    return rows[:, :, None].to(dtype).neg_(), columns[:, None, :].to(dtype).neg_()
 
 
 def paste(own: Tensor, other: Tensor, rows: Tensor, columns: Tensor, out: Tensor) -> None:
-    """Write lines with other's values inside the boxes and own's outside: own ^ ((own ^ other) & box), bit for bit."""
-    kind = INTEGER_DTYPES[own.dtype]
-    own, other, out = own.view(kind), other.view(kind), out.view(kind)
+    """Write to `out`: other's values inside the boxes, own's outside. Bitwise: own ^ ((own ^ other) & box)."""
+    dtype = INTEGER_DTYPES[own.dtype]
+    own, other, out = own.view(dtype), other.view(dtype), out.view(dtype)
     torch.bitwise_xor(own, other, out=out)
     out &= rows
     out &= columns
     out ^= own
 
 
-def select(images: Tensor, chosen: np.ndarray) -> Tensor:
-    """Copy the images whose indices (M,) are chosen on the host: (M, C, H, W), channels_last."""
-    index = torch.from_numpy(chosen).to(images.device, non_blocking=True)
+def select(images: Tensor, indices: np.ndarray) -> Tensor:
+    """Copy the images at host indices (M,): (M, C, H, W), channels_last."""
+    index = torch.from_numpy(indices).to(images.device, non_blocking=True)
     return images.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
-def scatter(images: Tensor, chosen: np.ndarray, changed: Tensor) -> Tensor:
-    """Return new images (N, C, H, W) in which the chosen ones (M,) are the changed; float32 if either are."""
+def scatter(images: Tensor, indices: np.ndarray, updates: Tensor) -> Tensor:
+    """Return new images (N, C, H, W) with `updates` at indices (M,); float32 if either is float32."""
     order = np.arange(len(images))
-    order[chosen] = len(images) + np.arange(len(chosen))
-    kind = torch.promote_types(images.dtype, changed.dtype)
-    both = [part.to(kind).permute(0, 2, 3, 1) for part in (images, changed)]
+    order[indices] = len(images) + np.arange(len(indices))
+    dtype = torch.promote_types(images.dtype, updates.dtype)
+    both = [part.to(dtype).permute(0, 2, 3, 1) for part in (images, updates)]
     index = torch.from_numpy(order).to(images.device, non_blocking=True)
     return torch.cat(both).index_select(0, index).permute(0, 3, 1, 2)
 
 
 def to_channels_last(planes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Store images (N, C, H, W), a plane a channel, as channels_last: twice as fast as torch's own way."""
+    """Convert contiguous images (N, C, H, W) to channels_last and `dtype`, twice as fast as torch does."""
     planes = to_dtype(planes, dtype)
     count, channels, height, width = planes.shape
     images = torch.empty((count, height, width, channels), dtype=dtype, device=planes.device)
@@ -112,12 +112,12 @@ def to_channels_last(planes: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def to_dtype(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert numbers from 0 to 255, decimals cut off in bytes; by way of int16 the CPU is 3.5 times as fast."""
+    """Convert numbers from 0 to 255; uint8 cuts off decimals. Through int16 the CPU is 3.5 times as fast."""
     return (values.to(torch.int16) if dtype == torch.uint8 and values.is_floating_point() else values).to(dtype)
 
 
 def pad(images: Tensor, padding: int, border: Border) -> Tensor:
-    """Surround images (N, C, H, W) by zeros or their own reflection, the edge not repeated: (N, H + 2p, W + 2p, C)."""
+    """Pad images (N, C, H, W) with zeros or their reflection without the edge pixel: (N, H + 2p, W + 2p, C)."""
     count, channels, height, width = images.shape
     shape = (count, height + 2 * padding, width + 2 * padding, channels)
     if border == "zero":
@@ -127,33 +127,33 @@ def pad(images: Tensor, padding: int, border: Border) -> Tensor:
     inner = padded[:, padding : padding + height, padding : padding + width]
     inner.copy_(images.permute(0, 2, 3, 1))
     if border == "reflect":
-        for near in range(1, padding + 1):  # columns of the image, then whole rows
+        for distance in range(1, padding + 1):  # columns of the image, then full rows
             inner_rows = padded[:, padding : padding + height]
-            inner_rows[:, :, padding - near] = inner[:, :, near]
-            inner_rows[:, :, padding + width - 1 + near] = inner[:, :, width - 1 - near]
-        for near in range(1, padding + 1):
-            padded[:, padding - near] = padded[:, padding + near]
-            padded[:, padding + height - 1 + near] = padded[:, padding + height - 1 - near]
+            inner_rows[:, :, padding - distance] = inner[:, :, distance]
+            inner_rows[:, :, padding + width - 1 + distance] = inner[:, :, width - 1 - distance]
+        for distance in range(1, padding + 1):
+            padded[:, padding - distance] = padded[:, padding + distance]
+            padded[:, padding + height - 1 + distance] = padded[:, padding + height - 1 - distance]
     return padded
 
 
 def windows(padded: Tensor, down: np.ndarray, across: np.ndarray, size: Sequence[int]) -> Tensor:
-    """Cut a window of `size` (H, W) out of each of whole (N, tall, wide, C), at its own offsets (N,): (N, C, H, W).
+    """Cut a window of `size` (H, W) out of each padded image (N, H', W', C), at its own offsets (N,): (N, C, H, W).
 
-    On the host the images are seen as overlapping opaque elements of one row of a window each, so that a window is H
-    copies of W·C values instead of H·W·C copies of one; elsewhere it is one gather of pixels.
+    On the host, NumPy sees the images as overlapping opaque elements; each is one row of a window. A window is then H
+    copies of W·C values instead of H·W·C copies of one value. Other devices do one gather of pixels.
     """
-    count, tall, wide, channels = padded.shape
+    count, padded_height, padded_width, channels = padded.shape
     height, width = size
-    first = (np.arange(count) * tall + down) * wide + across  # pixel of each window's corner
+    corners = (np.arange(count) * padded_height + down) * padded_width + across  # pixel index of each window's corner
     if padded.device.type == "cpu":
         bytes_ = padded.view(torch.uint8).numpy().reshape(-1)
         pixel = channels * padded.element_size()
         rows = np.ndarray((bytes_.size - width * pixel + 1,), f"V{width * pixel}", buffer=bytes_, strides=(1,))
-        cut = rows[(first[:, None] + np.arange(height) * wide) * pixel]
-        found = torch.from_numpy(cut.view(np.uint8)).view(padded.dtype).view(count, height, width, channels)
+        window_rows = rows[(corners[:, None] + np.arange(height) * padded_width) * pixel]
+        result = torch.from_numpy(window_rows.view(np.uint8)).view(padded.dtype).view(count, height, width, channels)
     else:
-        corner = torch.from_numpy(first).to(padded.device, non_blocking=True)
+        corner = torch.from_numpy(corners).to(padded.device, non_blocking=True)
         y, x = (torch.arange(extent, device=padded.device) for extent in size)
-        found = padded.view(-1, channels)[corner[:, None, None] + y[:, None] * wide + x]
-    return found.permute(0, 3, 1, 2)
+        result = padded.view(-1, channels)[corner[:, None, None] + y[:, None] * padded_width + x]
+    return result.permute(0, 3, 1, 2)

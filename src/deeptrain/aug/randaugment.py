@@ -1,4 +1,4 @@
-"""RandAugment: a few operations, drawn anew for every image, all at one magnitude."""
+"""RandAugment: applies a few random operations to every image, all at one magnitude."""
 
 from typing import Annotated
 
@@ -15,8 +15,8 @@ MAX_TRANSLATION = 150 / 331  # of the image's side: the paper's largest, 150 pix
 class RandAugment:
     """Apply `num_operations` of fourteen operations to every image, one after the other (Cubuk et al., 2020).
 
-    Each is drawn from all, with a random sign where it goes either way. The magnitude counts up from 0, which changes
-    least, in equal steps to bins - 1, which changes most. Raises ValueError if there is no such magnitude.
+    Each operation is sampled from all fourteen, with a random sign where it has one. Magnitude 0 is the weakest,
+    bins - 1 the strongest, in equal steps. Raises ValueError if magnitude >= bins.
     """
 
     @validate_call
@@ -43,7 +43,7 @@ class RandAugment:
         self.operations = Operations(input_shape, {name: [values[magnitude]] for name, values in table.items()})
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return new images of bytes, to which float images are rounded, and the targets as they are."""
+        """Return new uint8 images (float images are rounded), and the same targets."""
         return self.operations(images, *self._sample(len(images), rng)), targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:

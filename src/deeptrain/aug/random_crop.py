@@ -1,4 +1,4 @@
-"""Crop: every image is padded, and a window of its size cut out at random."""
+"""Random crop: pads every image and cuts out a random window of its size."""
 
 import numpy as np
 from torch import Tensor
@@ -8,10 +8,10 @@ from deeptrain.schema import PositiveInt, validate_call
 
 
 class Crop:
-    """Shift every image by up to `padding` pixels in each direction; what comes in is black or its own reflection.
+    """Shift every image by up to `padding` pixels in each direction; the padding is black or a reflection.
 
-    The data sets' own recipe (data.crop_padding) does the same with black; setting both shifts twice. Raises ValueError
-    if the padding is not smaller than the image.
+    data.crop_padding does the same with black; both together shift twice. Raises ValueError if the padding is not
+    smaller than the image.
     """
 
     @validate_call
@@ -23,6 +23,6 @@ class Crop:
         self.border: Border = mode
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return new images of the dtype that came, and the targets as they are."""
+        """Return new images of the same dtype, and the same targets."""
         down, across = rng.integers(2 * self.padding + 1, size=(2, len(images)))
         return windows(pad(images, self.padding, self.border), down, across, images.shape[2:]), targets

@@ -1,4 +1,4 @@
-"""Random erasing: a rectangle of every image is hidden, of random area and shape."""
+"""Random erasing: hides a rectangle of every image, of random area and shape."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -17,10 +17,11 @@ AREA, ASPECT = [0.02, 0.4], [0.3, 3.3]  # the paper's
 class RandomErasing:
     """Fill one rectangle inside every image with black, the data's mean or noise (Zhong et al., 2020).
 
-    Its share of the image's area is drawn evenly from `area`, its height over its width evenly in the logarithm from
-    the part of `aspect` with which it fits, its place evenly; sides are rounded to pixels. That the logarithm is
-    even is torchvision's way. The paper draws the aspect evenly, so more tall boxes than wide ones, and area, aspect
-    and place anew until the box lies inside, so fewer large ones. Raises ValueError if no box fits.
+    Its fraction of the image's area is uniform in `area`. Its height over width is log-uniform in that part of
+    `aspect` where the box fits. Its position is uniform. Sides are rounded to pixels.
+
+    The log-uniform aspect is torchvision's. The paper's aspect is uniform, which makes more tall boxes than wide ones.
+    The paper also samples until the box lies inside, which makes fewer large boxes. Raises ValueError if no box fits.
     """
 
     @validate_call
@@ -39,7 +40,7 @@ class RandomErasing:
         self.fill = tuple(float(value) if fill == "mean" else 0.0 for value in mean)
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return new images of the dtype that came, and the targets as they are."""
+        """Return new images of the same dtype, and the same targets."""
         images = images.contiguous(memory_format=torch.channels_last)
         count, channels, height, width = images.shape
         boxes = sample_rectangles(rng, count, (height, width), self.area, self.aspect)

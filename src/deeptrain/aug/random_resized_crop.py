@@ -1,4 +1,4 @@
-"""Scale crop: a part of every image, of random size and shape, is stretched to the whole."""
+"""Random resized crop: resizes a random rectangle of every image to the image's size."""
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ AREA, ASPECT = [0.08, 1.0], [0.75, 1.3333]  # the paper's
 class ScaleCrop:
     """Cut a rectangle out of every image and resize it, bilinearly, to the image's size (Szegedy et al., 2015).
 
-    Its share of the image's area is drawn evenly from `area`, its height over its width evenly in the logarithm from
-    the part of `aspect` with which it fits, its place evenly; sides are rounded to pixels. The paper's areas suit large
-    pictures; at 32 pixels [0.5,1] is strong enough. Raises ValueError if no rectangle fits.
+    Its fraction of the image's area is uniform in `area`. Its height over width is log-uniform in that part of
+    `aspect` where the box fits. Its position is uniform. Sides are rounded to pixels. The paper's areas
+    suit large images; at 32 pixels [0.5,1] is strong enough. Raises ValueError if no rectangle fits.
     """
 
     @validate_call
@@ -32,7 +32,7 @@ class ScaleCrop:
         check_fit(self.area, self.aspect, input_shape)
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return new images of the dtype that came, bytes rounded, and the targets as they are."""
+        """Return new images of the same dtype (uint8 rounded), and the same targets."""
         size = images.shape[2:]
         top, bottom, left, right = sample_rectangles(rng, len(images), size, self.area, self.aspect).T
         down, across = (
@@ -43,16 +43,16 @@ class ScaleCrop:
             [across[:, None, :].expand(-1, size[0], -1), down[:, :, None].expand(-1, -1, size[1])], dim=3
         )
         planes = images.to(torch.float32, memory_format=torch.contiguous_format)
-        found = grid_sample(planes, grid, padding_mode="border", align_corners=False)
-        found = found if images.is_floating_point() else found.round_()
-        return to_channels_last(found, images.dtype), targets
+        resized = grid_sample(planes, grid, padding_mode="border", align_corners=False)
+        resized = resized if images.is_floating_point() else resized.round_()
+        return to_channels_last(resized, images.dtype), targets
 
 
 def _positions(start: np.ndarray, end: np.ndarray, extent: int, device: torch.device) -> Tensor:
-    """Return where along one axis the pixels of each resized box (N, extent) lie, on grid_sample's scale of -1 to 1.
+    """Return the source positions (N, extent) of each box's pixels along one axis, on grid_sample's scale of -1 to 1.
 
-    Pixel centres are mapped to pixel centres, and what would lie beyond the centres of the box's outermost pixels is
-    moved onto them: nothing from outside the box comes in.
+    Pixel centres map to pixel centres. Positions are clipped to the centres of the box's outermost pixels, so no value
+    comes from outside the box.
     """
     start, end = start[:, None], end[:, None]
     pixels = start + (np.arange(extent) + 0.5) * (end - start) / extent - 0.5

@@ -1,4 +1,4 @@
-"""TrivialAugment: one operation for every image, at any magnitude."""
+"""TrivialAugment: applies one random operation to every image, at a random magnitude."""
 
 import numpy as np
 from torch import Tensor
@@ -11,10 +11,9 @@ MAX_MAGNITUDES = {"shear": 0.99, "translate": (32.0, 32.0), "rotate": 135.0, "bl
 
 
 class TrivialAugment:
-    """Apply one of RandAugment's operations to every image, its magnitude drawn evenly (Müller & Hutter, 2021).
+    """Apply one of RandAugment's operations to every image, at a uniform magnitude (Müller & Hutter, 2021).
 
-    There is nothing to tune: the ranges are the paper's wide ones, with translations of up to 32 pixels whatever the
-    image's size.
+    It has no settings. The ranges are the paper's wide ones, with translations of up to 32 pixels at every image size.
     """
 
     @validate_call
@@ -22,7 +21,7 @@ class TrivialAugment:
         self.operations = Operations(input_shape, magnitude_table(NUM_BINS, **MAX_MAGNITUDES))
 
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return new images of bytes, to which float images are rounded, and the targets as they are."""
+        """Return new uint8 images (float images are rounded), and the same targets."""
         return self.operations(images, self.operations.sample(len(images), rng)), targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:
