@@ -1,4 +1,7 @@
-"""Losses: callables from logits (N, K) and targets, class ids (N,) or probabilities (N, K), to the batch's mean."""
+"""Losses: callables from logits (N, K) and targets to the mean over the batch.
+
+Targets are class ids (N,) or probabilities (N, K).
+"""
 
 import copy
 from collections.abc import Callable
@@ -14,11 +17,11 @@ ClassWeights = Literal["auto"] | list[PositiveFloat] | None
 
 
 class Loss:
-    """What the losses share: float32 whatever the logits come in, class weights, the mean over the images.
+    """Base of the losses: float32 for logits of any dtype, class weights, the mean over the images.
 
-    With class weights w an image of class k counts w_k times. One with mixed targets q counts Σ q_k w_k times, and its
-    targets become q_k w_k / Σ q_j w_j: so it costs what its labels would, in their shares. The mean is over images and
-    not over weights, so that the pieces of a batch add up to the batch.
+    With class weights w, an image of class k counts w_k times. An image with mixed targets q counts Σ q_k w_k times,
+    and its targets become q_k w_k / Σ q_j w_j. Where the loss is linear in q, this is Σ q_k w_k loss(k). The mean is
+    over images, not over weights, so the parts of a batch add up to the batch.
     """
 
     weights: Tensor | None = None  # (K,)
@@ -39,7 +42,7 @@ class Loss:
         raise NotImplementedError
 
     def for_evaluation(self) -> Self:
-        """Return this loss without class weights and smoothing: what an evaluation measures."""
+        """Return a copy without class weights and smoothing, for an evaluation."""
         loss = copy.copy(self)
         loss.weights = None
         return loss
@@ -48,7 +51,7 @@ class Loss:
 class CrossEntropy(Loss):
     """-Σ q log softmax(logits), with q the targets, smoothed: (1 - ε) q + ε/K (Szegedy et al., 2016).
 
-    The right class thus keeps 1 - (K-1)/K ε and each other one gets ε/K; mixed targets are smoothed alike.
+    The right class has 1 - (K-1)/K ε, each other class ε/K. Mixed targets are smoothed the same way.
     """
 
     @validate_call
@@ -63,7 +66,7 @@ class CrossEntropy(Loss):
         self.weights = class_weight_tensor(class_weights, class_counts)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if self.weights is None:  # the mean in the same kernel
+        if self.weights is None:  # one kernel also takes the mean
             return functional.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
         return super().__call__(logits, targets)
 
@@ -79,7 +82,7 @@ class CrossEntropy(Loss):
 class Hinge(Loss):
     """Σ_{j≠y} max(0, s_j - s_y + margin), the loss of a multiclass SVM (Weston & Watkins, 1999).
 
-    Mixed targets: Σ q_k loss(k), for which all pairs of logits are compared, N K² numbers.
+    Mixed targets: Σ q_k loss(k), which compares all pairs of logits: N K² numbers.
     """
 
     @validate_call
@@ -90,18 +93,18 @@ class Hinge(Loss):
         self.weights = class_weight_tensor(class_weights, class_counts)
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if targets.ndim == 1:  # torch's is divided by K
+        if targets.ndim == 1:  # torch's loss is divided by K
             mean = functional.multi_margin_loss(logits, targets, margin=self.margin, reduction="none")
             return mean * logits.shape[1]
-        lead = logits[:, None] - logits[:, :, None]  # (N, K, K): of every class, across, over the right one, down
-        return (targets * ((lead + self.margin).relu().sum(2) - self.margin)).sum(1)  # less that over itself
+        differences = logits[:, None] - logits[:, :, None]  # (N, K, K): s_j - s_y at [:, y, j]
+        return (targets * ((differences + self.margin).relu().sum(2) - self.margin)).sum(1)  # without j = y
 
 
 class Perceptron(Loss):
-    """max_j s_j - s_y: nothing where the answer is right, by however little (Rosenblatt, 1958; Collins, 2002).
+    """max_j s_j - s_y: 0 where the prediction is right (Rosenblatt, 1958; Collins, 2002).
 
-    Its gradient is the perceptron's rule: the right class is pulled towards the input, the one said is pushed away,
-    each of several that tie by its share. Mixed targets: Σ q_k loss(k).
+    Its gradient is the perceptron's rule. The weights of the right class move towards the input, those of the predicted
+    class away from it. Classes that tie share the step. Mixed targets: Σ q_k loss(k).
     """
 
     @validate_call
@@ -113,10 +116,10 @@ class Perceptron(Loss):
 
 
 class MSE(Loss):
-    """½ Σ (y - q)² over the classes, with y what `output` makes of the logits and q the targets, one-hot or mixed.
+    """½ Σ (y - q)² over the classes; y = output(logits), q the targets, one-hot or mixed.
 
-    linear: the logits themselves, which trains about as well as cross-entropy (Hui & Belkin, 2021). softmax (Brier's
-    score) and sigmoid keep y in [0, 1], but their gradient vanishes where the network is sure and wrong.
+    linear: y is the logits. It trains about as well as cross-entropy (Hui & Belkin, 2021). softmax (Brier's score) and
+    sigmoid keep y in [0, 1], but their gradient vanishes for confident wrong predictions.
     """
 
     @validate_call
@@ -135,15 +138,15 @@ class MSE(Loss):
 
 
 class BCE(Loss):
-    """-Σ q log σ(s) + (1 - q) log(1 - σ(s)) over the classes, each a yes or no of its own; q one-hot or mixed."""
+    """-Σ q log σ(s) + (1 - q) log(1 - σ(s)) over the classes, each a binary decision; q is one-hot or mixed."""
 
     @validate_call
     def __init__(self, *, class_weights: ClassWeights = None, class_counts: list[int] | None = None):
         self.weights = class_weight_tensor(class_weights, class_counts)
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
-        wanted = one_hot(targets, logits)
-        return functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(1)
+        probabilities = one_hot(targets, logits)
+        return functional.binary_cross_entropy_with_logits(logits, probabilities, reduction="none").sum(1)
 
 
 OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -154,14 +157,14 @@ OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def for_evaluation(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a loss as an evaluation measures it, without class weights and smoothing; one of your own as it is."""
+    """Return the loss without class weights and smoothing, for an evaluation; a loss of your own unchanged."""
     return loss.for_evaluation() if isinstance(loss, Loss) else loss
 
 
 def class_weight_tensor(class_weights: ClassWeights, class_counts: list[int] | None) -> Tensor | None:
-    """Turn the setting into weights (K,); ValueError if it does not fit the classes.
+    """Return the setting as weights (K,), or None; ValueError if it does not fit the classes.
 
-    auto: inverse to the number of training images of each class, such that the mean over these images is 1.
+    auto: inverse to the number of training images of each class. The mean over the training images is 1.
     """
     if class_weights is None:
         return None
@@ -172,11 +175,11 @@ def class_weight_tensor(class_weights: ClassWeights, class_counts: list[int] | N
     if class_counts is None:
         raise ValueError("class_weights=auto: needs class_counts, the training images of each class")
     counts = torch.tensor(class_counts)
-    return counts.sum() / (counts.count_nonzero() * counts.clamp(min=1))  # a class without any: as if it had one
+    return counts.sum() / (counts.count_nonzero() * counts.clamp(min=1))  # an empty class counts as one image
 
 
 def one_hot(targets: Tensor, logits: Tensor) -> Tensor:
-    """Return probabilities (N, K) as they are, and of class ids (N,) 1 at the class and 0 elsewhere."""
+    """Return targets as probabilities (N, K). Class ids (N,) become 1 at the class and 0 elsewhere."""
     if targets.ndim == 2:
         return targets
     return torch.zeros_like(logits).scatter_(1, targets[:, None], 1.0)

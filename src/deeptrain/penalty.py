@@ -1,6 +1,6 @@
-"""Penalties λ R(W) beside the loss: callables from the weights, without norms and biases, to terms by name."""
+"""Penalties λ R(W) next to the loss: callables from the weights (no norms, no biases) to terms by name."""
 # pyright: reportPrivateImportUsage=false
-# (torch documents its foreach operations, underscore and all)
+# (torch documents its foreach operations, with the underscore)
 
 from collections.abc import Callable
 
@@ -15,14 +15,14 @@ from deeptrain.schema import NonNegativeFloat, validate_call
 def backward_penalty(
     penalty: Callable[[list[Tensor]], dict[str, Tensor]], weights: list[Tensor], scaler: GradScaler
 ) -> dict[str, Tensor]:
-    """Add the gradient of all penalty terms to the weights' .grad; return the terms by name."""
+    """Add the gradient of all penalty terms to the weights' .grad. Return the terms by name."""
     terms = penalty(weights)
     torch.autograd.backward(scaler.scale(list(terms.values())))
     return terms
 
 
 class L1:
-    """λ Σ |W|: pulls every weight towards 0 at the same pace, so that many end there (Tibshirani, 1996)."""
+    """λ Σ |W|: pulls every weight towards 0 at the same rate; many weights become 0 (Tibshirani, 1996)."""
 
     @validate_call
     def __init__(self, *, strength: NonNegativeFloat = 1e-5):
@@ -35,10 +35,10 @@ class L1:
 class L2:
     """λ Σ W²: pulls every weight towards 0 in proportion to its size (Hoerl & Kennard, 1970).
 
-    Its gradient is 2λW, just what weight_decay = 2λ adds to the gradient in every optimizer but AdamW. Adam and others
-    that divide the gradient by its usual size divide this part of it too: weights with large gradients hardly shrink.
-    AdamW's decoupled decay goes past the gradient: every weight shrinks by lr weight_decay W (Loshchilov & Hutter,
-    2019). So penalty and decoupled decay are the same under plain SGD, with weight_decay = 2λ, and differ under Adam.
+    Its gradient is 2λW. weight_decay = 2λ adds the same to the gradient in every optimizer but AdamW. Adam and similar
+    optimizers divide the gradient by its usual size. They divide this part too: weights with large gradients hardly
+    shrink. AdamW's decoupled decay does not use the gradient: every weight shrinks by lr weight_decay W (Loshchilov &
+    Hutter, 2019). Penalty and decoupled decay (weight_decay = 2λ) are the same under plain SGD, and differ under Adam.
     """
 
     @validate_call
@@ -50,7 +50,7 @@ class L2:
 
 
 class Elastic:
-    """λ Σ (β W² + |W|): sparse like L1, and of weights that go together keeps all (Zou & Hastie, 2005)."""
+    """λ Σ (β W² + |W|): sparse like L1, but keeps all of a group of correlated weights (Zou & Hastie, 2005)."""
 
     @validate_call
     def __init__(self, *, strength: NonNegativeFloat = 1e-5, beta: NonNegativeFloat = 1.0):
@@ -70,7 +70,7 @@ def squared(weights: list[Tensor]) -> Tensor:
     return _Squared.apply(*weights)  # pyright: ignore
 
 
-# One pass over all weights forth and one back, in a launch each on a GPU; autograd would take five of each tensor.
+# One forward and one backward pass over all weights, each one launch on a GPU. Autograd needs five per tensor.
 
 
 class _Absolute(torch.autograd.Function):

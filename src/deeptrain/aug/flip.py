@@ -21,8 +21,8 @@ class Flip:
         """Return images of the same dtype, and the same targets."""
         for dimension, coins in zip((3, 2), self._sample(len(images), rng), strict=True):
             if coins.any():
-                chosen = np.flatnonzero(coins)
-                images = scatter(images, chosen, select(images, chosen).flip(dimension))
+                indices = np.flatnonzero(coins)
+                images = scatter(images, indices, select(images, indices).flip(dimension))
         return images, targets
 
     def describe(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> list[str]:

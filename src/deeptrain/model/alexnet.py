@@ -1,4 +1,4 @@
-"""AlexNet, in its ImageNet layout and in one for small images."""
+"""AlexNet, with its ImageNet layout and one for small images."""
 
 from torch import nn
 
@@ -18,10 +18,10 @@ from deeptrain.model.layers import (
 from deeptrain.model.pooling import Features, MultiDrawClassifier, Pool, Pooling, Ratio
 from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
-# Each convolution: channels, kernel, stride, padding, and whether a pool follows.
+# Each convolution: channels, kernel, stride, padding, followed by a pool.
 SHARED_LAYERS = [(192, 5, 1, 2, True), (384, 3, 1, 1, False), (256, 3, 1, 1, False), (256, 3, 1, 1, True)]
 LARGE_LAYERS = [(64, 11, 4, 2, True), *SHARED_LAYERS]
-SMALL_LAYERS = [(64, 5, 2, 2, True), *SHARED_LAYERS]  # 24 px and more: a quarter of the time of stride 1
+SMALL_LAYERS = [(64, 5, 2, 2, True), *SHARED_LAYERS]  # from 24 px: takes a quarter of the time of stride 1
 TINY_LAYERS = [(64, 5, 1, 2, True), *SHARED_LAYERS]
 
 
@@ -29,12 +29,14 @@ class AlexNet(MultiDrawClassifier):
     """AlexNet (Krizhevsky et al., 2012) with the channels of its one-column form (Krizhevsky, 2014), as in torchvision.
 
     (N, C, H, W) -> logits (N, num_classes). The large layout is torchvision's: 61,100,840 parameters at 224 px and 1000
-    classes with norm="none". The small one, taken where the short side is under 96 px, starts with 5x5 kernels, at
-    stride 2 from 24 px and 1 below, and has one fully connected layer of 512 in place of two of 4096. `width`
-    multiplies the convolutions' channels, `classifier` lists the hidden fully connected layers; dropout follows each,
-    DropConnect is in each. Batch norm is later than the paper: it is on because without it, with group and layer norm
-    too, SGD at the usual rate of 0.1 diverges. Pools are 3x3 at stride 2, or fractional ones (FractionalMaxPool); these
-    leave larger maps, which cost more, and are averaged over `test_draws` draws in evaluation (MultiDrawClassifier).
+    classes with norm="none". Images with a short side under 96 px get the small layout. It starts with 5x5 kernels, at
+    stride 2 from 24 px and stride 1 below. It has one fully connected layer of 512 instead of two of 4096.
+
+    `width` multiplies the convolutions' channels. `classifier` lists the hidden fully connected layers; each has
+    DropConnect and is followed by dropout. The paper has no batch norm. It is on by default because SGD at the usual
+    rate of 0.1 diverges without it, and with group and layer norm too. Pools are 3x3 at stride 2, or fractional
+    (FractionalMaxPool). Fractional pools leave larger maps, which cost more. Evaluation averages them over `test_draws`
+    draws (MultiDrawClassifier).
     """
 
     @validate_call
@@ -84,9 +86,10 @@ def _features(
     norm: Normalization,
     pooling: Pooling,
 ) -> tuple[Features, int]:
-    """Make the convolutions and the pools, 3x3 at stride 2: they overlap, as in the paper; count the features left.
+    """Make the convolutions and pools; return them with the number of output features.
 
-    The pools are padded by `border`: 1 lets them fit a map of any size. Fractional ones need two pixels on each side.
+    Pools are 3x3 at stride 2 and overlap, as in the paper. `border` is their padding: 1 fits a map of any size.
+    Fractional pools need sides of two pixels or more.
     """
     channels, *size = input_shape
     layers: list[nn.Module] = []

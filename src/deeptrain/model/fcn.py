@@ -1,4 +1,4 @@
-"""The fully connected network; without hidden layers it is softmax regression."""
+"""The fully connected network. Without hidden layers it is softmax regression."""
 
 import math
 
@@ -17,10 +17,10 @@ from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 
 class FCN(nn.Module):
-    """Fully connected layers on the pixels, in the order (C, H, W) whatever the images' memory format.
+    """Fully connected layers on the pixels, in the order (C, H, W) for every memory format.
 
-    (N, C, H, W) -> logits (N, num_classes). `hidden` lists the layers' widths; norm and dropout follow each of them,
-    DropConnect is in each; without hidden layers it is in the output layer.
+    (N, C, H, W) -> logits (N, num_classes). `hidden` lists the layers' widths. Each has DropConnect and is followed by
+    norm and dropout. Without hidden layers DropConnect is in the output layer.
     """
 
     @validate_call

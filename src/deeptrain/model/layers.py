@@ -1,4 +1,4 @@
-"""What models are made of: activations, norms, convolution and fully connected layers, weights, stochastic depth."""
+"""Parts of models: activations, norms, convolution and fully connected layers, initial weights, stochastic depth."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ Momentum = Annotated[float, Range(above=0, maximum=1)]  # weight of the newest b
 Initialization = Literal["kaiming", "xavier", "lecun", "normal"]
 Layout = Literal["auto", "small", "large"]
 
-MIN_LARGE_SIDE = 96  # pixels: from this short side on, models take their ImageNet layout
+MIN_LARGE_SIDE = 96  # pixels: models use their ImageNet layout from this short side on
 
 
 class QuickGELU(nn.Module):
@@ -28,13 +28,13 @@ class QuickGELU(nn.Module):
 
 
 class Maxout(nn.Module):
-    """Take the larger of two affine maps, the two halves of the channels: 2C in, C out (Goodfellow et al., 2013)."""
+    """Return the larger of two affine maps, the two halves of the channels: 2C in, C out (Goodfellow et al., 2013)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.maximum(*x.chunk(2, dim=1))
 
 
-# In place where a layer's output is all it needs for its backward pass: one tensor less to write and keep.
+# In place where the backward pass needs the output only: this saves one tensor.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "leaky_relu": lambda: nn.LeakyReLU(0.1, inplace=True),
@@ -47,8 +47,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "maxout": Maxout,
 }
 
-# 1 / √E[f(z)²] for a standard normal z: with it, unit variance in front of one activation is unit variance in front of
-# the next. √2 for ReLU is He et al.'s (2015); the others follow by integration (maxout: the larger of two normals).
+# 1 / √E[f(z)²] for a standard normal z. This gain keeps unit variance from one preactivation to the next. √2 for ReLU
+# is He et al.'s (2015). The others follow by integration (maxout: the larger of two normals).
 GAINS: dict[str, float] = {
     "relu": math.sqrt(2),
     "leaky_relu": math.sqrt(2 / 1.01),
@@ -69,13 +69,15 @@ def channel_multiplier(activation: Activation | None) -> int:
 
 @dataclass(frozen=True)
 class Normalization:
-    """The norms of a model, as its settings `norm`, `norm_momentum`, `norm_eps` and `norm_groups` ask for them.
+    """The norms of a model, from its settings `norm`, `norm_momentum`, `norm_eps` and `norm_groups`.
 
-    batch: each channel over all images (Ioffe & Szegedy, 2015), in evaluation by running means, in which the newest
-    batch has weight `momentum` (0.1 if not given). group: each image by itself, over groups of channels (Wu & He,
-    2018): `groups` (32) or the next smaller number that makes equal groups of two channels or more. layer: each image,
-    over all its channels (Ba et al., 2016). `eps` (1e-5) is added to the variance. Raises ValueError for a setting that
-    the norm does not read.
+    batch: each channel over all images (Ioffe & Szegedy, 2015). Evaluation uses running means; the newest batch has
+    weight `momentum` in them (0.1 if not given).
+    group: each image by itself, over groups of channels (Wu & He, 2018). There are `groups` (32) groups, or the next
+    smaller number of equal groups with two channels or more.
+    layer: each image by itself, over all its channels (Ba et al., 2016).
+
+    `eps` (1e-5) is added to the variance. Raises ValueError for a setting that the norm does not read.
     """
 
     kind: Norm = "batch"
@@ -92,11 +94,11 @@ class Normalization:
                 raise ValueError(f"norm_{name}={value}: only norm={readers_text} reads it, here it is {self.kind}")
 
     def layers_2d(self, channels: int) -> list[nn.Module]:
-        """Return the norm of feature maps (N, channels, H, W): a list of one layer, or none."""
+        """Return the norm of feature maps (N, channels, H, W): a list of one layer, or an empty one."""
         return self._layers(nn.BatchNorm2d, channels)
 
     def layers_1d(self, width: int) -> list[nn.Module]:
-        """Return the norm of features (N, width): a list of one layer, or none."""
+        """Return the norm of features (N, width): a list of one layer, or an empty one."""
         return self._layers(nn.BatchNorm1d, width)
 
     def _layers(self, batch_norm: type[nn.BatchNorm1d | nn.BatchNorm2d], channels: int) -> list[nn.Module]:
@@ -127,7 +129,7 @@ def convolution(
 ) -> list[nn.Module]:
     """List convolution, norm and activation that turn `channels` into `width`.
 
-    If not given, the padding keeps the size, and there is a bias where there is no norm, whose own replaces it.
+    Defaults: a padding that keeps the size, and a bias where there is no norm (a norm has its own).
     """
     out_channels = width * channel_multiplier(activation)
     padding = kernel // 2 if padding is None else padding
@@ -149,31 +151,31 @@ def fully_connected(
     dropout: float = 0.0,
     drop_connect: float = 0.0,
 ) -> nn.Sequential:
-    """Stack hidden layers and the output layer; dropout after each hidden one, DropConnect in each.
+    """Stack hidden layers and the output layer. Each hidden layer has DropConnect and is followed by dropout.
 
-    With none hidden, dropout is on the features, DropConnect in the output layer.
+    Without hidden layers, dropout is on the features and DropConnect in the output layer.
     """
     dropouts = [nn.Dropout(dropout)] if dropout else []
-    connected = partial(DropConnect, rate=drop_connect) if drop_connect else nn.Linear
+    make_linear = partial(DropConnect, rate=drop_connect) if drop_connect else nn.Linear
     layers: list[nn.Module] = [] if hidden else [*dropouts]
     for width in hidden:
         out_features = width * channel_multiplier(activation)
-        linear = connected(features, out_features)
+        linear = make_linear(features, out_features)
         layers += [linear, *norm.layers_1d(out_features), ACTIVATIONS[activation](), *dropouts]
         features = width
-    return nn.Sequential(*layers, (nn.Linear if hidden else connected)(features, num_classes))
+    return nn.Sequential(*layers, (nn.Linear if hidden else make_linear)(features, num_classes))
 
 
 class DropConnect(nn.Linear):
-    """A fully connected layer that drops connections, single weights and biases, while training (Wan et al., 2013).
+    """A fully connected layer that drops single weights and biases during training (Wan et al., 2013).
 
-    What is kept is divided by the keep rate, so that the expectation is the plain layer, which evaluation computes. One
-    mask serves the whole batch. The paper draws one for each image, which regularizes more, but needs a weight matrix
-    for each: one matrix product becomes N matrices of random numbers and N products with a vector, for 128 images of
-    32 px into 512 units 200 million draws a step. Its test, a Gaussian of each unit's input, is replaced by the mean.
+    The other weights are divided by the keep rate, so the expectation is nn.Linear, which evaluation computes. One mask
+    serves the batch. The paper samples one mask per image. That regularizes more, but one matrix product becomes N
+    random matrices and N products with a vector: for 128 images of 32 px into 512 units, 200 million draws a step. The
+    paper's test samples a Gaussian of each unit's input; here the mean replaces it.
 
-    Not what EfficientNet's code and its descendants call drop_connect: there a residual branch is left out for an
-    image, and no weight is touched. That is stochastic depth (StochasticDepth below).
+    EfficientNet's code uses the name drop_connect for stochastic depth (StochasticDepth below). That drops a residual
+    branch of an image, and no weight.
     """
 
     def __init__(self, features: int, width: int, rate: float):
@@ -190,7 +192,7 @@ class DropConnect(nn.Linear):
 
 
 def adaptive_pool(size: tuple[int, int], limit: int) -> tuple[nn.Module, tuple[int, int]]:
-    """Return average pooling of a map (H, W) to at most limit x limit, and the size of its output."""
+    """Return average pooling of a map (H, W) to at most limit x limit, and its output size."""
     output_size = (min(size[0], limit), min(size[1], limit))
     return (nn.Identity() if output_size == size else nn.AdaptiveAvgPool2d(output_size)), output_size
 
@@ -202,11 +204,11 @@ def initialize(
     init_std: float | None,
     output: nn.Module,
 ) -> None:
-    """Draw every weight from a normal law of the named deviation; biases become 0, norms 1 and 0.
+    """Sample every weight from a normal distribution with the named deviation. Biases become 0, norms 1 and 0.
 
-    kaiming: gain/√fan_in (He et al., 2015), xavier: √(2/(fan_in + fan_out)) (Glorot & Bengio, 2010), lecun: 1/√fan_in,
-    normal: init_std, 0.01 if not given. The first three give the `output` layer a tenth of that: its logits then start
-    near 0 and the loss near log(num_classes), the first thing to check in a training run.
+    kaiming: gain/√fan_in (He et al., 2015). xavier: √(2/(fan_in + fan_out)) (Glorot & Bengio, 2010). lecun: 1/√fan_in.
+    normal: init_std, 0.01 if not given. The first three give the `output` layer a tenth of it. Its logits then start
+    near 0 and the loss near log(num_classes): check this first in a training run.
     """
     if init_std is not None and initialization != "normal":
         raise ValueError(f"init_std={init_std}: only initialization=normal reads it, here it is {initialization}")
@@ -219,8 +221,8 @@ def initialize(
                 "lecun": 1 / math.sqrt(fan_in),
                 "normal": 0.01 if init_std is None else init_std,
             }[initialization]
-            small = module is output and initialization != "normal"
-            nn.init.normal_(module.weight, std=0.1 * deviation if small else deviation)
+            scale_down = module is output and initialization != "normal"
+            nn.init.normal_(module.weight, std=0.1 * deviation if scale_down else deviation)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm):
@@ -229,10 +231,10 @@ def initialize(
 
 @torch.no_grad()
 def limit_norms(parameters: Iterable[Tensor], max_norm: float) -> None:
-    """Scale the weights into a unit down, in place, where their L2 norm is above max_norm (Srivastava et al., 2014).
+    """Scale down, in place, the weights into each unit whose L2 norm is above max_norm (Srivastava et al., 2014).
 
-    A unit is a row of a fully connected or recurrent layer's matrix, or an output channel of a convolution. Biases and
-    norms (one dimension) stay as they are. To be called after an optimizer step; the host waits for nothing.
+    A unit is a row of a fully connected or recurrent matrix, or an output channel of a convolution. Biases and norms
+    (one dimension) are not changed. Call it after an optimizer step. The host waits for nothing.
     """
     for parameter in parameters:
         if parameter.ndim > 1:
@@ -240,12 +242,13 @@ def limit_norms(parameters: Iterable[Tensor], max_norm: float) -> None:
 
 
 class StochasticDepth(nn.Module):
-    """Drop a residual branch at random while training (Huang et al., 2016).
+    """Drop a residual branch at random during training (Huang et al., 2016).
 
-    "batch": one draw for the whole batch; a dropped branch is not computed at all, which saves its time. "sample": one
-    draw for each image; everything is computed and the dropped images' branch multiplied by 0. The paper scales the
-    branch by its survival rate when testing; here a surviving branch is divided by that rate while training, the same
-    in expectation, so that evaluation is the plain network.
+    "batch": one draw for the batch. A dropped branch is not computed, which saves its time.
+    "sample": one draw per image. The branch is computed for all images, and multiplied by 0 for the dropped ones.
+
+    The paper scales the branch by its survival rate at test time. Here training divides a surviving branch by that
+    rate, which has the same expectation. Evaluation is the network without drops.
     """
 
     def __init__(self, rate: float, mode: Literal["batch", "sample"] = "batch"):
@@ -254,16 +257,16 @@ class StochasticDepth(nn.Module):
         self.mode = mode
 
     def forward(self, branch: nn.Module, x: Tensor, shortcut: Tensor) -> Tensor:
-        """Return shortcut + branch(x) or what is left of it, a new tensor; overwrites what the branch returns."""
+        """Return shortcut + branch(x), with drops in training: a new tensor. Overwrites the branch's output."""
         if not self.training or self.rate == 0:
             return branch(x).add_(shortcut)
         survival = 1 - self.rate
         if self.mode == "batch" and not torch.compiler.is_compiling():
-            # Drawn on the host, so that the decision does not wait for the device.
+            # The draw is on the host, so the decision does not wait for the device.
             if float(torch.rand((), device="cpu")) < self.rate:
                 return _Skip.apply(shortcut, *branch.parameters())
             return branch(x).mul_(1 / survival).add_(shortcut)
-        # A compiled graph cannot branch without compiling again: its "batch" mode multiplies, and saves no time.
+        # A compiled graph would have to recompile for a branch. Its "batch" mode multiplies, and saves no time.
         draws = torch.rand(len(x) if self.mode == "sample" else 1, 1, 1, 1, device=x.device)
         return branch(x).mul_((draws >= self.rate) / survival).add_(shortcut)
 
@@ -272,10 +275,10 @@ class StochasticDepth(nn.Module):
 
 
 class _Skip(torch.autograd.Function):
-    """Copy x, and give the parameters of a branch that was not computed the gradient they have: 0.
+    """Copy x, and give the parameters of the skipped branch their true gradient, 0.
 
-    With none at all, their momentum and decay would stop for the step, fused optimizers refuse a group of which only a
-    part has momentum yet, and data-parallel processes would wait for a gradient that never comes.
+    Three things would fail without any gradient. Momentum and decay would stop for the step. Fused optimizers refuse a
+    group in which only some parameters have momentum. Data-parallel processes would wait for the gradient forever.
     """
 
     @staticmethod
@@ -289,5 +292,5 @@ class _Skip(torch.autograd.Function):
 
 
 def drop_rates(last: float, blocks: int) -> list[float]:
-    """Let the rate grow linearly with depth, from last/blocks in the first block to `last` (Huang et al., 2016)."""
+    """Return rates that grow linearly with depth, from last/blocks to `last` (Huang et al., 2016)."""
     return [last * block / blocks for block in range(1, blocks + 1)]

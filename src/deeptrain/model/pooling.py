@@ -1,4 +1,4 @@
-"""Pooling between convolutions, max, average or fractional, and networks that average over the draws of the last."""
+"""Pooling between convolutions: max, average or fractional; and networks that average over fractional draws."""
 
 import math
 import random
@@ -17,10 +17,10 @@ Ratio = Annotated[float, Range(above=1, maximum=2)]
 
 @dataclass(frozen=True)
 class Pooling:
-    """The pools of a model, as its settings `pool`, `pool_ratio` and `test_draws` ask for them.
+    """The pools of a model, from its settings `pool`, `pool_ratio` and `test_draws`.
 
-    max and average halve each side. fractional divides it by `ratio` (√2 if not given) at random places, and in
-    evaluation at `test_draws` fixed ones. Raises ValueError for a setting that the pool does not read.
+    max and average halve each side. fractional divides it by `ratio` (√2 if not given) with random windows; evaluation
+    uses `test_draws` fixed draws. Raises ValueError for a setting that the pool does not read.
     """
 
     kind: Pool = "max"
@@ -33,7 +33,7 @@ class Pooling:
                 raise ValueError(f"{name}={value}: only pool=fractional reads it, here it is {self.kind}")
 
     def layer(self, window: int, padding: int = 0, *, index: int) -> nn.Module:
-        """Make a pool; `index` is its own in the model. Fractional ones have a 2x2 window and no padding."""
+        """Make a pool; `index` is its position in the model. Fractional pools have a 2x2 window and no padding."""
         if self.kind == "fractional":
             return FractionalMaxPool(self.ratio or math.sqrt(2), self.test_draws, index)
         if self.kind == "average":
@@ -41,34 +41,34 @@ class Pooling:
         return nn.MaxPool2d(window, stride=2, padding=padding)
 
     def output_size(self, side: int, window: int, padding: int = 0) -> int:
-        """Return the length of a side after such a pool, in pixels."""
+        """Return the length of a side after the pool, in pixels."""
         if self.kind == "fractional":
             return int(side / (self.ratio or math.sqrt(2)))
         return (side + 2 * padding - window) // 2 + 1
 
 
 class FractionalMaxPool(nn.Module):
-    """Divide the sides of maps by a ratio in (1, 2], by maxima over 2x2 windows at random places (Graham, 2014).
+    """Divide the sides of maps by a ratio in (1, 2], with maxima over 2x2 windows at random positions (Graham, 2014).
 
-    (N, C, H, W) -> (N, C, int(H / ratio), int(W / ratio)); sides of 2 pixels or more. The paper's overlapping,
-    pseudorandom form: the windows step by 1 or 2, decided by one number in (0, 1) for each axis, as they do in
-    torch.nn.FractionalMaxPool2d. There every channel has numbers of its own; here, as in the paper, the channels of an
-    image share them and stay aligned. Training draws for each image; evaluation takes draw number `draw` of
-    `test_draws` fixed ones, the same for all images. On channels_last maps a quarter of the time of torch's on a CPU.
+    (N, C, H, W) -> (N, C, int(H / ratio), int(W / ratio)); sides of 2 pixels or more. This is the paper's overlapping,
+    pseudorandom form. The windows step by 1 or 2; one number in (0, 1) per axis decides, as in
+    torch.nn.FractionalMaxPool2d. There every channel has its own numbers. Here the channels of an image share them and
+    stay aligned, as in the paper. Training samples numbers per image. Evaluation uses draw number `draw` of
+    `test_draws` fixed ones for all images. On channels_last maps it takes a quarter of the time of torch's on a CPU.
     """
 
     def __init__(self, ratio: float, test_draws: int = 1, index: int = 0):
         super().__init__()
         self.ratio = ratio
-        fixed = random.Random(index)  # other numbers for each of a model's pools, the same in every run
-        self.fixed = [(fixed.random(), fixed.random()) for _ in range(test_draws)]
+        generator = random.Random(index)  # each pool of a model has its own numbers, the same in every run
+        self.fixed = [(generator.random(), generator.random()) for _ in range(test_draws)]
 
     def forward(self, x: Tensor, draw: int = 0) -> Tensor:
         if self.training:
             down, right = torch.rand(2, len(x), 1, device=x.device)
         else:
             down, right = (torch.full((1, 1), number, device=x.device) for number in self.fixed[draw])
-        windows = max_pool2d(x, 2, stride=1)  # all there are, (N, C, H-1, W-1); then some rows and columns of them
+        windows = max_pool2d(x, 2, stride=1)  # all windows, (N, C, H-1, W-1); the index below selects rows and columns
         count, channels, height, width = windows.shape
         rows = window_starts(int(x.shape[2] / self.ratio), height, down)
         columns = window_starts(int(x.shape[3] / self.ratio), width, right)
@@ -82,7 +82,7 @@ class FractionalMaxPool(nn.Module):
 
 
 def window_starts(count: int, available: int, number: Tensor) -> Tensor:
-    """Choose `count` window starts in 0 ... available - 1 for each number (N, 1), the first and the last among them."""
+    """Return `count` window starts in 0 ... available - 1 for each number (N, 1), with the first and the last one."""
     step = (available - 1) / max(count - 1, 1)
     starts = ((torch.arange(count, device=number.device) + number) * step).floor() - (number * step).floor()
     starts[:, -1] = available - 1
@@ -90,7 +90,7 @@ def window_starts(count: int, available: int, number: Tensor) -> Tensor:
 
 
 class Features(nn.Sequential):
-    """Convolutions and pools; `draw` is the number of the fixed draw that fractional pools take in evaluation."""
+    """Convolutions and pools. `draw` is the number of the fixed draw for fractional pools in evaluation."""
 
     def forward(self, images: Tensor, draw: int = 0) -> Tensor:
         for layer in self:
@@ -101,8 +101,8 @@ class Features(nn.Sequential):
 class MultiDrawClassifier(nn.Module):
     """Features, then fully connected layers.
 
-    In evaluation the network runs `test_draws` times, with other places of the fractional pools, and returns the
-    logarithm of the mean probability of each class: training adds randomness, testing averages it out.
+    Evaluation runs the network `test_draws` times, with different windows of the fractional pools. It returns the
+    logarithm of the mean probability of each class.
     """
 
     features: Features

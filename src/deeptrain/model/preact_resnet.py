@@ -1,4 +1,4 @@
-"""Residual networks with norm and activation in front of each convolution: nothing is in the way of the sums."""
+"""Pre-activation residual networks: norm and activation are in front of each convolution, and none after a sum."""
 
 from functools import partial
 from typing import Literal
@@ -32,19 +32,20 @@ from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 Depth = Literal["auto", 18, 20, 32, 34, 44, 50, 56, 101, 110, 152, 164, 200, 1001]
 
-SMALL_IMAGES = {**CIFAR_BLOCKS, 164: [18, 18, 18], 1001: [111, 111, 111]}  # blocks in each stage
-LARGE_IMAGES = {**IMAGENET_BLOCKS, 200: [3, 24, 36, 3]}
-BOTTLENECK = (50, 101, 152, 164, 200, 1001)
+SMALL_BLOCKS = {**CIFAR_BLOCKS, 164: [18, 18, 18], 1001: [111, 111, 111]}  # blocks in each stage
+LARGE_BLOCKS = {**IMAGENET_BLOCKS, 200: [3, 24, 36, 3]}
+BOTTLENECK_DEPTHS = (50, 101, 152, 164, 200, 1001)
 
 
 class PreActResNet(ResidualNetwork):
     """Pre-activation residual network (He et al., 2016, "Identity mappings in deep residual networks").
 
     (N, C, H, W) -> logits (N, num_classes). Depths, `blocks`, `widths`, stems, stochastic depth and depth="auto" are
-    those of model=resnet, except that every halving is a stride; the paper's own networks are 110, and with bottlenecks
-    164 and 1001, for CIFAR, and 200 for ImageNet. Depth 18 on small images, as in most later work, has 11.17 million
-    parameters. Where the shape changes, the block's first norm and activation are in front of the shortcut too, a 1x1
-    projection. (The paper does the same in the very first block, which here starts from the bare convolution.)
+    those of model=resnet. The only difference: every halving is a stride. The paper's networks are 110, 164 and 1001
+    for CIFAR (the last two with bottlenecks), and 200 for ImageNet. Depth 18 on small images, as in most later work,
+    has 11.17 million parameters. Where the shape changes, the shortcut is a 1x1 projection. The block's first norm and
+    activation are then in front of the shortcut too. (The paper does the same in the very first block. Here that block
+    starts from the stem's convolution.)
     """
 
     @validate_call
@@ -68,11 +69,11 @@ class PreActResNet(ResidualNetwork):
         initialization: Initialization = "kaiming",
         init_std: PositiveFloat | None = None,
     ):
-        layout, blocks, widths = resolve_layout(depth, input_shape, SMALL_IMAGES, LARGE_IMAGES, blocks, widths)
+        layout, blocks, widths = resolve_layout(depth, input_shape, SMALL_BLOCKS, LARGE_BLOCKS, blocks, widths)
         quick = layout == "auto"
         norms = Normalization(norm, norm_momentum, norm_eps, norm_groups)
         stem_layers = bare_stem(input_shape, widths[0], stem, patch_size, quick, activation, norms)
-        block = partial(PreActBlock, bottleneck=layout in BOTTLENECK, activation=activation, norm=norms)
+        block = partial(PreActBlock, bottleneck=layout in BOTTLENECK_DEPTHS, activation=activation, norm=norms)
         stages, channels = make_stages(block, widths[0], blocks, widths, stochastic_depth, stochastic_depth_mode)
         last = nn.Sequential(*preactivation(channels, activation, norms))
         super().__init__(stem_layers, [*stages, last], channels, num_classes)
@@ -82,8 +83,8 @@ class PreActResNet(ResidualNetwork):
 class PreActBlock(nn.Module):
     """Residual block, branch(x) + shortcut(x), with a norm and an activation in front of each of its convolutions.
 
-    (N, C, H, W) -> (N, C', H / stride, W / stride), rounded up. `channels` counts what the activation makes of C, which
-    with maxout is half of it; self.channels likewise of C'. Dropout is in front of the last convolution.
+    (N, C, H, W) -> (N, C', H / stride, W / stride), rounded up. `channels` is the number after the activation: C, or
+    C / 2 with maxout. self.channels is the same for C'. Dropout is in front of the last convolution.
     """
 
     def __init__(
@@ -101,19 +102,21 @@ class PreActBlock(nn.Module):
         super().__init__()
         self.channels = 4 * width if bottleneck else width
         out_channels = self.channels * channel_multiplier(activation)
-        bare = partial(convolution, norm=NO_NORM, bias=norm.kind == "none")
+        bare_convolution = partial(convolution, norm=NO_NORM, bias=norm.kind == "none")
         convolve = partial(convolution, norm=norm, activation=activation)
         dropouts = [nn.Dropout(dropout)] if dropout else []
-        before = preactivation(channels, activation, norm)
+        first_layers = preactivation(channels, activation, norm)
         if bottleneck:
             layers = [*convolve(channels, width, 1), *convolve(width, width, 3, stride=stride)]
         else:
             layers = convolve(channels, width, 3, stride=stride)
-        layers += [*dropouts, *bare(width, out_channels, 1 if bottleneck else 3)]
-        same = stride == 1 and channels == self.channels
-        self.enter = nn.Sequential(*([] if same else before))
-        self.branch = nn.Sequential(*(before if same else []), *layers)
-        self.shortcut = nn.Sequential(*([] if same else bare(channels, out_channels, 1, stride=stride)))
+        layers += [*dropouts, *bare_convolution(width, out_channels, 1 if bottleneck else 3)]
+        same_shape = stride == 1 and channels == self.channels
+        self.enter = nn.Sequential(*([] if same_shape else first_layers))
+        self.branch = nn.Sequential(*(first_layers if same_shape else []), *layers)
+        self.shortcut = nn.Sequential(
+            *([] if same_shape else bare_convolution(channels, out_channels, 1, stride=stride))
+        )
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,10 +125,10 @@ class PreActBlock(nn.Module):
 
 
 def preactivation(channels: int, activation: Activation, norm: Normalization) -> list[nn.Module]:
-    """List norm and activation that leave `channels`."""
+    """List norm and activation with `channels` outputs."""
     layer = ACTIVATIONS[activation]()
     if norm.kind == "none" and isinstance(layer, nn.ReLU | nn.LeakyReLU | nn.ELU):
-        layer.inplace = False  # the shortcut needs what the activation would overwrite
+        layer.inplace = False  # the shortcut needs the input, which the activation would overwrite
     return [*norm.layers_2d(channels * channel_multiplier(activation)), layer]
 
 
@@ -138,6 +141,6 @@ def bare_stem(
     activation: Activation,
     norm: Normalization,
 ) -> list[nn.Module]:
-    """List the layers in front of the first stage: without norm and activation, with which the first block begins."""
+    """List the layers in front of the first stage, without norm and activation: the first block starts with them."""
     width *= channel_multiplier(activation)
     return make_stem(input_shape, width, stem, patch_size, quick, norm=NO_NORM, bias=norm.kind == "none")

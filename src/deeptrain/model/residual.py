@@ -1,4 +1,4 @@
-"""What residual networks share: their stem, stages of blocks, and the way from images to logits."""
+"""Shared parts of residual networks: stem, stages of blocks, and the forward pass."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,14 +14,14 @@ CIFAR_BLOCKS = {depth: [(depth - 2) // 6] * 3 for depth in (20, 32, 44, 56, 110)
 IMAGENET_BLOCKS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
 CIFAR_WIDTHS = [16, 32, 64]
 IMAGENET_WIDTHS = [64, 128, 256, 512]
-QUICK_BLOCKS = [1, 1, 1]  # of depth=auto on small images: three wide blocks at half the resolution
+QUICK_BLOCKS = [1, 1, 1]  # depth=auto on small images: three wide blocks at half the resolution
 QUICK_WIDTHS = [32, 64, 128]
 
 
 class ResidualNetwork(nn.Module):
     """A stem, stages of residual blocks, the mean of each map, and a fully connected layer.
 
-    (N, C, H, W) -> logits (N, num_classes); the last stage returns `channels` maps.
+    (N, C, H, W) -> logits (N, num_classes). The last stage has `channels` outputs.
     """
 
     def __init__(self, stem: list[nn.Module], stages: list[nn.Module], channels: int, num_classes: int):
@@ -36,16 +36,17 @@ class ResidualNetwork(nn.Module):
 
 
 def is_large(input_shape: tuple[int, int, int]) -> bool:
-    """Return whether the short side is long enough for the ImageNet layout."""
+    """Return True if the short side is long enough for the ImageNet layout."""
     return min(input_shape[1:]) >= MIN_LARGE_SIDE
 
 
 def make_stem(
     input_shape: tuple[int, int, int], width: int, stem: str, patch_size: int | None, quick: bool, **settings: Any
 ) -> list[nn.Module]:
-    """List the layers in front of the first stage; `settings` are those of `convolution`.
+    """List the layers in front of the first stage. `settings` go to `convolution`.
 
-    auto is "large" from 96 px on, else "pool" in a quick network and "small" in others.
+    auto is "large" from 96 px on; below, "pool" in a quick network and "small" in others. Raises ValueError for a patch
+    size that does not divide the image.
     """
     channels, rows, columns = input_shape
     if stem == "auto":
@@ -55,18 +56,18 @@ def make_stem(
     if stem == "patch":
         side = patch_size or 2
         if rows % side or columns % side:
-            fitting = [size for size in range(1, min(rows, columns) + 1) if not (rows % size or columns % size)]
-            fits = ", ".join(map(str, fitting))
-            raise ValueError(f"patch_size={side}: must divide the image, {rows} x {columns}: choose from {fits}")
+            divisors = [size for size in range(1, min(rows, columns) + 1) if not (rows % size or columns % size)]
+            choices = ", ".join(map(str, divisors))
+            raise ValueError(f"patch_size={side}: must divide the image, {rows} x {columns}: choose from {choices}")
         return convolution(channels, width, side, stride=side, padding=0, **settings)
     if stem == "large":
         return [*convolution(channels, width, 7, stride=2, **settings), nn.MaxPool2d(3, stride=2, padding=1)]
     return pool_early(convolution(channels, width, 3, **settings), [nn.MaxPool2d(2)] if stem == "pool" else [])
 
 
-def pool_early(convolved: list[nn.Module], pool: list[nn.Module]) -> list[nn.Module]:
-    """Put a pool, if there is one, right behind the convolution: norm and activation then have a quarter to do."""
-    return [convolved[0], *pool, *convolved[1:]]
+def pool_early(layers: list[nn.Module], pool: list[nn.Module]) -> list[nn.Module]:
+    """Insert a pool, if any, after the convolution: norm and activation then work on a quarter of the pixels."""
+    return [layers[0], *pool, *layers[1:]]
 
 
 def make_stages(
@@ -77,7 +78,7 @@ def make_stages(
     stochastic_depth: float,
     mode: DropMode,
 ) -> tuple[list[nn.Module], int]:
-    """Make the stages from blocks (channels, width, stride, drop), and say how many channels they end with.
+    """Make the stages from block(channels, width, stride, drop); return them with their number of output channels.
 
     Every stage but the first halves the map in its first block.
     """
@@ -101,10 +102,10 @@ def resolve_layout(
     blocks: list[int] | None,
     widths: list[int] | None,
 ) -> tuple[int | Literal["auto"], list[int], list[int]]:
-    """Return a depth with the blocks and widths of its stages, its own or those that are given.
+    """Return the depth, and the blocks and widths of its stages; given blocks and widths replace the depth's own.
 
-    auto becomes 18 on large images and stays auto, the quick network, on small ones; `small` and `large` have the
-    blocks of the depths for CIFAR and ImageNet.
+    auto becomes 18 on large images. On small images it stays auto, the quick network. `small` and `large` map the
+    depths for CIFAR and ImageNet to their blocks. Raises ValueError if blocks and widths differ in length.
     """
     if depth == "auto":
         depth = 18 if is_large(input_shape) else "auto"

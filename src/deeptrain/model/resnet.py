@@ -1,4 +1,4 @@
-"""Residual networks: the CIFAR family, the ImageNet family, and any other number of blocks and widths."""
+"""Residual networks: the CIFAR family, the ImageNet family, and any other blocks and widths."""
 
 from functools import partial
 from typing import Literal
@@ -32,26 +32,28 @@ from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 Depth = Literal["auto", 18, 20, 32, 34, 44, 50, 56, 101, 110, 152]
 Downsample = Literal["auto", "stride", "pool"]
 
-BOTTLENECK = (50, 101, 152)
+BOTTLENECK_DEPTHS = (50, 101, 152)
 
 
 class ResNet(ResidualNetwork):
     """Residual network (He et al., 2016).
 
     (N, C, H, W) -> logits (N, num_classes). Depths 20, 32, 44, 56 and 110 are the paper's CIFAR family (widths 16, 32,
-    64), 18 and 34 the ImageNet family's basic blocks (64 to 512), 50, 101 and 152 its bottlenecks, with the stride on
-    the 3x3 convolution, as in torchvision, whose parameter counts these five have. Where the shape changes, the
-    shortcut is a 1x1 projection (the paper's option B) in every family. `blocks` and `widths`, one number a stage,
-    replace those of `depth`, which then only names the kind of block. Every stage but the first halves the map, by the
-    stride of its first convolution, or with downsample="pool" by a max pool behind it, before norm and activation.
+    64). Depths 18 and 34 are the ImageNet family's basic blocks (64 to 512), and 50, 101 and 152 its bottlenecks. The
+    stride of a bottleneck is on its 3x3 convolution. These five depths have torchvision's parameter counts. Where the
+    shape changes, the shortcut is a 1x1 projection (the paper's option B) in every family.
 
-    The stem goes by the short side: from 96 px "large", 7x7 at stride 2 and a max pool, else "small", 3x3 at stride 1.
-    "pool" adds a 2x2 max pool to the small one. "patch" cuts the image into squares of patch_size (2 if not given) by a
-    convolution of that stride: the cheapest.
+    `blocks` and `widths`, one number per stage, replace those of `depth`; `depth` then only selects the kind of block.
+    Every stage but the first halves the map, by the stride of its first convolution. With downsample="pool" a max pool
+    after that convolution does it, before norm and activation.
 
-    depth="auto" is 18 on large images. On small ones it is no network of the paper but a quick one to start with: three
-    blocks of 32, 64 and 128 channels with stem and downsample "pool", which learns more from the same seconds on a CPU.
-    `stochastic_depth` is the drop rate of the last block; the others' grow to it linearly. With `zero_init_last` every
+    The stem depends on the short side. From 96 px it is "large", 7x7 at stride 2 and a max pool. Below it is "small",
+    3x3 at stride 1. "pool" adds a 2x2 max pool to the small one. "patch" is the cheapest: a convolution cuts the image
+    into squares of patch_size (2 if not given).
+
+    depth="auto" is 18 on large images. On small images it is a quick network that is not in the paper: three blocks of
+    32, 64 and 128 channels, with stem and downsample "pool". It learns more in the same seconds on a CPU.
+    `stochastic_depth` is the drop rate of the last block; the rates grow to it linearly. With `zero_init_last` every
     residual branch starts at 0 (Goyal et al., 2017).
     """
 
@@ -84,7 +86,7 @@ class ResNet(ResidualNetwork):
         stem_layers = make_stem(input_shape, widths[0], stem, patch_size, quick, norm=norms, activation=activation)
         block = partial(
             Block,
-            bottleneck=layout in BOTTLENECK,
+            bottleneck=layout in BOTTLENECK_DEPTHS,
             activation=activation,
             norm=norms,
             pooled=downsample == "pool" or (downsample == "auto" and quick),
@@ -99,10 +101,10 @@ class ResNet(ResidualNetwork):
 
 
 class Block(nn.Module):
-    """Residual block, activation(branch(x) + shortcut(x)); its branch is 3x3, 3x3 or the bottleneck 1x1, 3x3, 1x1.
+    """Residual block, activation(branch(x) + shortcut(x)). The branch is 3x3, 3x3 or the bottleneck 1x1, 3x3, 1x1.
 
-    (N, C, H, W) -> (N, self.channels, H / stride, W / stride), rounded up. Maxout folds the branch before the sum,
-    which is the same: max(a + s, b + s) = max(a, b) + s.
+    (N, C, H, W) -> (N, self.channels, H / stride, W / stride), rounded up. Maxout is applied to the branch before the
+    sum. The result is the same: max(a + s, b + s) = max(a, b) + s.
     """
 
     def __init__(
@@ -119,32 +121,32 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.channels = 4 * width if bottleneck else width
-        last = "maxout" if activation == "maxout" else None
-        same = stride == 1 and channels == self.channels
-        pool: list[nn.Module] = (
-            [nn.MaxPool2d(stride, ceil_mode=True)] if pooled and stride > 1 else []
-        )  # rounds up, as a stride does
+        last_activation = "maxout" if activation == "maxout" else None
+        same_shape = stride == 1 and channels == self.channels
+        pool: list[nn.Module] = []
+        if pooled and stride > 1:
+            pool = [nn.MaxPool2d(stride, ceil_mode=True)]  # rounds up, as a stride does
         stride = 1 if pool else stride
         convolve = partial(convolution, norm=norm)
         if bottleneck:
             layers = [
                 *convolve(channels, width, 1, activation=activation),
                 *pool_early(convolve(width, width, 3, stride=stride, activation=activation), pool),
-                *convolve(width, self.channels, 1, activation=last),
+                *convolve(width, self.channels, 1, activation=last_activation),
             ]
         else:
             layers = [
                 *pool_early(convolve(channels, width, 3, stride=stride, activation=activation), pool),
-                *convolve(width, width, 3, activation=last),
+                *convolve(width, width, 3, activation=last_activation),
             ]
         self.branch = nn.Sequential(*layers)
-        projection = [] if same else convolve(channels, self.channels, 1, stride=stride)
+        projection = [] if same_shape else convolve(channels, self.channels, 1, stride=stride)
         self.shortcut = nn.Sequential(*pool, *projection)
         self.drop = drop
-        self.activation = nn.Identity() if last else ACTIVATIONS[activation]()
+        self.activation = nn.Identity() if last_activation else ACTIVATIONS[activation]()
 
     def zero_init_residual(self) -> None:
-        """Zero the scale of the branch's last norm, or the last convolution, so that the block is its shortcut."""
+        """Zero the scale of the branch's last norm, or the last convolution: the block is then its shortcut."""
         kinds = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)
         nn.init.zeros_([layer for layer in self.branch if isinstance(layer, kinds)][-1].weight)
 

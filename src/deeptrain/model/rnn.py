@@ -15,15 +15,15 @@ GATES: dict[Cell, int] = {"elman": 1, "gru": 3, "lstm": 4}  # matrices stacked i
 
 
 class RNN(nn.Module):
-    """Recurrent network on the rows of an image, from the top; its last state, of the last layer, is classified.
+    """Recurrent network on the rows of an image, from the top. A linear layer classifies the last layer's last state.
 
-    (N, C, H, W) -> logits (N, num_classes). A step takes the C·W values of a row, with the same weights for every row:
-    h_t = f(h_{t-1}, x_t; W). elman: f = activation(W x_t + U h_{t-1} + b) (Elman, 1990), with tanh if none is given;
-    gru: Cho et al. (2014); lstm: Hochreiter & Schmidhuber (1997). `hidden` is the size of the state of each of `layers`
-    layers, one upon the other, with dropout between them.
+    (N, C, H, W) -> logits (N, num_classes). A step reads the C·W values of a row, with the same weights for every row:
+    h_t = f(h_{t-1}, x_t; W). elman: f = activation(W x_t + U h_{t-1} + b), tanh if not given (Elman, 1990). gru: Cho
+    et al. (2014). lstm: Hochreiter & Schmidhuber (1997). There are `layers` stacked layers with a state of `hidden`
+    values each, and dropout between them.
 
-    Recurrent matrices start orthogonal (Saxe et al., 2014), so that states neither fade nor grow at first, the others
-    with deviation 1/√fan_in; biases are 0, but 1 for an LSTM's forget gate (Jozefowicz et al., 2015).
+    Recurrent matrices start orthogonal (Saxe et al., 2014): states neither vanish nor explode at first. Other matrices
+    have deviation 1/√fan_in. Biases are 0, but 1 for an LSTM's forget gate (Jozefowicz et al., 2015).
     """
 
     @validate_call
@@ -66,9 +66,9 @@ class RNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         rows = images.permute(2, 0, 3, 1).flatten(2)  # (H, N, W·C)
         _, state = self.recurrent(rows)
-        state = state[0] if isinstance(state, tuple) else state  # of an LSTM: without the cell's own
+        state = state[0] if isinstance(state, tuple) else state  # an LSTM also returns its cell state
         return self.classifier(state[-1])
 
     def train(self, mode: bool = True) -> "RNN":
-        self.recurrent.flatten_parameters()  # those of a copy (an average) lie apart: cuDNN would warn at every pass
+        self.recurrent.flatten_parameters()  # a copy (an average) has scattered ones: cuDNN would warn at every pass
         return super().train(mode)

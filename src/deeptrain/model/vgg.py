@@ -1,4 +1,4 @@
-"""VGG, with its ImageNet classifier or a small one for small images."""
+"""VGG, with its ImageNet classifier and a small one for small images."""
 
 from typing import Literal
 
@@ -21,22 +21,27 @@ from deeptrain.model.pooling import Features, MultiDrawClassifier, Pool, Pooling
 from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 WIDTHS = [64, 128, 256, 512, 512]
-STAGES = {11: [1, 1, 2, 2, 2], 13: [2, 2, 2, 2, 2], 16: [2, 2, 3, 3, 3], 19: [2, 2, 4, 4, 4]}  # convolutions in each
+STAGE_CONVOLUTIONS = {
+    11: [1, 1, 2, 2, 2],
+    13: [2, 2, 2, 2, 2],
+    16: [2, 2, 3, 3, 3],
+    19: [2, 2, 4, 4, 4],
+}  # in each of the five stages
 
 
 class VGG(MultiDrawClassifier):
-    """VGG (Simonyan & Zisserman, 2015): 3x3 convolutions in five stages, each closed by a 2x2 max pool.
+    """VGG (Simonyan & Zisserman, 2015): 3x3 convolutions in five stages, each with a 2x2 max pool at its end.
 
     (N, C, H, W) -> logits (N, num_classes). The large layout is torchvision's: a map of at most 7x7 and two fully
-    connected layers of 4096; 138,365,992 parameters at depth 16, 224 px and 1000 classes. The small one, taken where
-    the short side is under 96 px, averages the map to one pixel and has one fully connected layer of 512, as is usual
-    for CIFAR. A pool is left out where the map is already down to one pixel on its short side: 8 px images go through
-    three pools, 16 px through four. `width` multiplies the convolutions' channels, `classifier` lists the hidden fully
-    connected layers; dropout follows each of these, DropConnect is in each. `blocks` and `widths`, convolutions and
-    channels of each stage, replace those of `depth`. With `early_pool` a stage pools right after its last convolution,
-    so that norm and activation work on a quarter of the pixels: nearly the same function, for less time. Fractional
-    pools (FractionalMaxPool) leave larger maps, which cost more, and are averaged over `test_draws` draws in evaluation
-    (MultiDrawClassifier).
+    connected layers of 4096; 138,365,992 parameters at depth 16, 224 px and 1000 classes. Images with a short side
+    under 96 px get the small layout. It averages the map to one pixel and has one fully connected layer of 512, as is
+    usual for CIFAR. A map with a short side of one pixel is not pooled: 8 px images have three pools, 16 px images four.
+
+    `width` multiplies the convolutions' channels. `classifier` lists the hidden fully connected layers; each has
+    DropConnect and is followed by dropout. `blocks` and `widths`, the convolutions and channels of each stage, replace
+    those of `depth`. With `early_pool` a stage pools right after its last convolution. Norm and activation then work on
+    a quarter of the pixels: nearly the same function in less time. Fractional pools (FractionalMaxPool) leave larger
+    maps, which cost more. Evaluation averages them over `test_draws` draws (MultiDrawClassifier).
     """
 
     @validate_call
@@ -71,10 +76,10 @@ class VGG(MultiDrawClassifier):
         norms, pools = Normalization(norm, norm_momentum, norm_eps, norm_groups), Pooling(pool, pool_ratio, test_draws)
         layers: list[nn.Module] = []
         for count, base_channels in _stages(
-            STAGES[depth] if blocks is None else blocks, WIDTHS if widths is None else widths
+            STAGE_CONVOLUTIONS[depth] if blocks is None else blocks, WIDTHS if widths is None else widths
         ):
             out_channels = max(1, round(width * base_channels))
-            for _ in range(count):  # a bias in front of a norm does nothing: kept for the known parameter counts
+            for _ in range(count):  # the bias in front of a norm has no effect; it gives the known parameter counts
                 layers += convolution(channels, out_channels, 3, bias=True, norm=norms, activation=activation)
                 channels = out_channels
             if min(rows, columns) > 1:
@@ -96,7 +101,7 @@ class VGG(MultiDrawClassifier):
 
 
 def _stages(blocks: list[int], widths: list[int]) -> list[tuple[int, int]]:
-    """Pair the convolutions of each stage with its channels."""
+    """Pair the number of convolutions of each stage with its channels; ValueError if the lengths differ."""
     if not blocks or len(blocks) != len(widths):
         raise ValueError(f"blocks={blocks}: must have one number for each of widths={widths}")
     return list(zip(blocks, widths, strict=True))

@@ -13,11 +13,11 @@ from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 class WideResNet(ResidualNetwork):
     """Wide residual network WRN-depth-width (Zagoruyko & Komodakis, 2016), for small images.
 
-    (N, C, H, W) -> logits (N, num_classes). A convolution of 16 channels, then three stages of n = (depth - 4) / 6
-    pre-activation blocks of 16, 32 and 64 times `width` channels. 28 and 10 is the paper's best, with 36.5 million
-    parameters; 16 and 2, with 0.7 million, is what a CPU can train. `dropout` is between the convolutions of each block
-    (0.3 in the paper). Stems and stochastic depth are those of model=resnet; large images get the large stem in front
-    of the same stages.
+    (N, C, H, W) -> logits (N, num_classes). A convolution of 16 channels is followed by three stages. Each has
+    n = (depth - 4) / 6 pre-activation blocks, with 16, 32 or 64 times `width` channels. The paper's best is depth 28,
+    width 10, with 36.5 million parameters. Depth 16, width 2 has 0.7 million and trains on a CPU. `dropout` is between
+    the convolutions of each block (0.3 in the paper). Stems and stochastic depth are those of model=resnet. Large
+    images get the large stem in front of the same stages.
     """
 
     @validate_call
