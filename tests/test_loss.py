@@ -40,7 +40,7 @@ def smoothed_by_hand(targets, epsilon):
     return targets @ rows
 
 
-# --- formulas, of one image, in float64 ---
+# --- formulas of one image in float64 ---
 
 
 def hinge(s, q, margin=1.0):
@@ -127,7 +127,7 @@ def test_smoothing_out_of_range_is_refused(epsilon):
         CrossEntropy(label_smoothing=epsilon)
 
 
-# --- what holds for all ---
+# --- all losses ---
 
 
 @every_loss
@@ -140,7 +140,7 @@ def test_ids_equal_their_one_hot(device, make, weights):
 
 @every_loss
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]])
-def test_the_pieces_of_a_batch_add_up(device, make, weights):
+def test_the_parts_of_a_batch_add_up(device, make, weights):
     loss = make(class_weights=weights)
     logits, ids, mixed = batch(device)
     for targets in (ids, mixed):
@@ -150,7 +150,7 @@ def test_the_pieces_of_a_batch_add_up(device, make, weights):
 
 @every_loss
 def test_large_logits_overflow_nothing(device, make):
-    """Computed in float32 whatever comes in, value and gradient stay finite."""
+    """Value and gradient stay finite: the loss is computed in float32."""
     loss = make(class_weights="auto", class_counts=[3, 5])
     logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4]], dtype=torch.bfloat16, device=device, requires_grad=True)
     for targets in (torch.tensor([1, 0], device=device), torch.full((2, 2), 0.5, device=device)):
@@ -173,10 +173,10 @@ def test_an_evaluation_measures_it_without_smoothing_and_weights(device, make):
     expected = CrossEntropy() if isinstance(loss, CrossEntropy) else make()
     before = loss(logits, ids)
     assert torch.equal(for_evaluation(loss)(logits, ids), expected(logits, ids))
-    assert torch.equal(loss(logits, ids), before), "the loss itself is as it was"
+    assert torch.equal(loss(logits, ids), before), "the loss itself is not changed"
 
 
-def test_a_loss_of_ones_own_is_measured_as_it_is():
+def test_a_loss_of_ones_own_is_not_changed():
     own = torch.nn.CrossEntropyLoss()
     assert for_evaluation(own) is own
 
@@ -192,7 +192,7 @@ def test_margin_losses_are_linear_in_the_targets(device, loss):
 
 
 def test_the_perceptron_learns_by_its_rule(device):
-    """Where the answer is wrong, the right class gets the input added and the class said loses it; else nothing."""
+    """After a wrong prediction the right class adds the input and the predicted class subtracts it; else nothing."""
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.5]], device=device, requires_grad=True)
     Perceptron()(logits, torch.tensor([1, 1], device=device)).backward()
     assert (2 * logits.grad).tolist() == [[1, -1, 0], [0, 0, 0]]

@@ -1,4 +1,4 @@
-"""Penalties against the lecture's formulas, apart from the loss in every record, and beside the optimizers' decay."""
+"""Penalties: the lecture's formulas, their own columns in every record, and the optimizers' decay."""
 
 import csv
 from pathlib import Path
@@ -60,7 +60,7 @@ def network() -> nn.Module:
 
 
 def steps(penalty, make, count=5, **settings) -> nn.Module:
-    """Take a few steps on a small network; its biases and norms are to be left alone by penalty and decay."""
+    """Take a few steps on a small network. Penalty and decay skip its biases and norms."""
     model = network()
     update = make(optimizer.parameter_groups(model), lr=0.1, **settings)
     picked = optimizer.weights_of(model.parameters())
@@ -91,14 +91,14 @@ def test_l2_is_the_weight_decay_of_sgd(momentum):
 
 
 def test_l2_is_the_weight_decay_of_adam_but_not_of_adamw():
-    """Adam divides the L2 term by the gradient's usual size, decoupled decay is not divided: they differ."""
+    """Adam divides the L2 term by the gradient's usual size, but not decoupled decay: they differ."""
     penalised = steps(L2(strength=0.05), optimizer.adam, weight_decay=0.0)
     assert same(penalised, steps(None, optimizer.adam, weight_decay=0.1))
     assert not same(penalised, steps(None, optimizer.adamw, weight_decay=0.1))
 
 
 def test_l2_is_decoupled_decay_under_plain_sgd():
-    """W - lr (g + 2λW) = (W - lr g) - lr 2λ W: nothing between gradient and step tells them apart."""
+    """W - lr (g + 2λW) = (W - lr g) - lr 2λ W: plain SGD does nothing else between gradient and step."""
     penalised = steps(L2(strength=0.05), optimizer.sgd, count=1, weight_decay=0.0, momentum=0.0, nesterov=False)
     start = network()
     plain = steps(None, optimizer.sgd, count=1, weight_decay=0.0, momentum=0.0, nesterov=False)
@@ -116,14 +116,14 @@ def in_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def trained(*words):
-    trainer = build.trainer(build.open_setup(compose_run([*SMALL, "epochs=2", *words])))
+def trained(*overrides):
+    trainer = build.trainer(build.open_setup(compose_run([*SMALL, "epochs=2", *overrides])))
     trainer.fit()
     return trainer
 
 
 def test_the_data_loss_stays_apart():
-    """One step at the same weights: loss/train is what it is without a penalty, which stands beside it."""
+    """One step at the same weights: loss/train is the same without a penalty, which has its own columns."""
     trainer = build.trainer(build.open_setup(compose_run([*SMALL, "limit_steps=1", "penalty=elastic"])))
     before = torch.cat([w.detach().flatten() for w in trainer.weights])
     trainer.fit()
@@ -143,17 +143,17 @@ def test_norms_and_biases_are_left_out():
 
 
 def test_accumulation_adds_it_once():
-    whole, pieces = (trained("penalty=l2", "penalty.strength=0.1", f"accumulate={n}") for n in (1, 4))
-    for name, value in whole.model.state_dict().items():
-        torch.testing.assert_close(pieces.model.state_dict()[name], value, atol=1e-6, rtol=1e-5)
+    one_batch, micro_batches = (trained("penalty=l2", "penalty.strength=0.1", f"accumulate={n}") for n in (1, 4))
+    for name, value in one_batch.model.state_dict().items():
+        torch.testing.assert_close(micro_batches.model.state_dict()[name], value, atol=1e-6, rtol=1e-5)
 
 
-def test_a_step_takes_it_in():
-    """One step of plain SGD more or less: W - lr λ sign W."""
+def test_a_step_includes_it():
+    """One step of plain SGD with the penalty differs by - lr λ sign W."""
     plain = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0"]
-    words = [*plain, "optimizer.lr=0.5", "schedule=constant", "limit_steps=1"]
-    start = build.trainer(build.open_setup(compose_run([*SMALL, *words]))).model.state_dict()
-    without, with_it = (trained(*words, f"penalty={name}").model.state_dict() for name in ("none", "l1"))
+    overrides = [*plain, "optimizer.lr=0.5", "schedule=constant", "limit_steps=1"]
+    start = build.trainer(build.open_setup(compose_run([*SMALL, *overrides]))).model.state_dict()
+    without, with_it = (trained(*overrides, f"penalty={name}").model.state_dict() for name in ("none", "l1"))
     for name, value in with_it.items():
         shrunk = 0.5 * 1e-5 * start[name].sign() if value.ndim > 1 else 0
         torch.testing.assert_close(value, without[name] - shrunk, atol=1e-7, rtol=0)
@@ -174,7 +174,7 @@ def test_tags_and_columns_and_a_resume_with_another_penalty(in_own_folder):
 
 
 def test_one_of_ones_own_is_a_function():
-    """Weights in, terms by name out; plain autograd will do."""
+    """It maps weights to terms by name, and uses plain autograd."""
     trainer = build.trainer(build.open_setup(compose_run([*SMALL, "limit_steps=2"])))
     trainer.penalty = lambda weights: {"spread": 0.1 * sum(weight.std() for weight in weights)}
     trainer.fit()
@@ -190,9 +190,17 @@ def test_a_negative_strength_is_refused(kind):
 def test_evaluating_a_run_that_had_one(in_own_folder):
     from deeptrain.inference.evaluate import evaluate_run
 
-    words = [*SMALL, "epochs=4", "penalty=elastic", "average=swa", "loss=hinge", "loss.class_weights=auto", "dir=run"]
-    assert train(words) == 0
-    found = evaluate_run(compose_run(words), Path("run/checkpoints/best.pt"), "val").metrics
+    overrides = [
+        *SMALL,
+        "epochs=4",
+        "penalty=elastic",
+        "average=swa",
+        "loss=hinge",
+        "loss.class_weights=auto",
+        "dir=run",
+    ]
+    assert train(overrides) == 0
+    found = evaluate_run(compose_run(overrides), Path("run/checkpoints/best.pt"), "val").metrics
     best = checkpoint.load(Path("run/checkpoints/best.pt"))
     part = "val_average" if best["weights"] == "average" else "val"
     for name in ("loss", "accuracy"):
@@ -201,9 +209,9 @@ def test_evaluating_a_run_that_had_one(in_own_folder):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_step_with_everything_on_never_waits_for_the_gpu():
-    words = ["device=cuda", "penalty=elastic", "sam=0.05", "max_norm=3", "clip_norm=1", "average=swa"]
+    overrides = ["device=cuda", "penalty=elastic", "sam=0.05", "max_norm=3", "clip_norm=1", "average=swa"]
     loss = ["loss=hinge", "loss.class_weights=auto"]
-    trainer = build.trainer(build.open_setup(compose_run([*TINY, *words, *loss, "model=resnet"])))
+    trainer = build.trainer(build.open_setup(compose_run([*TINY, *overrides, *loss, "model=resnet"])))
     batches = list(trainer.train_loader.epoch(0))
     trainer.model.train()
     trainer.train_step(*batches[0])

@@ -1,4 +1,4 @@
-"""Probability and until from the command line: checked like any setting, and no business of a constructor."""
+"""`probability` and `until` from the command line: checked like any setting, and not passed to the constructor."""
 
 import pytest
 
@@ -22,7 +22,7 @@ class Rare(Plain):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["aug.mixup.until=2"], "aug.mixup.until=2: must be >= 0 and <= 1"),
         (["aug.mixup.probability=-1"], "aug.mixup.probability=-1: must be >= 0 and <= 1"),
@@ -31,21 +31,21 @@ class Rare(Plain):
         (["aug.cutout.until=0.9"], "aug.cutout.until=0.9: a setting of"),
     ],
 )
-def test_mistakes_are_named(words, message):
+def test_mistakes_are_named(overrides, message):
     with pytest.raises(UsageError) as error:
-        compose_run([*TINY, "aug=mixup", *words])
+        compose_run([*TINY, "aug=mixup", *overrides])
     assert str(error.value).startswith(message)
 
 
 def test_they_reach_the_pipeline():
-    words = ["aug=[cutout,mixup]", "aug.mixup.until=0.9", "aug.cutout.probability=0.25"]
-    cutout, mixup = build.open_setup(compose_run([*TINY, *words])).pipeline.augmentations
+    overrides = ["aug=[cutout,mixup]", "aug.mixup.until=0.9", "aug.cutout.probability=0.25"]
+    cutout, mixup = build.open_setup(compose_run([*TINY, *overrides])).pipeline.augmentations
     assert (cutout.probability, cutout.until, cutout.mixes) == (0.25, 1.0, False)
     assert (mixup.probability, mixup.until, mixup.mixes) == (1.0, 0.9, True)
 
 
 def test_a_class_of_ones_own_needs_neither(tmp_path, monkeypatch):
-    """Without the two lines it is always applied; a `probability` that it takes itself is its own."""
+    """Without the two settings it is always applied. A `probability` of its constructor goes to the constructor."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_augs.py").write_text(OWN)
     folder = tmp_path / "configs" / "aug"
@@ -53,8 +53,8 @@ def test_a_class_of_ones_own_needs_neither(tmp_path, monkeypatch):
     (folder / "plain.yaml").write_text("# mine\nplain:\n  _target_: my_augs.Plain\n  strength: 2.0\n")
     (folder / "late.yaml").write_text("# mine\nlate:\n  _target_: my_augs.Plain\n  strength: 1.0\n  until: 0.5\n")
     (folder / "rare.yaml").write_text("# mine\nrare:\n  _target_: my_augs.Rare\n  probability: 0.1\n  until: 0.9\n")
-    words = [*TINY, f"--config-dir={tmp_path / 'configs'}", "aug=[plain,late,rare]", "allow_targets=[my_augs]"]
-    plain, late, rare = build.open_setup(compose_run(words)).pipeline.augmentations
+    overrides = [*TINY, f"--config-dir={tmp_path / 'configs'}", "aug=[plain,late,rare]", "allow_targets=[my_augs]"]
+    plain, late, rare = build.open_setup(compose_run(overrides)).pipeline.augmentations
     assert (plain.probability, plain.until, plain.augmentation.strength) == (1.0, 1.0, 2.0)
     assert (late.probability, late.until) == (1.0, 0.5)
     assert (rare.probability, rare.until, rare.augmentation.rate) == (1.0, 0.9, 0.1)
@@ -62,16 +62,16 @@ def test_a_class_of_ones_own_needs_neither(tmp_path, monkeypatch):
 
 def test_until_ends_mixing_in_a_run():
     """In the second half of the steps targets are class ids again."""
-    words = ["aug=mixup", "aug.mixup.until=0.5", "epochs=2", "data.val_fraction=0.2"]
-    trainer = build.trainer(build.open_setup(compose_run([*TINY, *words])))
-    seen, train = [], trainer.pipeline.train
+    overrides = ["aug=mixup", "aug.mixup.until=0.5", "epochs=2", "data.val_fraction=0.2"]
+    trainer = build.trainer(build.open_setup(compose_run([*TINY, *overrides])))
+    target_dims, train = [], trainer.pipeline.train
 
-    def noted(*batch):
+    def record(*batch):
         images, targets = train(*batch)
-        seen.append(targets.ndim)
+        target_dims.append(targets.ndim)
         return images, targets
 
-    trainer.pipeline.train = noted
+    trainer.pipeline.train = record
     trainer.fit()
-    half = len(seen) // 2
-    assert seen == [2] * half + [1] * half
+    half = len(target_dims) // 2
+    assert target_dims == [2] * half + [1] * half

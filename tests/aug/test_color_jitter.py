@@ -1,4 +1,4 @@
-"""Color jitter: torchvision's four operations in the order that is written, each image by its own factors."""
+"""Color jitter: torchvision's four operations in the given order, each image with its own factors."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ OFF = dict.fromkeys(REFERENCE, 0.0)
 
 
 def factors(settings, count, rng):
-    """Draw as the paper's text says: 1 ± setting, the hue around 0; at least 0."""
+    """Sample as the docstring says: 1 ± setting, at least 0; the hue around 0."""
     even = rng.random((4, count))
     for (name, setting), row in zip(settings.items(), even, strict=True):
         low, high = (-setting, setting) if name == "hue" else (max(0.0, 1 - setting), 1 + setting)
@@ -26,14 +26,14 @@ def factors(settings, count, rng):
 
 
 def by_torchvision(images, settings, rng):
-    drawn = dict(factors(settings, len(images), rng))
-    changed = []
+    samples = dict(factors(settings, len(images), rng))
+    results = []
     for index, image in enumerate(images):
         for name, setting in settings.items():
             if setting:
-                image = REFERENCE[name](image, drawn[name][index])
-        changed.append(image)
-    return torch.stack(changed)
+                image = REFERENCE[name](image, samples[name][index])
+        results.append(image)
+    return torch.stack(results)
 
 
 def smooth(shape):

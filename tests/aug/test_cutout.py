@@ -1,4 +1,4 @@
-"""Cutout against a slow reference: the square's side, its clipping, its fill and what is left alone."""
+"""Cutout against a slow reference: the square's side, its clipping, its fill and the other pixels."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ MEAN = (10.4, 20.6, 30.0)
 
 
 def by_hand(images, side, rng):
-    """The paper's loop: a centre for every image, the square clipped at the border, filled with the mean."""
+    """Run the paper's loop: a centre for every image, the square clipped at the border and filled with the mean."""
     cut, (count, channels, height, width) = images.clone(), images.shape
     tops, lefts = rng.integers(height, size=count) - side // 2, rng.integers(width, size=count) - side // 2
     for image, top, left in zip(cut, tops, lefts, strict=True):
@@ -34,7 +34,7 @@ def test_it_equals_the_slow_reference(device, dtype, layout, shape, size, side):
 
 
 def test_hidden_area_has_its_expectation(device):
-    """With the side s at extent e, a clipped edge is on average s - (s/2)² / e or so long: the sum over all centres."""
+    """The expectation sums over all centres. A clipped edge has a mean of about s - (s/2)² / e (side s, extent e)."""
     images = torch.full((4000, 1, 32, 32), 255, dtype=torch.uint8, device=device)
     cut, _ = Cutout((1, 32, 32), (0.0,))(images, torch.zeros(4000), np.random.default_rng(0))
     areas = (cut == 0).sum((1, 2, 3)).double()

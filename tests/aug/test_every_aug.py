@@ -1,4 +1,4 @@
-"""What holds for every augmentation: dtypes, shapes, any batch, nothing changed in place, one generator."""
+"""Properties of every augmentation: dtypes, shapes, any batch, nothing changed in place, one generator."""
 
 from importlib import import_module
 from pathlib import Path
@@ -40,7 +40,7 @@ def build(name, shape):
 
 
 def batch(shape, device="cpu", seed=0):
-    """Make smooth images with a little noise, so that operations on edges and on colours have something to do."""
+    """Make smooth images with a little noise: operations on edges and on colours then have an effect."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.uniform(0, 255, (*shape[:2], 4, 4)).astype(np.float32))
     images = torch.nn.functional.interpolate(coarse, shape[2:], mode="bilinear")
@@ -50,7 +50,7 @@ def batch(shape, device="cpu", seed=0):
 
 @EVERY
 @SHAPES
-def test_any_batch_goes_and_is_left_alone(device, name, shape):
+def test_any_batch_works_and_is_not_changed(device, name, shape):
     images, ids = batch(shape, device)
     before = images.clone()
     augment = build(name, shape)
@@ -78,7 +78,7 @@ def test_layout_makes_no_difference(device, name, shape):
 
 @EVERY
 def test_float_images_change_like_bytes(device, name):
-    """After Mixup images are float32: they come back as such or, where an operation is defined on bytes, as bytes."""
+    """After Mixup images are float32. They stay float32, or become bytes where an operation needs bytes."""
     shape = (16, 3, 16, 16)
     images, ids = batch(shape, device)
     augment = build(name, shape)
@@ -88,7 +88,7 @@ def test_float_images_change_like_bytes(device, name):
     other, _ = augment(floats, ids, np.random.default_rng(2))
     assert torch.equal(floats, before) and other.dtype in (torch.float32, torch.uint8)
     difference = (one.float() - other.float()).abs()
-    assert (difference <= 4).float().mean() > 0.99, "but for decimals, and pixels that another rounding tips over"
+    assert (difference <= 4).float().mean() > 0.99, "except decimals, and pixels with another rounding"
 
 
 @EVERY
@@ -122,12 +122,12 @@ def test_every_device_sees_the_same(device, name):
 
 @EVERY
 def test_no_two_images_share_a_draw(name):
-    """Copies of one picture come out differently, but for the few that by chance have the same of some dozen draws."""
+    """Copies of one image become different, except a few with the same sample by chance."""
     images, ids = batch((1, 3, 32, 32))
     images = images.expand(64, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     augment = build(name, (64, 3, 32, 32))
     if augment.mixes or name in ("flip", "random_grayscale"):
-        return  # nothing to see in a mixture of copies; and there are but two or four possible results
+        return  # a mixture of copies is a copy; the others have two or four possible results only
     augment.probability = 1.0
     found, _ = augment(images, ids.expand(64), np.random.default_rng(0))
     assert len(found.flatten(1).unique(dim=0)) > 40
@@ -143,11 +143,11 @@ def test_captions_belong_to_the_images(name):
 
 @EVERY
 def test_two_in_a_list_go_together(device, name):
-    """Before and after Mixup, whose images are float32 and whose targets are soft."""
+    """Before and after Mixup, which makes float32 images and soft targets."""
     shape = (6, 3, 16, 16)
     images, ids = batch(shape, device)
     for names in ((name, "mixup"), ("mixup", name)):
-        pipeline = Pipeline([build(each, shape) for each in names], MEAN, MEAN)
+        pipeline = Pipeline([build(item, shape) for item in names], MEAN, MEAN)
         found, targets = pipeline.train(images, ids, np.random.default_rng(7))
         assert found.shape == shape and found.dtype == torch.float32 and found.isfinite().all()
         torch.testing.assert_close(targets.sum(1), torch.ones(6, device=device))

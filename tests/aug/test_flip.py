@@ -1,4 +1,4 @@
-"""Flip: the right way round, at the right rates, each image by its own coins."""
+"""Flip: the right direction, at the right rates, with independent coins for each image."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from deeptrain.aug.flip import Flip
 
 
 def halves(found, images):
-    """Tell of each image whether it was mirrored left to right, and whether upside down."""
+    """Return for each image whether it was mirrored left to right, and whether upside down."""
     options = {(a, b): images.flip([d for d, on in ((3, a), (2, b)) if on]) for a in (0, 1) for b in (0, 1)}
     same = {key: (found == option).flatten(1).all(1) for key, option in options.items()}
     assert torch.stack(list(same.values())).sum(0).eq(1).all()
@@ -37,13 +37,13 @@ def test_images_are_mirrored_and_no_more(device, dtype):
     halves(found.cpu(), images.cpu())
 
 
-def test_captions_say_what_is_drawn():
+def test_captions_describe_the_samples():
     images = torch.randint(256, (40, 3, 5, 7), dtype=torch.uint8)
     flip = Flip(vertical=0.5)
     words = flip.describe(images, torch.zeros(40), np.random.default_rng(2))
     across, down = halves(flip(images, torch.zeros(40), np.random.default_rng(2))[0], images)
-    said = {(False, False): "", (True, False): "flipped", (False, True): "upside down", (True, True): "turned"}
-    assert words == [said[bool(a), bool(b)] for a, b in zip(across, down, strict=True)]
+    captions = {(False, False): "", (True, False): "flipped", (False, True): "upside down", (True, True): "turned"}
+    assert words == [captions[bool(a), bool(b)] for a, b in zip(across, down, strict=True)]
 
 
 @pytest.mark.parametrize("name", ["horizontal", "vertical"])

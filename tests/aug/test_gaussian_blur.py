@@ -1,4 +1,4 @@
-"""Blur: torchvision's Gaussian, each image by its own width."""
+"""Gaussian blur: torchvision's, each image with its own width."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_it_equals_torchvision_on_single_images(device, shape, kernel):
         expected = torch.stack([F.gaussian_blur(image, [side, side], [sigma, sigma]) for image, sigma in pairs])
         found, _ = blur(batch.to(device), torch.zeros(shape[0]), np.random.default_rng(0))
         difference = (found.cpu().float() - expected.float()).abs()
-        if batch is images:  # where a half is rounded either way
+        if batch is images:  # a half may round either way
             assert found.dtype == torch.uint8 and difference.max() <= 1 and difference.mean() < 1e-3
         else:
             assert difference.max() < 1e-3
@@ -32,7 +32,7 @@ def test_the_kernel_is_odd_and_next_to_its_share(shorter, kernel, side):
     assert 2 * Blur((3, shorter, shorter + 7), kernel=kernel).radius + 1 == side
 
 
-def test_widths_are_uniform_and_told():
+def test_widths_are_uniform_and_in_the_captions():
     words = Blur((1, 4, 4)).describe(torch.zeros(4000, 1, 4, 4), torch.zeros(4000), np.random.default_rng(0))
     widths = [float(word.removeprefix("blur ")) for word in words]
     assert stats.kstest(np.array(widths), stats.uniform(0.1, 1.9).cdf).statistic < 0.05

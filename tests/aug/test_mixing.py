@@ -1,4 +1,4 @@
-"""Mixup and CutMix: targets weigh the images as they are mixed, λ follows its distribution, any batch goes."""
+"""Mixup and CutMix: target weights are the image proportions, λ follows its distribution, any batch works."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ EACH = pytest.mark.parametrize("per_image", [False, True])
 
 
 def constant_images(count, device, shape=(3, 16, 12), dtype=torch.float32):
-    """Image number i has the value i everywhere and is alone in class i, so that a mixture tells what it is made of."""
+    """Make image number i with the value i everywhere and class i: a mixture then shows its components."""
     ids = torch.arange(count, device=device)
     return ids.to(dtype)[:, None, None, None].expand(count, *shape).contiguous(memory_format=torch.channels_last), ids
 
@@ -60,7 +60,7 @@ def test_dtype_and_layout_make_no_difference(device, kind, per_image, shape):
         results.append((mixed.float(), targets))
     for other in results[1:]:
         assert torch.equal(results[0][0], other[0]) and torch.equal(results[0][1], other[1])
-    assert torch.equal(images, before), "the batch that came in is left alone"
+    assert torch.equal(images, before), "the input batch is not changed"
 
 
 @BOTH
@@ -103,7 +103,7 @@ def test_mixup_of_a_batch_has_one_weight_drawn_anew_each_time():
 
 
 def cutmix_areas_by_hand(alpha, count, height, width, rng):
-    """The paper's box, one at a time: sides √(1 - λ), centre uniform, clipped; the partner's share of the pixels."""
+    """Yield the partner's share of the pixels of the paper's box: sides √(1 - λ), uniform centre, clipped."""
     for _ in range(count):
         cut = np.sqrt(1 - rng.beta(alpha, alpha))
         inside = 1

@@ -1,4 +1,4 @@
-"""Mixup or CutMix: each batch gets one of them as often as told, and then exactly that."""
+"""Mixup or CutMix: each batch gets one of them, with the set probability."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ IDS = torch.arange(4)
 
 @pytest.mark.parametrize(("probability", "cutmix"), [(1.0, 0.5), (0.7, 0.25), (0.4, 1.0), (1.0, 0.0)])
 def test_choices_have_their_frequencies(probability, cutmix):
-    """Nothing, CutMix and Mixup: bytes with ids, bytes with soft targets, floats."""
+    """Unchanged, CutMix and Mixup: bytes with ids, bytes with soft targets, floats."""
     images = torch.randint(256, (4, 1, 4, 4), dtype=torch.uint8)
     mix, rng = RandomApply(MixupOrCutMix(4, cutmix=cutmix), probability=probability), np.random.default_rng(0)
     counts = np.zeros(3)
@@ -40,10 +40,10 @@ def test_it_is_one_or_the_other(device, per_image, count):
         rng = np.random.default_rng(seed)
         cut = rng.random() < 0.5
         alone = CutMix(4, alpha=0.7, per_image=per_image) if cut else Mixup(4, alpha=0.3, per_image=per_image)
-        expected, wanted = alone(images, ids, rng)
-        assert torch.equal(found, expected) and torch.equal(targets, wanted)
-        said = mix.describe(images, ids, np.random.default_rng(seed))
-        assert said == ["CutMix" if cut else "Mixup"] * count
+        expected, expected_targets = alone(images, ids, rng)
+        assert torch.equal(found, expected) and torch.equal(targets, expected_targets)
+        captions = mix.describe(images, ids, np.random.default_rng(seed))
+        assert captions == ["CutMix" if cut else "Mixup"] * count
 
 
 @pytest.mark.parametrize(

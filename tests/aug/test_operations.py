@@ -1,4 +1,4 @@
-"""Every operation against torchvision's, image by image and bit by bit, on batches in which all of them meet."""
+"""Every operation against torchvision's, image by image and bit by bit, on batches with all of them."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ ODD_SHAPES = [(3, 33, 47), (3, 5, 7), (3, 2, 9), (3, 9, 2), (1, 1, 1)]
 
 
 def narrow(shape):
-    """RandAugment's magnitudes for images of a shape: ours and, by name, torchvision's."""
+    """Return RandAugment's magnitudes for images of a shape: ours, and torchvision's by name."""
     _, height, width = shape
     translate = (150 / 331 * width, 150 / 331 * height)
     ours = magnitude_table(BINS, shear=0.3, translate=translate, rotate=30, blend=0.9, posterize=4)
@@ -28,7 +28,7 @@ def wide(shape):
 
 
 def pictures(count, shape, seed=0):
-    """Noise, smooth pictures, few levels and one level by turns: uint8 channels_last."""
+    """Make noise, smooth images, few levels and one level in turn: uint8 channels_last."""
     rng = torch.Generator().manual_seed(seed)
     channels, height, width = shape
     noise = torch.randint(256, (count, *shape), generator=rng).to(torch.uint8)

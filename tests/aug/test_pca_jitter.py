@@ -1,4 +1,4 @@
-"""PCA jitter: every pixel of an image moves alike, along train's principal components, as far as they vary."""
+"""PCA jitter: all pixels of an image have one shift along the principal components, in proportion to σ_k."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_shifts_are_normal_along_the_components():
     images = torch.full((4000, 3, 2, 2), 127.5)
     found, _ = PCAJitter(COVARIANCE, strength=0.1)(images, torch.zeros(4000), np.random.default_rng(0))
     shifts = (found - 127.5).double()
-    assert (shifts.amax((2, 3)) == shifts.amin((2, 3))).all(), "one shift an image"
+    assert (shifts.amax((2, 3)) == shifts.amin((2, 3))).all(), "one shift per image"
     variances, components = np.linalg.eigh(COVARIANCE)
     alphas = shifts[:, :, 0, 0].numpy() @ components / np.sqrt(variances)
     for alpha in alphas.T:

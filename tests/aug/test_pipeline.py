@@ -1,4 +1,4 @@
-"""The pipeline: order as written, one exact normalisation, nothing that came in changed, nothing that waits."""
+"""The pipeline: the given order, one exact normalisation, no change of the input, no wait for the device."""
 
 import numpy as np
 import pytest
@@ -52,11 +52,11 @@ def test_a_constant_channel_stays_finite(device):
 
 
 def test_augmentations_run_in_order_on_the_pixel_scale_and_share_one_generator(device):
-    seen = []
+    calls = []
 
     def augmentation(name):
         def call(images, targets, rng):
-            seen.append((name, images.dtype, rng))
+            calls.append((name, images.dtype, rng))
             return images, targets
 
         return call
@@ -65,7 +65,7 @@ def test_augmentations_run_in_order_on_the_pixel_scale_and_share_one_generator(d
     rng, targets = np.random.default_rng(0), torch.zeros(2)
     pipeline = Pipeline([augmentation("first"), augmentation("second")], MEAN, STD)
     result, same = pipeline.train(images, targets, rng)
-    assert seen == [("first", torch.uint8, rng), ("second", torch.uint8, rng)]
+    assert calls == [("first", torch.uint8, rng), ("second", torch.uint8, rng)]
     assert same is targets and torch.equal(result, pipeline.evaluate(images))
 
 
@@ -109,7 +109,7 @@ def test_no_augmentation_waits_for_the_gpu(per_image):
 
 
 def invert(images, targets, rng):
-    """An augmentation as a user writes it, with a draw for each image that shows in it."""
+    """Augment like a user's function, with a visible sample for each image."""
     return 255 - images // 2 - torch.from_numpy(rng.integers(10, size=(len(images), 1, 1, 1))).to(images), targets
 
 
@@ -188,7 +188,7 @@ def test_all_or_none_of_the_images(device):
 
 
 def test_a_mixed_batch_of_floats_gets_bytes_back(device):
-    """What an operation on bytes returns for some images of a float batch goes into it as numbers."""
+    """Bytes that an operation returns for some images of a float batch become floats."""
 
     def to_bytes(images, targets, rng):
         return images.to(torch.uint8), targets
@@ -233,32 +233,32 @@ def test_some_targets_may_change_but_not_their_form(device):
         RandomApply(lambda *batch: mix(*batch), probability=0.5)(images, ids, np.random.default_rng(0))
 
 
-def test_captions_are_told_for_those_drawn():
-    class Told:
+def test_captions_describe_the_sampled_images():
+    class Describing:
         def __call__(self, images, targets, rng):
             return images, targets
 
         def describe(self, images, targets, rng):
-            drawn = rng.integers(9, size=len(images))
-            return [f"{target} {value}" for target, value in zip(targets.tolist(), drawn, strict=True)]
+            samples = rng.integers(9, size=len(images))
+            return [f"{target} {value}" for target, value in zip(targets.tolist(), samples, strict=True)]
 
     images, ids = some_images(12, "cpu")
-    words = RandomApply(Told(), probability=0.5).describe(images, ids, np.random.default_rng(0))
+    words = RandomApply(Describing(), probability=0.5).describe(images, ids, np.random.default_rng(0))
     rng = np.random.default_rng(0)
-    chosen = np.flatnonzero(rng.random(12) < 0.5)
-    said = dict(zip(chosen.tolist(), rng.integers(9, size=len(chosen)).tolist(), strict=True))
-    assert words == [f"{image} {said[image]}" if image in said else "" for image in range(12)]
+    indices = np.flatnonzero(rng.random(12) < 0.5)
+    values = dict(zip(indices.tolist(), rng.integers(9, size=len(indices)).tolist(), strict=True))
+    assert words == [f"{image} {values[image]}" if image in values else "" for image in range(12)]
     assert RandomApply(invert).describe(images, ids, np.random.default_rng(0)) == [""] * 12
 
 
-def test_what_describes_nothing_is_named_where_some_images_are_left_alone():
+def test_an_augmentation_without_describe_shows_its_name_at_a_probability():
     images, ids = some_images(12, "cpu")
     for augmentation, name in ((Gray(), "Gray"), (invert, "invert")):
         applied = RandomApply(augmentation, probability=0.5)
         words = applied.describe(images, ids, np.random.default_rng(0))
-        seen, _ = applied(images, ids, np.random.default_rng(0))
-        changed = (seen != images).flatten(1).any(1).tolist()
-        assert words == [name if each else "" for each in changed] and 0 < sum(changed) < 12
+        result, _ = applied(images, ids, np.random.default_rng(0))
+        changed = (result != images).flatten(1).any(1).tolist()
+        assert words == [name if is_changed else "" for is_changed in changed] and 0 < sum(changed) < 12
     assert RandomApply(Gray()).describe(images, ids, np.random.default_rng(0)) == [""] * 12
 
 

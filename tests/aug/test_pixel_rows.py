@@ -1,4 +1,4 @@
-"""Images as lines: views, constants along a line, boxes that fall evenly and are clipped, pasting bit for bit."""
+"""Images as pixel rows: views, constants along a row, uniform and clipped boxes, pasting bit for bit."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from deeptrain.aug.pixel_rows import (
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 1, 8, 8), (1, 3, 1, 1), (4, 3, 6, 1)])
-def test_lines_share_memory_and_order(device, shape):
+def test_pixel_rows_share_memory_and_order(device, shape):
     images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
     view = pixel_rows(images)
     assert view.data_ptr() == images.data_ptr()
@@ -27,7 +27,7 @@ def test_lines_share_memory_and_order(device, shape):
         assert view[n, y, x * shape[1] + c] == images[n, c, y, x]
 
 
-def test_constants_along_a_line(device):
+def test_constants_along_a_row(device):
     row = tile_channels((1.4, 2.6), 3, torch.uint8, device)
     assert row.tolist() == [1, 3, 1, 3, 1, 3] and row.device.type == device.type
     row = tile_channels((1.4, 2.6), 2, torch.float32, device)
@@ -36,7 +36,7 @@ def test_constants_along_a_line(device):
 
 @pytest.mark.parametrize("side", [1, 4, 5, 12])
 def test_boxes_have_their_centre_on_any_pixel_and_are_clipped(side):
-    """A pixel of the border is the centre as often as any other; top = centre - side // 2, cut at 0 and H."""
+    """All pixels are equally often the centre. top = centre - side // 2, clipped at 0 and H."""
     height, width = 12, 9
     boxes = sample_boxes(np.random.default_rng(0), 20_000, (height, width), (side, side))
     for start, end, extent in ((boxes[:, 0], boxes[:, 1], height), (boxes[:, 2], boxes[:, 3], width)):
@@ -49,7 +49,7 @@ def test_boxes_have_their_centre_on_any_pixel_and_are_clipped(side):
         assert found[~possible].sum() == 0
         if possible.sum() > 1:
             assert stats.chisquare(found[possible], expected[possible] * len(boxes)).pvalue > 1e-3
-    assert stats.spearmanr(boxes[:, 0], boxes[:, 2]).pvalue > 1e-3, "rows and columns are drawn apart"
+    assert stats.spearmanr(boxes[:, 0], boxes[:, 2]).pvalue > 1e-3, "rows and columns are independent"
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -92,7 +92,7 @@ def test_windows_equal_slices(device, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_picking_and_putting_back(device, dtype, layout):
+def test_select_and_scatter(device, dtype, layout):
     images = torch.randint(256, (9, 3, 4, 5), device=device, dtype=torch.uint8).contiguous(memory_format=layout)
     expected, index = images.clone(), np.array([1, 4, 8])
     selection = select(images, index)

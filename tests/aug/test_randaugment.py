@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment: what is drawn, how often, for whom; the operations have a file of their own."""
+"""RandAugment and TrivialAugment: the samples and their frequencies. test_operations.py tests the operations."""
 
 import copy
 
@@ -85,16 +85,16 @@ def test_the_draws_alone_decide_on_every_device(device, kind, shape, count, layo
     assert torch.equal(found.cpu(), on_cpu) and cpu_rng.random() == device_rng.random()
     assert found.dtype == torch.uint8 and found.shape == images.shape and same is targets
     assert found.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(images, before), "what came in stays"
+    assert torch.equal(images, before), "the input is not changed"
 
 
 @pytest.mark.parametrize("num_operations", [1, 2, 3])
 def test_captions_say_what_happens_to_each_image(num_operations):
     augment, images, rng = RandAugment((3, 32, 32), num_operations=num_operations), noise(50), np.random.default_rng(2)
-    said = augment.describe(images, torch.zeros(50), copy.deepcopy(rng))
+    captions = augment.describe(images, torch.zeros(50), copy.deepcopy(rng))
     found, _ = augment(images, torch.zeros(50), rng)
     values = {augment.operations.describe(i): choice for i, choice in enumerate(augment.operations.choices)}
-    for image, result, words in zip(images, found, said, strict=True):
+    for image, result, words in zip(images, found, captions, strict=True):
         parts = words.split(" · ")
         assert len(parts) == num_operations
         for part in parts:
@@ -121,7 +121,7 @@ def test_mistakes_are_named(settings, message):
 @EACH
 def test_nothing_waits_for_the_gpu(kind):
     augment, images, rng = kind((3, 32, 32)), noise(512).cuda(), np.random.default_rng(0)
-    augment(images, images, rng)  # where pixels come from is sent once
+    augment(images, images, rng)  # the source pixels are copied once
     torch.cuda.set_sync_debug_mode("error")
     try:
         augment(images, images, rng)

@@ -1,4 +1,4 @@
-"""Crop: windows of the padded image at offsets that are uniform, black or reflected beyond the border."""
+"""Random crop: windows of the padded image at uniform offsets, with black or reflected padding."""
 
 import numpy as np
 import pytest
@@ -23,12 +23,12 @@ def test_it_equals_padding_and_slicing(device, mode, dtype, shape, padding):
 
 
 def test_offsets_are_uniform():
-    """A white pixel in the middle of black ones shows where each window started."""
+    """A white pixel in the middle of a black image shows the offset of each window."""
     images = torch.zeros(8100, 1, 9, 9, dtype=torch.uint8)
     images[:, :, 4, 4] = 1
     found, _ = Crop((1, 9, 9), padding=4, mode="zero")(images, torch.zeros(8100), np.random.default_rng(0))
-    place = found.flatten(1).argmax(1).numpy()
-    assert stats.chisquare(np.bincount(place, minlength=81)).pvalue > 1e-3
+    position = found.flatten(1).argmax(1).numpy()
+    assert stats.chisquare(np.bincount(position, minlength=81)).pvalue > 1e-3
 
 
 def test_mistakes_are_named():

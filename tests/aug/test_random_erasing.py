@@ -1,4 +1,4 @@
-"""Random erasing: the box fits, its area and shape follow their distributions, and it alone is filled."""
+"""Random erasing: the box fits, its area and shape follow their distributions, only the box is filled."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ MEAN = (10.4, 20.6, 30.0)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("fill", ["zero", "mean", "noise"])
 @pytest.mark.parametrize("shape", [(16, 3, 32, 32), (5, 1, 9, 13), (1, 3, 8, 8)])
-def test_the_box_is_filled_and_nothing_else(device, dtype, fill, shape):
+def test_only_the_box_is_filled(device, dtype, fill, shape):
     images = torch.randint(100, 256, shape, device=device).to(dtype)
     before = images.clone()
     erasing = RandomErasing(MEAN[: shape[1]], fill=fill)
@@ -43,13 +43,13 @@ def test_noise_is_uniform_and_new_for_every_pixel(device):
 
 @pytest.mark.parametrize("size", [(600, 600), (400, 900)])
 @pytest.mark.parametrize(("area", "aspect"), [((0.02, 0.4), (0.3, 3.3)), ((0.1, 0.2), (1.0, 2.0))])
-def test_area_aspect_and_place_follow_their_distributions(size, area, aspect):
-    """Against drawing by hand, again and again until the box fits; at this size rounding does not show."""
+def test_area_aspect_and_position_follow_their_distributions(size, area, aspect):
+    """The reference samples by hand until the box fits. Rounding has no effect at this size."""
     height, width = size
     top, bottom, left, right = sample_rectangles(np.random.default_rng(0), 3000, size, area, aspect).T
     assert top.min() >= 0 and left.min() >= 0 and bottom.max() <= height and right.max() <= width
-    tall, wide = bottom - top, right - left
-    found = tall * wide / (height * width)
+    box_height, box_width = bottom - top, right - left
+    found = box_height * box_width / (height * width)
     assert stats.kstest(found, stats.uniform(area[0], area[1] - area[0]).cdf).pvalue > 1e-3
     rng, expected = np.random.default_rng(1), []
     for share in rng.uniform(*area, 3000):
@@ -59,10 +59,10 @@ def test_area_aspect_and_place_follow_their_distributions(size, area, aspect):
             if np.sqrt(pixels * ratio) <= height and np.sqrt(pixels / ratio) <= width:
                 break
         expected.append(ratio)
-    assert stats.ks_2samp(tall / wide, expected).pvalue > 1e-3
-    for start, side, extent in ((top, tall, height), (left, wide, width)):
-        room = extent - side
-        assert stats.kstest((start + 0.5) / (room + 1), "uniform").pvalue > 1e-3
+    assert stats.ks_2samp(box_height / box_width, expected).pvalue > 1e-3
+    for start, side, extent in ((top, box_height, height), (left, box_width, width)):
+        free = extent - side
+        assert stats.kstest((start + 0.5) / (free + 1), "uniform").pvalue > 1e-3
 
 
 def test_the_whole_image_can_be_erased():

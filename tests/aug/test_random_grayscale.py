@@ -1,4 +1,4 @@
-"""Gray: torchvision's brightness in all three channels."""
+"""Random grayscale: torchvision's brightness in all three channels."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_it_equals_torchvision(device, dtype):
     expected = F.rgb_to_grayscale(images, 3)
     if dtype == torch.uint8 and device.type == "cpu":
         assert torch.equal(found, expected)
-    else:  # a product may be rounded together with its sum there
+    else:  # a product and its sum may be rounded once there
         torch.testing.assert_close(
             found.cpu().float(), expected.float(), rtol=1e-5, atol=1.01 if dtype == torch.uint8 else 1e-3
         )

@@ -1,4 +1,4 @@
-"""Scale crop: every image is its own rectangle resized, as torchvision crops and resizes one."""
+"""Random resized crop: every image is its own rectangle, cropped and resized as in torchvision."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Whitening: what comes out is uncorrelated with variance 1, of the same shape, and the same bits wherever it runs."""
+"""Whitening: the result is uncorrelated, has variance 1 and the same shape, and has the same bits everywhere."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SHAPE = (3, 4, 5)
 
 
 def correlated(count, shape=SHAPE, seed=0):
-    """Draw images whose values vary together, over a range of variances as real ones have."""
+    """Sample images with correlated values and a range of variances, like real images."""
     rng = np.random.default_rng(seed)
     size = int(np.prod(shape))
     mixing = rng.normal(size=(size, size)) * np.linspace(1.5, 0.1, size)

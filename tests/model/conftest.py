@@ -1,4 +1,4 @@
-"""One thread for these tests: their tensors are tiny, and threads that wait for each other cost most of the time."""
+"""One thread for these tests: their tensors are tiny, and most of the time would be threads that wait."""
 
 import pytest
 import torch

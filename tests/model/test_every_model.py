@@ -1,4 +1,4 @@
-"""What holds for every model: shapes, finite gradients for every choice of its settings, the first loss."""
+"""Properties of every model: shapes, finite gradients for every choice of its settings, the first loss."""
 
 import math
 from typing import get_args

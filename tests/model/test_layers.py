@@ -1,4 +1,4 @@
-"""The parts of the models against their formulas: activations, norms, weights, convolution, what is dropped."""
+"""The parts of the models against their formulas: activations, norms, weights, convolution, drops."""
 
 import math
 from typing import get_args
@@ -133,7 +133,7 @@ def test_convolution_feeds_maxout_twice_the_channels():
 @pytest.mark.parametrize("kind", get_args(Norm))
 @pytest.mark.parametrize("shape", [(6, 8), (6, 8, 5, 3)])
 def test_norm_is_its_formula(kind, shape, device):
-    """Mean 0 and variance 1 over what each norm takes together; eps is added to the variance."""
+    """Mean 0 and variance 1 over the axes of each norm; eps is added to the variance."""
     torch.manual_seed(0)
     x = torch.randn(shape, device=device) * 3 + 2
     settings = {"eps": 0.5, **({"groups": 2} if kind == "group" else {})} if kind != "none" else {}
@@ -183,7 +183,7 @@ def test_a_convolution_has_a_bias_where_no_norm_has_one():
     assert convolution(1, 2, 3, norm=NO_NORM)[0].bias is not None
 
 
-def test_shrink_pools_only_what_is_too_large():
+def test_adaptive_pool_reduces_only_larger_sides():
     pool, size = adaptive_pool((9, 4), 6)
     assert size == (6, 4) == tuple(pool(torch.zeros(1, 1, 9, 4)).shape[2:])
     assert isinstance(adaptive_pool((6, 6), 6)[0], nn.Identity)
@@ -200,7 +200,7 @@ def test_dropout_keeps_the_expectation_and_does_nothing_in_evaluation(device):
 
 
 def test_drop_connect_drops_single_weights_of_the_batch(device):
-    """Every weight and bias is 0 or divided by the keep rate, at the rate that is set; one mask for all images."""
+    """Every weight and bias is 0, at the set rate, or divided by the keep rate. One mask serves all images."""
     torch.manual_seed(0)
     layer = DropConnect(300, 200, rate=0.3).to(device)
     with torch.no_grad():
@@ -263,10 +263,10 @@ def test_norms_are_limited_for_each_unit(shape, device):
     expected = weight * (3 / norms).clamp(max=1).view(-1, *[1] * len(shape[1:]))
     parameter = nn.Parameter(weight.clone(memory_format=torch.preserve_format))
     bias = nn.Parameter(torch.full((7,), 100.0, device=device))
-    place = parameter.data_ptr()
+    address = parameter.data_ptr()
     limit_norms([parameter, bias], 3.0)
     torch.testing.assert_close(parameter.detach(), expected, atol=1e-5, rtol=1e-5)
-    assert parameter.data_ptr() == place and bool((bias == 100).all())
+    assert parameter.data_ptr() == address and bool((bias == 100).all())
 
 
 def test_limited_norms_keep_the_memory_format(device):
@@ -285,9 +285,9 @@ def test_batch_mode_truly_skips_and_keeps_the_expectation(device):
     branch, drop = Ones().to(device), StochasticDepth(0.3)
     x, shortcut = torch.zeros(2, 1, 1, 1, device=device), torch.full((2, 1, 1, 1), 5.0, device=device)
     outputs = torch.stack([drop(branch, x, shortcut) for _ in range(4000)]).detach() - 5
-    kept = outputs[:, 0].count_nonzero().item()
-    assert branch.calls == kept  # a dropped branch is not computed
-    assert kept / 4000 == pytest.approx(0.7, abs=4 * math.sqrt(0.3 * 0.7 / 4000))
+    survivals = outputs[:, 0].count_nonzero().item()
+    assert branch.calls == survivals  # a dropped branch is not computed
+    assert survivals / 4000 == pytest.approx(0.7, abs=4 * math.sqrt(0.3 * 0.7 / 4000))
     assert bool((outputs[:, 0] == outputs[:, 1]).all())  # one draw for the batch
     assert sorted(outputs.unique().tolist()) == pytest.approx([0, 1 / 0.7], abs=1e-5)
 

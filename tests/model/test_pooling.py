@@ -1,4 +1,4 @@
-"""Pools: fractional ones against torch's and their distribution, evaluation as a mean over fixed draws."""
+"""Pools: fractional pools against torch's and their distribution, evaluation as a mean over fixed draws."""
 
 import math
 
@@ -26,8 +26,8 @@ def test_fractional_pool_is_torchs_with_the_channels_aligned(size, ratio, device
     """Values and gradients, in both memory formats: torch's own takes one number for each channel, (column, row)."""
     x = torch.randn(4, 3, *size, device=device, requires_grad=True)
     numbers = numbers_of(4, device).flip(0).T[:, None].expand(4, 3, 2)  # (N, C, 2)
-    left = [int(side / ratio) for side in size]
-    theirs = nn.functional.fractional_max_pool2d(x, 2, output_size=left, _random_samples=numbers)
+    output_size = [int(side / ratio) for side in size]
+    theirs = nn.functional.fractional_max_pool2d(x, 2, output_size=output_size, _random_samples=numbers)
     weights = torch.randn_like(theirs)
     (expected,) = torch.autograd.grad((theirs * weights).sum(), x)
     for memory_format in (torch.contiguous_format, torch.channels_last):
@@ -45,7 +45,7 @@ def test_fractional_pool_of_ratio_2_is_max_pooling(device):
 
 
 def test_windows_step_by_1_or_2_and_each_image_has_its_own(device):
-    """The steps are those of ⌊α(i + u)⌋ with one uniform u an image and axis (Graham, 2014), as often as by law."""
+    """The steps are those of ⌊α(i + u)⌋, with one uniform u per image and axis (Graham, 2014)."""
     torch.manual_seed(0)
     ramp = torch.arange(25.0, device=device).expand(4000, 1, 25, 25)  # the largest of a window is its right column
     columns = FractionalMaxPool(math.sqrt(2))(ramp)[:, 0]
@@ -59,7 +59,7 @@ def test_windows_step_by_1_or_2_and_each_image_has_its_own(device):
     expected = law.double().mean(0)
     rates = (first.diff(dim=1) == 2).double().mean(0).cpu()
     assert bool(((rates - expected).abs() < 4.5 * (expected * (1 - expected) / 4000).sqrt()).all())
-    assert len(first.unique(dim=0)) == len(law.unique(dim=0))  # every sequence there is
+    assert len(first.unique(dim=0)) == len(law.unique(dim=0))  # all possible sequences
 
 
 def test_average_pool_leaves_the_border_out(device):
@@ -72,10 +72,10 @@ def test_average_pool_leaves_the_border_out(device):
 @pytest.mark.parametrize("kind", ["max", "average", "fractional"])
 @pytest.mark.parametrize("side", [2, 3, 7, 8, 28])
 @pytest.mark.parametrize(("window", "padding"), [(2, 0), (3, 1)])
-def test_what_is_left_is_foreseen(kind, side, window, padding):
+def test_output_size_is_that_of_the_layer(kind, side, window, padding):
     pooling = Pooling(kind)
-    left = pooling.layer(window, padding, index=0)(torch.zeros(1, 1, side, side))
-    assert left.shape[2] == pooling.output_size(side, window, padding)
+    output = pooling.layer(window, padding, index=0)(torch.zeros(1, 1, side, side))
+    assert output.shape[2] == pooling.output_size(side, window, padding)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_evaluation_is_the_mean_probability_of_fixed_draws(model, device):
     mean = torch.stack([logits.softmax(1) for logits in passes]).mean(0)
     torch.testing.assert_close(outputs[0].exp(), mean)
     assert bool((passes[0] != passes[1]).any()) and bool((outputs[0] == outputs[1]).all())
-    torch.testing.assert_close(outputs[0], outputs[2])  # whatever batch an image is in
+    torch.testing.assert_close(outputs[0], outputs[2])  # independent of the batch
 
 
 @pytest.mark.parametrize("model", [AlexNet, VGG])

@@ -26,7 +26,7 @@ def test_cifar_networks_have_the_papers_number_of_parameters(depth):
 
 
 def test_depth_18_has_the_known_number_of_parameters():
-    """11,171,146 is the count of the usual implementation for CIFAR-10, which leaves out the last norm."""
+    """11,171,146 is the count of the usual implementation for CIFAR-10, which has no last norm."""
     with torch.device("meta"):
         model = PreActResNet((3, 32, 32), 10, depth=18)
     assert sum(p.numel() for p in model.parameters()) == 11_171_146 + 2 * 512
@@ -37,13 +37,13 @@ def test_a_block_that_keeps_the_shape_adds_to_its_input(bottleneck, device):
     torch.manual_seed(0)
     block = make_block(32 if bottleneck else 8, 1, bottleneck).to(device)
     x = torch.randn(4, block.channels, 6, 6, device=device)
-    kept = x.clone()
+    original = x.clone()
     y = x
     for norm, activation, conv in zip(*[iter(block.branch)] * 3, strict=True):
         assert isinstance(norm, nn.BatchNorm2d) and isinstance(activation, nn.ReLU) and isinstance(conv, nn.Conv2d)
         y = conv(norm(y).relu())
     torch.testing.assert_close(block(x), x + y)
-    assert bool((x == kept).all())
+    assert bool((x == original).all())
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
@@ -96,7 +96,7 @@ def test_training_with_stochastic_depth_reaches_every_parameter(mode, activation
 
 @pytest.mark.parametrize("mode", ["batch", "sample"])
 def test_blocks_survive_at_rates_that_fall_linearly(mode, device):
-    """Whole batches are dropped, or images: counted by what a block adds to its input."""
+    """A block drops batches or images; a dropped branch adds nothing to its input."""
     torch.manual_seed(0)
     settings = {"stochastic_depth": 0.6, "stochastic_depth_mode": mode}
     model = PreActResNet((1, 4, 4), 3, blocks=[4], widths=[4], stem="small", **settings).to(device)

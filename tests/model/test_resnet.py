@@ -1,4 +1,4 @@
-"""Residual networks: known counts, torchvision's outputs, stems, blocks, stochastic depth in the whole network."""
+"""Residual networks: known counts, torchvision's outputs, stems, blocks, stochastic depth in the network."""
 
 import pytest
 import torch
@@ -161,7 +161,7 @@ def test_compiled_stochastic_depth_is_one_graph_without_recompilation(device):
 
 
 def test_auto_depth_is_quick_on_small_images_and_18_on_large():
-    """The quick net halves small images in its stem and pools between stages; from 96 px on it is ResNet-18."""
+    """The quick network halves small images in its stem and pools between stages. From 96 px on it is ResNet-18."""
     quick = ResNet((3, 32, 32), 10)
     assert sum(p.numel() for p in quick.parameters()) == 308_650
     assert quick.stages(quick.stem(torch.randn(1, 3, 32, 32))).shape == (1, 128, 4, 4)
@@ -172,7 +172,7 @@ def test_auto_depth_is_quick_on_small_images_and_18_on_large():
 
 
 def test_pooling_and_striding_halve_alike():
-    """Odd sizes round up in both, so that branch and shortcut agree; the parameters are the same."""
+    """Odd sizes round up in both, so branch and shortcut have one shape. The parameters are the same."""
     for depth in (20, 50):
         strided, pooled = (ResNet((3, 29, 21), 10, depth=depth, downsample=way) for way in ("stride", "pool"))
         assert [p.shape for p in strided.parameters()] == [p.shape for p in pooled.parameters()]

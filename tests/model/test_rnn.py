@@ -1,4 +1,4 @@
-"""Recurrent networks: the Elman recursion row by row, torch's cells, initial weights, what they learn."""
+"""Recurrent networks: the Elman recursion row by row, torch's cells, initial weights, training."""
 
 import math
 
@@ -68,8 +68,8 @@ def test_gradients_reach_every_parameter(cell, device):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_learns_what_only_the_first_row_tells(cell, device):
-    """The state carries it over the seven rows of noise that follow."""
+def test_it_learns_from_the_first_row_alone(cell, device):
+    """The state carries the answer over the next seven rows of noise."""
     torch.manual_seed(0)
     model = RNN((1, 8, 8), 2, cell=cell, hidden=16).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

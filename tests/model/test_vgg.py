@@ -1,4 +1,4 @@
-"""VGG: torchvision's counts and features, the pools that small images leave out."""
+"""VGG: torchvision's counts and features, the number of pools for small images."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_features_are_what_torchvision_computes(device):
 def test_pools_stop_at_one_pixel(size, pools):
     model = VGG((1, *size), 10, width=0.05, classifier=[])
     assert sum(isinstance(layer, nn.MaxPool2d) for layer in model.features) == pools
-    assert model.classifier[-1].in_features == round(0.05 * 512)  # the small layout averages what is left
+    assert model.classifier[-1].in_features == round(0.05 * 512)  # the small layout averages the map
 
 
 def test_pool_takes_the_largest_of_four(device):

@@ -34,9 +34,9 @@ class AlexNet(MultiDrawClassifier):
 
     `width` multiplies the convolutions' channels. `classifier` lists the hidden fully connected layers; each has
     DropConnect and is followed by dropout. The paper has no batch norm. It is on by default because SGD at the usual
-    rate of 0.1 diverges without it, and with group and layer norm too. Pools are 3x3 at stride 2, or fractional
-    (FractionalMaxPool). Fractional pools leave larger maps, which cost more. Evaluation averages them over `test_draws`
-    draws (MultiDrawClassifier).
+    rate of 0.1 diverges without it. SGD diverges with group and layer norm too. Pools are 3x3 at stride 2, or
+    fractional (FractionalMaxPool). Fractional pools leave larger maps, which cost more. Evaluation averages them over
+    `test_draws` draws (MultiDrawClassifier).
     """
 
     @validate_call

@@ -35,7 +35,7 @@ class VGG(MultiDrawClassifier):
     (N, C, H, W) -> logits (N, num_classes). The large layout is torchvision's: a map of at most 7x7 and two fully
     connected layers of 4096; 138,365,992 parameters at depth 16, 224 px and 1000 classes. Images with a short side
     under 96 px get the small layout. It averages the map to one pixel and has one fully connected layer of 512, as is
-    usual for CIFAR. A map with a short side of one pixel is not pooled: 8 px images have three pools, 16 px images four.
+    usual for CIFAR. A map with a short side of one pixel is not pooled: 8 px images have three pools, 16 px ones four.
 
     `width` multiplies the convolutions' channels. `classifier` lists the hidden fully connected layers; each has
     DropConnect and is followed by dropout. `blocks` and `widths`, the convolutions and channels of each stage, replace
