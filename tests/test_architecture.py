@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deeptrain.schema import problem, read_signature
+from deeptrain.config.settings import LISTS
+from deeptrain.config.signatures import read_signature
+from deeptrain.schema import type_error
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "deeptrain"
 FLOORS = (  # a room imports rooms of lower floors only; axes do not import one another
     ("schema", "errors", "runtime"),
-    ("data", "model", "aug", "loss", "penalty", "optimizer", "schedule", "average", "metrics"),
+    ("data", "model", "aug", "loss", "penalty", "optimizer", "gradient", "schedule", "average", "metrics"),
     ("report",),
     ("loggers",),
     ("training",),
@@ -32,6 +34,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MAX_ROOT_FILES = 12
 # passed by the builder, not by YAML
 RUNTIME = {"input_shape", "num_classes", "class_counts", "mean", "covariance", "epochs", "parameters", "model"}
+RUNTIME |= {"params", "run_dir", "step", "title", "warn"}
 FILES = sorted(SOURCE.rglob("*.py"))
 OPTIONS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.parent.name == "configs")
 PARTS = [path for path in OPTIONS if path.parent.name != "experiment"]
@@ -79,7 +82,7 @@ def test_only_config_and_entry_points_know_hydra(path):
 
 def nodes(path: Path) -> list[dict]:
     content = yaml.safe_load(path.read_text()) or {}
-    content = list(content.values()) if path.parent.name == "aug" else [content]
+    content = list(content.values()) if path.parent.name in LISTS else [content]
     return [node for node in content if node]
 
 
@@ -93,15 +96,18 @@ def test_yaml_binds_to_its_signature(path):
         if path.parent.name == "aug":
             assert list(node)[-2:] == ["probability", "until"], "what every augmentation has comes last"
             when = read_signature("deeptrain.aug.pipeline.RandomApply")
-            assert when and not any(problem(node.pop(name), when[name].annotation) for name in ("probability", "until"))
+            assert when and not any(
+                type_error(node.pop(name), when[name].annotation) for name in ("probability", "until")
+            )
         assert read is not None, f"{target} cannot be read from its source"
         assert set(read) == set(real), "what is read without importing is what there is"
-        assert set(node) | RUNTIME >= set(real), "every setting has a key, so that the command line knows it"
+        if target.startswith("deeptrain."):
+            assert set(node) | RUNTIME >= set(real), "every setting has a key, so that the command line knows it"
         runtime = set() if path.parent.name == "data" else RUNTIME  # data gives its own mean
         assert set(node) <= set(real) - runtime, "every key is a setting"
         for key, value in node.items():
             if not str(value).startswith("${"):
-                assert problem(value, read[key].annotation) is None, f"{key}={value}"
+                assert type_error(value, read[key].annotation) is None, f"{key}={value}"
                 if (default := real[key].default) is not inspect.Parameter.empty and path.parent.name == "aug":
                     assert value == default, f"{key}={value}: the signature has {default}"
 
@@ -115,10 +121,10 @@ def test_every_option_says_what_it_is_for(path):
 def test_the_spine_and_train_yaml_agree():
     from dataclasses import asdict
 
-    from deeptrain.config.compose import Settings
+    from deeptrain.config.settings import Settings
 
     written = yaml.safe_load((ROOT / "configs" / "train.yaml").read_text())
-    settings = {key: value for key, value in written.items() if key not in ("defaults", "hydra", "aug")}
+    settings = {key: value for key, value in written.items() if key not in ("defaults", "hydra", *LISTS)}
     assert settings == asdict(Settings())
 
 

@@ -17,7 +17,7 @@ from deeptrain.config.compose import compose_run
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["model=fcn", "model.hidden=[8]", "epochs=1", "log.tensorboard=false"]
+SMALL = ["model=fcn", "model.hidden=[8]", "epochs=1", "loggers=none"]
 CLASSES = ("cat", "dog", "fish")
 
 
@@ -45,7 +45,7 @@ def said(words: list[str], capsys) -> str:
 
 def test_without_arguments_it_trains_something_real():
     run = compose_run([])
-    assert run.choices["data"] == "digits" and run.spine.device == "auto"
+    assert run.choices["data"] == "digits" and run.settings.device == "auto"
 
 
 def test_no_socket_is_opened(monkeypatch):
@@ -138,7 +138,7 @@ def test_four_runs_at_once_on_a_read_only_folder():
 @pytest.mark.parametrize(("optimizer", "times"), [("sgd", 1 + 2 * 2), ("adamw", 1 + 2 * 3)])
 def test_checkpoints_stay_small(optimizer, times):
     """Best, and last and the one before with the optimizer's momenta, after any number of epochs."""
-    words = ["model=fcn", "model.hidden=[512]", f"optimizer={optimizer}", "log.tensorboard=false", "dir=run"]
+    words = ["model=fcn", "model.hidden=[512]", f"optimizer={optimizer}", "loggers=none", "dir=run"]
     assert train([*words, "epochs=3"]) == 0
     parameters = json.loads(Path("run/result.json").read_text())["parameters"]
     files = list(Path("run/checkpoints").iterdir())

@@ -59,7 +59,7 @@ def test_extensions_train(tmp_path):
         yaml = code("yaml", f"{module}.").replace(module, f"extra.{name}")
         (folder / f"{name}.yaml").write_text(yaml)
     chosen = ["model=conv", "model.width=8", "aug=[brightness,mixup]", "schedule=exponential", "allow_targets=[extra]"]
-    small = ["data=synthetic", "data.size=100", "epochs=1", "dir=run", "log.tensorboard=false"]
+    small = ["data=synthetic", "data.size=100", "epochs=1", "dir=run", "loggers=none"]
     command = [sys.executable, str(ROOT / "train.py"), "--config-dir", "configs", *chosen, *small]
     environment = {"PYTHONPATH": str(tmp_path), "PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -9,7 +9,8 @@ from torch import nn
 from deeptrain import build
 from deeptrain.config.compose import compose_run
 from deeptrain.errors import UsageError
-from deeptrain.optimizer import SAM
+from deeptrain.gradient import SAM
+from deeptrain.run import dry_run
 from deeptrain.runtime.random import key
 
 RUN = [
@@ -142,9 +143,9 @@ def test_a_batch_is_measured_once():
 
 def test_fp16_is_refused_in_a_line():
     with pytest.raises(UsageError) as caught:
-        build.check_settings(compose_run([*RUN, "sam=0.05", "precision=fp16"]))
+        dry_run.check_settings(compose_run([*RUN, "sam=0.05", "precision=fp16"]))
     (line,) = caught.value.lines
-    assert line.startswith("sam=0.05: ") and "bf16" in line
+    assert line.startswith("gradient=sam: ") and "bf16" in line
 
 
 @pytest.mark.parametrize("word", ["sam=0", "sam=-1", "max_norm=0"])

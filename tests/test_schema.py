@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import pytest
 
+from deeptrain.config.signatures import read_signature
 from deeptrain.schema import (
     DropRate,
     EpochsOrFraction,
@@ -14,9 +15,8 @@ from deeptrain.schema import (
     PositiveInt,
     Range,
     UnitFloat,
-    nearest,
-    problem,
-    read_signature,
+    closest,
+    type_error,
     validate_call,
 )
 
@@ -47,7 +47,7 @@ Colour = Literal["red", "green", 3]
     ],
 )
 def test_allowed(value, annotation):
-    assert problem(value, annotation) is None
+    assert type_error(value, annotation) is None
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_allowed(value, annotation):
     ],
 )
 def test_refused(value, annotation, said):
-    assert said in (problem(value, annotation) or "")
+    assert said in (type_error(value, annotation) or "")
 
 
 def test_checked_names_argument_and_value():
@@ -119,12 +119,12 @@ def test_signature_is_read_from_source_alone(tmp_path, monkeypatch):
     assert net is not None
     assert list(net) == ["input_shape", "depth", "drop", "tint", "sizes", "free"]
     assert [name for name, parameter in net.items() if parameter.required] == ["input_shape", "tint"]
-    assert problem(0, net["depth"].annotation) == "must be >= 1"
-    assert problem(None, net["drop"].annotation) is None
-    assert problem(1.5, net["drop"].annotation) is not None
-    assert "did you mean blue?" in (problem("bleu", net["tint"].annotation) or "")
-    assert problem([4], net["sizes"].annotation) == "every item must be >= 8"
-    assert problem(object(), net["free"].annotation) is None
+    assert type_error(0, net["depth"].annotation) == "must be >= 1"
+    assert type_error(None, net["drop"].annotation) is None
+    assert type_error(1.5, net["drop"].annotation) is not None
+    assert "did you mean blue?" in (type_error("bleu", net["tint"].annotation) or "")
+    assert type_error([4], net["sizes"].annotation) == "every item must be >= 8"
+    assert type_error(object(), net["free"].annotation) is None
     data = read_signature("outside_package.net.Data")
     assert data is not None and data["root"].required and not data["flip"].required
     assert read_signature("outside_package.net.Absent") is None
@@ -173,7 +173,7 @@ def test_signature_follows_base_classes(tmp_path, monkeypatch):
     mine = read_signature("outside_bases.net.Mine")
     assert mine is not None and set(mine) == {"root", "flip", "size"}
     assert mine["root"].required and not mine["size"].required
-    assert problem(0, mine["size"].annotation) == "must be >= 1"
+    assert type_error(0, mine["size"].annotation) == "must be >= 1"
     deeper = read_signature("outside_bases.net.Deeper")
     assert deeper is not None and list(deeper) == ["depth"]
     assert read_signature("outside_bases.net.Unknown") is None, "only building it can tell"
@@ -181,10 +181,10 @@ def test_signature_follows_base_classes(tmp_path, monkeypatch):
 
 def test_nearest():
     options = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
-    assert nearest("sdg", options) == "sgd"
-    assert nearest("adamm", options) == "adam"
-    assert nearest("rmspop", options) == "rmsprop"
-    assert nearest("lion", options) is None
+    assert closest("sdg", options) == "sgd"
+    assert closest("adamm", options) == "adam"
+    assert closest("rmspop", options) == "rmsprop"
+    assert closest("lion", options) is None
 
 
 @pytest.mark.filterwarnings("ignore:deeptrain.schema")
@@ -196,7 +196,7 @@ def test_names_of_0_3_0_still_work(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     signature = read_signature("old_component.make")
-    assert signature is not None and problem(0, signature["width"].annotation) == "must be >= 1"
+    assert signature is not None and type_error(0, signature["width"].annotation) == "must be >= 1"
     with pytest.warns(DeprecationWarning, match="Count is now PositiveInt"):
         make = importlib.import_module("old_component").make
     assert make(width=2) == (2, 0.0)

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from deeptrain import build
-from deeptrain.config.compose import RunConfig, compose_run, options
+from deeptrain.config.compose import compose_run
+from deeptrain.config.options import options
+from deeptrain.config.settings import RunConfig
 from deeptrain.errors import UsageError
+from deeptrain.run import dry_run
 
 pytestmark = pytest.mark.slow
 
@@ -120,8 +123,10 @@ def changes(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[
         group: {key: value for key, value in run.parts[group].items() if value != plain.parts[group][key]}
         for group in run.parts.keys() - chosen
     }
-    names = [field.name for field in fields(run.spine)]
-    every = {key: getattr(run.spine, key) for key in names if getattr(run.spine, key) != getattr(plain.spine, key)}
+    names = [field.name for field in fields(run.settings)]
+    every = {
+        key: getattr(run.settings, key) for key in names if getattr(run.settings, key) != getattr(plain.settings, key)
+    }
     return parts, settings, every
 
 
@@ -136,7 +141,7 @@ def together(*names: str) -> RunConfig:
         for group, changed in settings.items():
             run.parts[group] |= copy.deepcopy(changed)
         for key, value in every.items():
-            setattr(run.spine, key, value)
+            setattr(run.settings, key, value)
     run.choices["aug"] = "+".join(run.parts["aug"]) or "none"
     return run
 
@@ -162,7 +167,7 @@ def train(run: RunConfig) -> None:
 def test_every_item_trains_alone_in_each_of_its_networks(name):
     for net in nets_of(name) if SHELF[name].nets != tuple(NETS) else ["fcn"]:
         run = together(name, f"model={net}")
-        build.check_settings(run)
+        dry_run.check_settings(run)
         train(run)
 
 
@@ -184,7 +189,7 @@ def test_a_pair_has_what_both_items_set():
     run = together("dropout", "cell=lstm")
     assert (run.parts["model"]["cell"], run.parts["model"]["dropout"], run.parts["model"]["layers"]) == ("lstm", 0.5, 2)
     run = together("CutMix of some batches", "aug=gaussian_blur", "sam=0.05")
-    assert run.parts["aug"]["cutmix"]["probability"] == 0.5 and run.spine.sam == 0.05
+    assert run.parts["aug"]["cutmix"]["probability"] == 0.5 and run.settings.sam == 0.05
     assert "gaussian_blur" in run.parts["aug"]
 
 

@@ -5,21 +5,20 @@ import inspect
 import logging
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from deeptrain.config import checks
-from deeptrain.config.compose import RunConfig, Settings, part_nodes
+from deeptrain.config.instantiate import instantiate, locate, name_setting
+from deeptrain.config.settings import RunConfig, Settings, part_nodes
 from deeptrain.errors import UsageError
 from deeptrain.runtime.random import key as random_key
 from deeptrain.runtime.world import SINGLE, World, get_world
-from deeptrain.schema import choose
 
 if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from torch import Tensor, nn
@@ -29,7 +28,9 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from deeptrain.average import Average
     from deeptrain.data.dataset import Dataset, Samples
     from deeptrain.data.loader import Loader
+    from deeptrain.loggers.logger import Logger
     from deeptrain.loggers.run_logger import RunLogger
+    from deeptrain.metrics.metric import Metric
     from deeptrain.runtime.device import Runtime
     from deeptrain.training.progress import Plan
     from deeptrain.training.trainer import Trainer
@@ -37,40 +38,6 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
 
 EVAL_BATCH = 512
 T = TypeVar("T")
-
-
-def part(key: str, node: Mapping[str, Any], **runtime: Any) -> Any:
-    """Call what a node's `_target_` names, with the node's values and those runtime objects that it asks for.
-
-    The target has been checked against the allowed packages (config.py). Raises UsageError: "key.name=value: ...".
-    """
-    settings = {name: value for name, value in node.items() if name != "_target_"}
-    target = _locate(key, node["_target_"])
-    accepted = inspect.signature(target).parameters
-    wanted = {name: value for name, value in runtime.items() if name in accepted and name not in settings}
-    if "parameters" in runtime and "parameters" not in accepted:  # torch's own optimizers call them params
-        wanted["params"] = runtime["parameters"]
-    try:
-        return target(**settings, **wanted)
-    except (ValueError, TypeError) as error:
-        raise UsageError([_named(key, str(error).partition("\n")[0], settings)]) from error
-
-
-def _locate(key: str, path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except ImportError as error:
-        raise UsageError([f"{key}._target_={path}: cannot be imported ({error})"]) from error
-    except AttributeError as error:
-        public = [word for word in dir(import_module(module)) if not word.startswith("_")]
-        raise UsageError([f"{key}._target_={path}: {module} has no {name}; {choose(name, public)}"]) from error
-
-
-def _named(key: str, message: str, settings: Mapping[str, Any]) -> str:
-    """Put a constructor's complaint behind its key: `alpha=-1: ...` of aug.mixup becomes `aug.mixup.alpha=-1: ...`."""
-    about = re.match(r"(\w+)=", message)
-    return f"{key}.{message}" if about and about[1] in settings else message if about else f"{key}: {message}"
 
 
 @dataclass
@@ -89,100 +56,40 @@ class Setup:
     @property
     def batch_size(self) -> int:
         """Return the images of a step; auto: the power of two that makes about 100 steps an epoch, from 16 to 128."""
-        wanted, available = self.run.spine.batch_size, len(self.dataset.train)
+        wanted, available = self.run.settings.batch_size, len(self.dataset.train)
         if wanted != "auto":
             return wanted
         power = 1 << max(1, available // 100).bit_length() - 1
         return min(available, 128, max(16, power))
 
 
-def check_settings(run: RunConfig) -> list[str]:
-    """Build what needs no torch, the data source and the schedule, so that their mistakes are told within a second.
-
-    Returns a sentence for every setting that will have no effect, as far as the settings alone can tell.
-    """
-    mistakes = _rehearse_parts(run.parts, run.spine)
-    try:
-        warnings = checks.check(run)
-    except UsageError as wrong:
-        raise UsageError([*mistakes, *wrong.lines]) from None
-    if mistakes:
-        raise UsageError(mistakes)
-    return warnings
-
-
-def with_settings_checked(wrong: UsageError) -> UsageError:
-    """Add to what is wrong with a command's words what a rehearsal finds wrong with those that are sound."""
-    return UsageError([*wrong.lines, *_rehearse_parts(wrong.valid_parts)])
-
-
-def _rehearse_parts(parts: Mapping[str, Any], spine: Settings | None = None) -> list[str]:
-    """Build the data source, and with the settings of every run the schedule; return what is wrong with them."""
-    mistakes = []
-    try:
-        available = getattr(part("data", parts["data"]), "available", math.inf) if "data" in parts else math.inf
-        if spine is not None and spine.batch_size != "auto" and spine.batch_size > available:
-            mistakes.append(
-                f"batch_size={spine.batch_size}: must be at most {available}, the number of images there are"
-            )
-    except UsageError as wrong:
-        mistakes += wrong.lines
-    try:
-        if spine is not None:
-            part("schedule", parts["schedule"], epochs=spine.epochs)
-    except UsageError as wrong:
-        mistakes += wrong.lines
-    return mistakes
-
-
 def open_setup(run: RunConfig) -> Setup:
     """Open the data (decoding it the first time) and set up the machine."""
-    from deeptrain.runtime.device import keep_malloc_arena
-
-    keep_malloc_arena()
-    return _open_setup(run)
-
-
-def _open_setup(run: RunConfig) -> Setup:
     from deeptrain.aug.pipeline import Pipeline
     from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
 
-    spine, world = run.spine, get_world()
+    settings, world = run.settings, get_world()
     try:
-        device, reason = pick_device(spine.device, world)
+        device, reason = pick_device(settings.device, world)
     except ValueError as error:
         raise UsageError([str(error)]) from error
-    source = part("data", run.parts["data"])
+    check_loggers(run)
+    source = instantiate("data", run.parts["data"])
     dataset = opened(run, source.load)
     nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
     augmentations = [augmentation(key, node, run, dataset) for key, node in nodes]
     pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
     pipeline.whitening = whitening(run, source, dataset, pipeline)
-    precision = pick_precision(spine.precision, device)
-    runtime = Runtime(device, precision, spine.compile)
+    precision = pick_precision(settings.precision, device)
+    runtime = Runtime(device, precision, settings.compile)
     setup = Setup(run, source, dataset, runtime, pipeline, world)
     pixels = setup.batch_size * math.prod(dataset.image_shape[1:]) // world.size
-    threads = use_threads(spine.threads, pixels)
+    threads = use_threads(settings.threads, pixels)
     reason += f", {threads}" if device.type == "cpu" else ""
-    reason += f", {precision} (auto)" if spine.precision == "auto" else ""
+    reason += f", {precision} (auto)" if settings.precision == "auto" else ""
     setup.machine = reason
     setup.warnings = checks.check(run, _known(setup))
     return setup
-
-
-def check_by_building(run: RunConfig) -> list[str]:
-    """Build all parts of a run to find mistakes; return warnings.
-
-    It is let go of again, and was built without a copy of its images, on the CPU: other processes are to train.
-    """
-    import torch
-
-    from deeptrain.runtime.device import Runtime
-
-    tried = _open_setup(run)
-    tried.source.loader, tried.runtime = "stream", Runtime(torch.device("cpu"))
-    trainer(tried)
-    return tried.warnings
 
 
 def _known(setup: Setup) -> checks.Facts:
@@ -197,12 +104,12 @@ def augmentation(key: str, node: Mapping[str, Any], run: RunConfig, dataset: "Da
     from deeptrain.aug.pipeline import RandomApply
     from deeptrain.data.statistics import covariance
 
-    accepted, facts = inspect.signature(_locate(key, node["_target_"])).parameters, data_info(dataset)
+    accepted, facts = inspect.signature(locate(key, node["_target_"])).parameters, data_info(dataset)
     if "covariance" in accepted:  # it takes a look at thousands of images
         facts["covariance"] = opened(run, lambda cache_dir: covariance(dataset, cache_dir))
     when = {name: node[name] for name in ("probability", "until") if name in node and name not in accepted}
     own = {name: value for name, value in node.items() if name not in when}
-    return RandomApply(part(key, own, **facts), **when)
+    return RandomApply(instantiate(key, own, **facts), **when)
 
 
 def whitening(run: RunConfig, source: Any, dataset: "Dataset", pipeline: "Pipeline") -> "Whitening | None":
@@ -237,11 +144,11 @@ def whitening(run: RunConfig, source: Any, dataset: "Dataset", pipeline: "Pipeli
 
 def opened(run: RunConfig, load: Callable[[Path | None], T]) -> T:
     """Open data through a source's method, with the user's cache; UsageError that name the setting or the file."""
-    cache = run.spine.cache_dir
+    cache = run.settings.cache_dir
     try:
         return load(Path(cache).expanduser() if cache else None)
     except ValueError as error:
-        raise UsageError([_named("data", str(error), run.parts["data"])]) from error
+        raise UsageError([name_setting("data", str(error), run.parts["data"])]) from error
 
 
 def data_info(dataset: "Dataset") -> dict[str, Any]:
@@ -256,8 +163,8 @@ def data_info(dataset: "Dataset") -> dict[str, Any]:
 
 def model(setup: Setup) -> "nn.Module":
     """Build the model with weights drawn from the run's seed, on its device."""
-    setup.runtime.seed(random_key(setup.run.spine.seed, "weights"))
-    built = part("model", setup.run.parts["model"], **data_info(setup.dataset))
+    setup.runtime.seed(random_key(setup.run.settings.seed, "weights"))
+    built = instantiate("model", setup.run.parts["model"], **data_info(setup.dataset))
     return setup.runtime.place(built)
 
 
@@ -266,7 +173,7 @@ def loss(setup: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
     import torch
 
     name, classes = setup.run.choices["loss"], len(setup.dataset.classes)
-    built = part("loss", setup.run.parts["loss"], **data_info(setup.dataset))
+    built = instantiate("loss", setup.run.parts["loss"], **data_info(setup.dataset))
     logits = torch.zeros(2, classes, device=setup.runtime.device)
     kinds = {"class ids": torch.zeros_like(logits[:, 0], dtype=torch.int64)}
     augs = zip(setup.run.parts["aug"], setup.pipeline.augmentations, strict=True)
@@ -300,16 +207,16 @@ def train_loader(setup: Setup, count: int | None = None, world: World = SINGLE) 
     """
     from deeptrain.data.loader import make_loader
 
-    spine, device = setup.run.spine, setup.runtime.device
+    settings, device = setup.run.settings, setup.runtime.device
     samples = setup.dataset.train if count is None else setup.dataset.train.evenly_spaced(count)
-    size, workers = setup.batch_size, worker_count(spine.workers)
+    size, workers = setup.batch_size, worker_count(settings.workers)
     try:
         return make_loader(
             setup.source,
             samples,
             batch_size=size if count is None else min(size, len(samples)),
             device=device,
-            seed=spine.seed,
+            seed=settings.seed,
             workers=workers,
             train=True,
             world=world,
@@ -322,7 +229,7 @@ def eval_loader(source: Any, samples: Any, run: RunConfig, runtime: "Runtime") -
     """Make the loader of images to be evaluated: in their order, as they are."""
     from deeptrain.data.loader import make_loader
 
-    workers = worker_count(run.spine.workers)
+    workers = worker_count(run.settings.workers)
     return make_loader(source, samples, batch_size=EVAL_BATCH, device=runtime.device, workers=workers)
 
 
@@ -332,21 +239,30 @@ def worker_count(workers: int | Literal["auto"]) -> int:
 
 def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLogger | None" = None) -> "Trainer":
     """Build what a run still lacks and put all of it together; without a logger it trains in silence."""
+    from deeptrain.gradient import plain_gradient
     from deeptrain.loggers.console import Console
     from deeptrain.loggers.run_logger import RunLogger
-    from deeptrain.optimizer import SAM, parameter_groups, plain_gradient
+    from deeptrain.optimizer import needs_closure, parameter_groups
     from deeptrain.training.recovery import auto_accumulate
     from deeptrain.training.trainer import Trainer
 
-    spine, parts, world = setup.run.spine, setup.run.parts, setup.world
+    settings, parts, world = setup.run.settings, setup.run.parts, setup.world
     batches = train_loader(setup, world=world)
     network = model(setup)
     _check_batch_norm(setup, network)
-    if spine.sync_batch_norm:
+    if settings.sync_batch_norm:
         world.sync_batch_norm(network)
-    average = part("average", parts["average"], model=network) if parts["average"] else None
-    optimizer = part("optimizer", parts["optimizer"], parameters=parameter_groups(network))
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    average = instantiate("average", parts["average"], model=network) if parts["average"] else None
+    groups = parameter_groups(network)
+    if not _decays(parts["optimizer"]):
+        groups = [{"params": [parameter for _, parameter in network.named_parameters() if parameter.requires_grad]}]
+    optimizer = instantiate("optimizer", parts["optimizer"], parameters=groups)
+    gradient = plain_gradient
+    if parts["gradient"]:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        gradient = instantiate("gradient", parts["gradient"], model=network, parameters=parameters)
+    if needs_closure(optimizer):
+        _check_closure(setup)
     criterion = loss(setup)
     trainer = Trainer(
         network,
@@ -354,29 +270,59 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
         setup.pipeline,
         batches,
         _validator(setup, network, criterion, average),
-        plan=_plan(spine),
-        schedule=part("schedule", parts["schedule"], epochs=spine.epochs),
+        plan=_plan(settings),
+        schedule=instantiate("schedule", parts["schedule"], epochs=settings.epochs),
         loss=criterion,
         runtime=setup.runtime,
         logger=logger or RunLogger(Console(quiet=True)),
-        gradient=SAM(network, parameters, spine.sam) if spine.sam else plain_gradient,
-        penalty=part("penalty", parts["penalty"]) if parts["penalty"] else None,
+        gradient=gradient,
+        penalty=instantiate("penalty", parts["penalty"]) if parts["penalty"] else None,
         average=average,
-        accumulate=1 if spine.accumulate == "auto" else spine.accumulate,
-        clip_norm=spine.clip_norm,
-        max_norm=spine.max_norm,
-        seed=spine.seed,
+        accumulate=1 if settings.accumulate == "auto" else settings.accumulate,
+        clip_norm=settings.clip_norm,
+        max_norm=settings.max_norm,
+        seed=settings.seed,
         world=world,
         metadata=metadata or {},
     )
-    if spine.accumulate == "auto":
+    if settings.accumulate == "auto":
         auto_accumulate(trainer)
     return trainer
 
 
 def build_trainer(run: RunConfig) -> "Trainer":
     """Open the data of a composed run and build its trainer, without a run folder; it trains in silence."""
+    from deeptrain.runtime.device import keep_malloc_arena
+
+    keep_malloc_arena()
     return trainer(open_setup(run))
+
+
+def _decays(node: Mapping[str, Any]) -> bool:
+    """Tell whether an optimizer has weight decay, for which parameters are grouped. Some take one group only."""
+    parameters = inspect.signature(locate("optimizer", node["_target_"])).parameters.values()
+    return any(p.name == "weight_decay" or p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def metrics(run: RunConfig, dataset: "Dataset") -> "dict[str, Metric]":
+    """Return what a run measures: the metrics of every run, then those of metrics=."""
+    from deeptrain.metrics.metric import METRICS
+
+    nodes = run.parts["metrics"].items()
+    return {**METRICS, **{name: instantiate(f"metrics.{name}", node, **data_info(dataset)) for name, node in nodes}}
+
+
+def loggers(run: RunConfig, **facts: Any) -> "list[Logger]":
+    """Build the loggers of loggers=."""
+    return [instantiate(f"loggers.{name}", node, **facts) for name, node in run.parts["loggers"].items()]
+
+
+def check_loggers(run: RunConfig) -> None:
+    """Raise UsageError if a logger needs a package that is not installed."""
+    for name, node in run.parts["loggers"].items():
+        package = getattr(locate(f"loggers.{name}", node["_target_"]), "requires", None)
+        if package is not None and find_spec(package) is None:
+            raise UsageError([f"loggers={name}: needs the package {package}; pip install 'deeptrain[{package}]'"])
 
 
 def _plan(settings: Settings) -> "Plan":
@@ -401,7 +347,7 @@ def _validator(setup: Setup, network: "nn.Module", criterion: Any, average: "Ave
     from deeptrain.loss import for_evaluation
     from deeptrain.training.validation import Validator
 
-    clean = setup.dataset.train.evenly_spaced(setup.run.spine.validate.clean_images)
+    clean = setup.dataset.train.evenly_spaced(setup.run.settings.validate.clean_images)
     bn_images = average.bn_images if average is not None else 0
 
     def loader(samples: "Samples") -> "Loader":
@@ -416,16 +362,28 @@ def _validator(setup: Setup, network: "nn.Module", criterion: Any, average: "Ave
         clean_loader=loader(clean) if len(clean) else None,
         bn_loader=train_loader(setup, bn_images) if bn_images else None,
         average=average,
-        seed=setup.run.spine.seed,
+        metrics=metrics(setup.run, setup.dataset),
+        seed=setup.run.settings.seed,
         world=setup.world,
     )
+
+
+def _check_closure(setup: Setup) -> None:
+    """Raise UsageError if the gradient is not that of the loss, which a line search compares."""
+    choices = setup.run.choices
+    if setup.runtime.precision == "fp16":
+        raise UsageError([f"optimizer={choices['optimizer']}: does not go with precision=fp16; write precision=fp32"])
+    if setup.run.parts["gradient"]:
+        reason = "which changes the gradient that its line search needs"
+        message = f"optimizer={choices['optimizer']}: does not go with gradient={choices['gradient']}, {reason}"
+        raise UsageError([f"{message}; write gradient=none"])
 
 
 def _check_batch_norm(setup: Setup, network: "nn.Module") -> None:
     """Raise UsageError if training would pass a single image through a batch norm."""
     one_at_a_time = checks.Combination(setup.run, _known(setup)).min_micro_batch() == 1
     if one_at_a_time and not accepts_single_image(network, setup.dataset.image_shape):
-        size, count = setup.batch_size, setup.run.spine.accumulate
+        size, count = setup.batch_size, setup.run.settings.accumulate
         message = f"batch_size={size}: model.norm=batch cannot norm a single image this small (accumulate={count})"
         raise UsageError([f"{message}; take a larger batch, or model.norm=group"])
 

@@ -1,16 +1,12 @@
-"""Optimizers, fused into one kernel where torch can, the groups of parameters that they update, and SAM."""
-# pyright: reportPrivateImportUsage=false
-# (torch documents its foreach operations, underscore and all)
+"""Optimizers, fused into one kernel where torch can, and the groups of parameters that they update."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from deeptrain.schema import DropRate, NonNegativeFloat, PositiveFloat, UnitFloat, validate_call
@@ -18,7 +14,6 @@ from deeptrain.schema import DropRate, NonNegativeFloat, PositiveFloat, UnitFloa
 T = TypeVar("T")
 
 BETAS: list[float] = [0.9, 0.999]
-TINY = 1e-12  # so that no gradient at all moves nothing
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:
@@ -47,6 +42,21 @@ def zero_grad(parameters: list[Tensor]) -> None:
     """Drop the gradients; 6 us faster than optimizer.zero_grad()."""
     for parameter in parameters:
         parameter.grad = None
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Tell whether a step evaluates the loss several times by itself (torch.optim.LBFGS)."""
+    parameter = inspect.signature(optimizer.step).parameters.get("closure")
+    return parameter is not None and parameter.default is parameter.empty
+
+
+def closure(compute_gradient: Callable[[], T], outputs: T, total_loss: Callable[[T], float]) -> Callable[[], float]:
+    """Return the closure of a step: it computes loss and gradient anew at each call.
+
+    The first call is at the weights whose outputs are known, so nothing is computed.
+    """
+    known = [outputs]
+    return lambda: total_loss(known.pop() if known else compute_gradient())
 
 
 @validate_call
@@ -120,55 +130,6 @@ def adamw(
 ) -> Optimizer:
     """Build Adam with decoupled decay: w -= lr weight_decay w beside Adam's own step (Loshchilov & Hutter, 2019)."""
     return _build(torch.optim.AdamW, parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay)
-
-
-def plain_gradient(backward: Callable[[], T]) -> T:
-    """Leave the gradient at the weights as they are; return what `backward` returns."""
-    return backward()
-
-
-class SAM:
-    """Sharpness-aware minimization: step by the gradient at w + rho g/|g|, uphill from w (Foret et al., 2021).
-
-    The loss in question is that of the batch; weight decay and penalties are of w itself, as in the paper's equation 1.
-    Beside any optimizer; a step takes a second pass forth and back, and memory for the parameters once more.
-    """
-
-    def __init__(self, model: nn.Module, parameters: list[Tensor], rho: float):
-        self.parameters, self.rho = parameters, rho
-        norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
-        self.norms = [norm for norm in norms if norm.track_running_stats]
-
-    def __call__(self, backward: Callable[[], T]) -> T:
-        """Leave the gradient at w + rho g/|g| in .grad; return what `backward` returned at w."""
-        outputs = backward()
-        with self.perturbed():
-            backward()
-        return outputs
-
-    @contextmanager
-    def perturbed(self) -> Iterator[None]:
-        """Move the parameters by rho along their gradients, which are dropped; afterwards put them back bit for bit.
-
-        Batch norms do not take note of what passes through them meanwhile: running statistics are of w.
-        """
-        moved = [parameter for parameter in self.parameters if parameter.grad is not None]
-        before = [parameter.detach().clone() for parameter in moved]
-        with torch.no_grad():
-            gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
-            torch._foreach_mul_(gradients, self.rho / (get_total_norm(gradients) + TINY))
-            torch._foreach_add_(moved, gradients)
-        for parameter in moved:
-            parameter.grad = None
-        for norm in self.norms:
-            norm.track_running_stats = False
-        try:
-            yield
-        finally:
-            for norm in self.norms:
-                norm.track_running_stats = True
-            with torch.no_grad():
-                torch._foreach_copy_(moved, before)
 
 
 def _pair(betas: list[float]) -> tuple[float, float]:

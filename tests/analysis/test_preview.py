@@ -6,7 +6,8 @@ import torch
 
 from deeptrain import build
 from deeptrain.analysis import preview
-from deeptrain.config.compose import compose_run, options
+from deeptrain.config.compose import compose_run
+from deeptrain.config.options import options
 from deeptrain.runtime.random import generator
 
 SMALL = ["data=synthetic", "data.shape=[3,16,16]", "data.size=100", "batch_size=20", "model=fcn", "model.hidden=[8]"]

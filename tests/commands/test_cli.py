@@ -13,7 +13,7 @@ from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["data=synthetic", "data.size=60", "data.shape=[1,8,8]", "epochs=1", "log.tensorboard=false"]
+SMALL = ["data=synthetic", "data.size=60", "data.shape=[1,8,8]", "epochs=1", "loggers=none"]
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ import yaml
 
 from deeptrain.commands.cli import train
 from deeptrain.commands.explain import CARDS, KINDS, explain
-from deeptrain.config.compose import compose_run, options
+from deeptrain.config.compose import compose_run
+from deeptrain.config.options import options
 from deeptrain.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +25,7 @@ METHODS = (  # settings that regularize, wherever they stand
 
 def settings() -> set[str]:
     """Return every dotted key that some option has, and those of every run."""
-    found = set(compose_run([]).settings)
+    found = set(compose_run([]).values)
     for path in (ROOT / "configs").glob("*/*.yaml"):
         group, content = path.parent.name, yaml.safe_load(path.read_text()) or {}
         if group == "aug":

@@ -34,10 +34,10 @@ def command(installed: Path, *words: str) -> str:
 
 def test_the_installed_package_does_what_the_clone_does(installed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    out = command(installed, "train", *SMALL, "dir=run", "log.tensorboard=false")
+    out = command(installed, "train", *SMALL, "dir=run", "loggers=none")
     assert "deeptrain evaluate run" in out and "train.py" not in out
     assert "test accuracy" in command(installed, "evaluate", "run")
-    command(installed, "train", "-m", *SMALL, "seed=0,1", "log.tensorboard=false")
+    command(installed, "train", "-m", *SMALL, "seed=0,1", "loggers=none")
     assert len(list(Path("outputs/sweeps").glob("*/*/seed=*/result.json"))) == 2
     assert "Mixup" in command(installed, "train", "explain=mixup")
     page = command(installed, "train", "--help")

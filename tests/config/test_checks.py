@@ -8,8 +8,10 @@ from PIL import Image
 from deeptrain import build
 from deeptrain.commands.cli import train
 from deeptrain.config.checks import ERRORS, WARNINGS, Facts, check
-from deeptrain.config.compose import compose_run, options
+from deeptrain.config.compose import compose_run
+from deeptrain.config.options import options
 from deeptrain.errors import UsageError
+from deeptrain.run import dry_run
 from deeptrain.runtime.resources import CONFIGS
 
 GREY = Facts((1, 8, 8), [30, 40, 50, 60], 16, "cpu")
@@ -26,7 +28,7 @@ REFUSED = [
     ("model=fcn model.norm=batch accumulate=100", COLOUR, "batch_size=100, accumulate=100"),
     ("model=fcn model.norm=batch batch_size=5 accumulate=4", None, "cannot norm a single image"),
     ("sync_batch_norm=true accumulate=2", COLOUR, "sync_batch_norm=true: does not go with accumulate=2"),
-    ("sam=0.05 precision=fp16", None, "sam=0.05: does not go with precision=fp16"),
+    ("sam=0.05 precision=fp16", None, "gradient=sam: does not go with precision=fp16"),
 ]
 
 POINTLESS = [
@@ -207,7 +209,7 @@ def test_what_a_part_knows_by_itself_is_refused_by_it(words, said):
     """Settings that a part does not have, or cannot have here: no check of combinations is needed."""
     with pytest.raises(UsageError) as caught:
         run = compose_run(["data=synthetic", "data.shape=[1,8,8]", "data.size=60", *words.split()])
-        build.check_settings(run)
+        dry_run.check_settings(run)
         build.trainer(build.open_setup(run))
     (line,) = caught.value.lines
     assert said in line
@@ -216,13 +218,13 @@ def test_what_a_part_knows_by_itself_is_refused_by_it(words, said):
 def test_mistakes_of_all_kinds_are_told_at_once():
     run = compose_run(["early_stop.patience=9", "epochs=2", "schedule.warmup=3", "batch_size=2", "accumulate=3"])
     with pytest.raises(UsageError) as caught:
-        build.check_settings(run)
+        dry_run.check_settings(run)
     assert len(caught.value.lines) == 3
 
 
 def test_warnings_are_shown_in_the_head(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    small = ["data=synthetic", "data.size=60", "model=fcn", "model.hidden=[8]", "epochs=1", "log.tensorboard=false"]
+    small = ["data=synthetic", "data.size=60", "model=fcn", "model.hidden=[8]", "epochs=1", "loggers=none"]
     assert train([*small, "monitor=top5/val", "data.num_classes=3", "dir=run"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
     assert "monitor=top5/val is always 1 with 3 classes" in line
@@ -230,6 +232,6 @@ def test_warnings_are_shown_in_the_head(tmp_path, monkeypatch, capsys):
 
 def test_a_sweep_says_each_sentence_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    small = ["data=synthetic", "data.size=60", "model=fcn", "model.hidden=[8]", "epochs=1", "log.tensorboard=false"]
+    small = ["data=synthetic", "data.size=60", "model=fcn", "model.hidden=[8]", "epochs=1", "loggers=none"]
     assert train(["-m", *small, "early_stop.min_delta=0.1", "seed=0,1"]) == 0
     assert capsys.readouterr().out.count("warning: early_stop.min_delta=0.1 has no effect") == 1

@@ -6,7 +6,9 @@ from typing import get_args
 
 import pytest
 
-from deeptrain.config.compose import Device, compose_run, compose_sweep, experiment_overrides, options
+from deeptrain.config.compose import compose_run, compose_sweep, experiment_overrides
+from deeptrain.config.options import options
+from deeptrain.config.settings import Device
 from deeptrain.errors import UsageError
 from deeptrain.model.layers import Activation
 
@@ -29,7 +31,7 @@ def test_parts_and_values_compose_as_written():
     run = compose_run(["model=fcn", "aug=[mixup,cutout]", "aug.mixup.alpha=0.4", "model.hidden=[]", "epochs=7"])
     assert list(run.parts["aug"]) == ["mixup", "cutout"], "applied in the order written"
     assert run.parts["aug"]["mixup"]["alpha"] == 0.4
-    assert run.parts["model"]["hidden"] == [] and run.spine.epochs == 7
+    assert run.parts["model"]["hidden"] == [] and run.settings.epochs == 7
     assert run.choices["aug"] == "mixup+cutout" and run.choices["model"] == "fcn"
 
 
@@ -54,7 +56,7 @@ def test_no_augmentation(word):
         (["="], ["=: no spaces around =; settings are written key=value"]),
         (["+epochs=3"], ["+epochs=3: write it without the +"]),
         (["dir="], ["dir= names nothing; is a variable of your shell empty? (none: dir=null)"]),
-        (["optimizer=sam"], ["optimizer=sam: no such optimizer; write sam=..., or choose from adagrad, "]),
+        (["optimizer=sam"], ["optimizer=sam: no such optimizer; write gradient=sam, or choose from adagrad, "]),
         (["model=lstm"], ["model=lstm: no such model; write model=rnn model.cell=lstm, or choose from "]),
         (["loss=label_smoothing"], ["loss=label_smoothing: no such loss; write loss.label_smoothing=..., or choose"]),
         (["aug=[cutout,swa]"], ["aug=swa: no such aug; write average=swa, or choose from color_jitter, "]),
@@ -126,7 +128,7 @@ def slips(word: str, rng: random.Random) -> str:
 def test_single_letter_typos_are_answered_with_what_was_meant():
     """200 typos over keys, groups, options and choices: the right suggestion in at least 95 % (ux requirement 16)."""
     rng = random.Random(0)
-    keys = [key for key in compose_run([]).settings if not key.startswith("aug")]
+    keys = [key for key in compose_run([]).values if not key.startswith("aug")]
     targets = [(key, "{}=1", key) for key in keys if len(key) > 3]
     targets += [(group, "{}=x", group) for group in GROUPS if len(group) > 3]
     targets += [(name, f"{group}={{}}", name) for group in GROUPS for name in options(group) if len(name) > 2]
@@ -163,7 +165,7 @@ def test_a_sweep_is_checked_whole():
 def test_secrets_from_the_environment_stay_out_of_what_is_saved(monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "do-not-write-me")
     run = compose_run(["cache_dir=${oc.env:SECRET_TOKEN}"])
-    assert run.spine.cache_dir == "do-not-write-me"
+    assert run.settings.cache_dir == "do-not-write-me"
     assert "do-not-write-me" not in run.yaml and "do-not-write-me" not in " ".join(run.overrides)
 
 

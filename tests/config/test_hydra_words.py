@@ -66,7 +66,7 @@ def test_only_settings_of_hydra_are_answered():
 def test_the_folder_in_hydras_words(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["data=synthetic", "data.size=60", "data.shape=[1,8,8]", "model=fcn", "model.hidden=[4]", "epochs=1"]
-    assert train([*words, "log.tensorboard=false", "hydra.run.dir=here"]) == 0
+    assert train([*words, "loggers=none", "hydra.run.dir=here"]) == 0
     assert (Path("here") / "result.json").is_file()
 
 

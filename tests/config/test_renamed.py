@@ -9,7 +9,8 @@ import yaml
 from deeptrain.commands.cli import train
 from deeptrain.commands.explain import explain
 from deeptrain.config import renamed
-from deeptrain.config.compose import compose_run, compose_sweep, options
+from deeptrain.config.compose import compose_run, compose_sweep
+from deeptrain.config.options import options
 from deeptrain.run import saved
 
 CROP = "aug=crop: is now aug=random_crop (the old name works until 0.5)"

@@ -103,7 +103,7 @@ def test_mistakes_are_named(word):
 @pytest.mark.parametrize("kind", ["pca", "zca"])
 def test_evaluation_gives_the_bits_of_training(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
-    words = [*TINY, f"data.whiten={kind}", "epochs=2", "dir=run", "log.tensorboard=false", "device=cpu"]
+    words = [*TINY, f"data.whiten={kind}", "epochs=2", "dir=run", "loggers=none", "device=cpu"]
     assert start(words) == 0
     state = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")
     found = evaluate_run(compose_run(words), tmp_path / "run" / "checkpoints" / "last.pt", "val").metrics

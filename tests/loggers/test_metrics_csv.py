@@ -51,7 +51,7 @@ def test_killed_and_resumed_equals_never_killed_byte_for_byte(tmp_path):
     with killed.open("ab") as file:
         file.write(b"5,50,0.0")  # torn by the kill
     table = MetricsTable(killed, COLUMNS)
-    table.truncate(after_step=20)
+    table.truncate(step=20)
     for step in range(30, 60, 10):
         table.append(row(step))
     assert killed.read_bytes() == whole.read_bytes()
@@ -91,7 +91,7 @@ def test_a_failed_truncation_leaves_the_table_as_it_was(tmp_path, full_disk):
     table.append(row(20))
     before = table.path.read_bytes()
     with full_disk(), pytest.raises(OSError):
-        table.truncate(after_step=10)
+        table.truncate(step=10)
     assert table.path.read_bytes() == before
 
 
@@ -120,7 +120,7 @@ def test_rows_that_wait_for_room_are_dropped_with_those_on_disk(tmp_path, full_d
     table.append(row(10))
     with full_disk():
         table.append(row(20))
-    table.truncate(after_step=10)
+    table.truncate(step=10)
     table.append(row(15))
     assert table.rows() == [row(10), row(15)]
 

@@ -22,7 +22,7 @@ def screen():
 def use(record: RunLogger, steps: range) -> None:
     """Log as a training does: points, a validation, a way back, an end."""
     record.start(Plan(epochs=1, steps_per_epoch=10), Progress())
-    record.describe(np.zeros((4, 4, 3), np.uint8), {"seed": 0}, steps[0])
+    record.describe({"seed": 0}, np.zeros((4, 4, 3), np.uint8), steps[0])
     for step in steps:
         progress = Progress(step=step, step_in_epoch=step, images=step, train_seconds=float(step))
         record.log_step(progress, MEANS, 0.1, 1.0)
@@ -32,9 +32,11 @@ def use(record: RunLogger, steps: range) -> None:
     record.close()
 
 
-def open_record(screen, folder, first_step=0):
-    metrics = ["loss/train", "loss/val", "accuracy/val"]
-    return RunLogger(screen, folder, metrics=metrics, first_step=first_step, tensorboard=True)
+def open_record(screen, folder):
+    columns = ["epoch", "step", "loss/train", "loss/val", "accuracy/val", "rate/lr", "images_per_second", "seconds"]
+    table = MetricsTable(folder / "metrics.csv", columns, screen.warn)
+    table.truncate(0)
+    return RunLogger(screen, [table, TensorBoard(folder, warn=screen.warn)])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ TINY = [
     "data.size=40",
     "model=fcn",
     "model.hidden=[4]",
-    "log.tensorboard=false",
+    "loggers=none",
 ]
 STATE = {
     "model": {"weight": torch.arange(12.0).reshape(3, 4), "steps": torch.tensor(7)},

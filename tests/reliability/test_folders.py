@@ -26,7 +26,7 @@ TINY = [
     "data.size=40",
     "model=fcn",
     "model.hidden=[4]",
-    "log.tensorboard=false",
+    "loggers=none",
 ]
 HELD = r"\(process \d+ on \S+, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\)"
 

@@ -17,6 +17,7 @@ from PIL import Image
 from deeptrain import build
 from deeptrain.config.compose import compose_run
 from deeptrain.errors import UsageError
+from deeptrain.run import dry_run
 
 pytestmark = pytest.mark.slow
 
@@ -504,10 +505,10 @@ class Outcome:
 def train_on(root: Path, settings, **data) -> Outcome:
     """Train two steps; return the line of a refusal, or the notes. Checks that every picture has its folder's class."""
     node = {**settings.parts["data"], "root": str(root), **data}
-    spine = replace(settings.spine, cache_dir=str(root.parent / "cache"))
+    spine = replace(settings.settings, cache_dir=str(root.parent / "cache"))
     run = replace(settings, spine=spine, parts={**settings.parts, "data": node})
     try:
-        build.check_settings(run)
+        dry_run.check_settings(run)
         setup = build.open_setup(run)
         trainer = build.trainer(setup)
         status, reason = trainer.fit()

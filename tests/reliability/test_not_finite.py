@@ -26,7 +26,7 @@ SMALL = [
     "threads=1",
     "device=cpu",
 ]
-SMALL += ["log.every_steps=4", "log.tensorboard=false", "dir=run", "epochs=3", "checkpoint.every_steps=2"]
+SMALL += ["log.every_steps=4", "loggers=none", "dir=run", "epochs=3", "checkpoint.every_steps=2"]
 WILD = ["optimizer=sgd", "optimizer.lr=1e30", "schedule=constant"]
 
 

@@ -19,7 +19,7 @@ from deeptrain.training.trainer import Trainer
 pytestmark = pytest.mark.slow
 
 WORDS = ["data=synthetic", "data.shape=[3,8,8]", "data.size=160", "model=fcn", "model.hidden=[16]", "model.norm=none"]
-WORDS += ["batch_size=32", "epochs=2", "threads=1", "device=cpu", "log.tensorboard=false", "aug=[cutout,mixup]"]
+WORDS += ["batch_size=32", "epochs=2", "threads=1", "device=cpu", "loggers=none", "aug=[cutout,mixup]"]
 ERRORS = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
     "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),

@@ -24,7 +24,7 @@ from deeptrain.training import checkpoint
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
 TOGETHER, TRAIN = Path(__file__).with_name("together.py"), ROOT / "train.py"
 SMALL = "data=synthetic data.size=459 model=fcn model.hidden=[16] model.norm=none batch_size=63 log.every_steps=3"
-SMALL += " schedule=constant device=cpu log.tensorboard=false"
+SMALL += " schedule=constant device=cpu loggers=none"
 TRIED = {
     "mixing": "epochs=2 aug=[cutout,mixup]",
     "pieces": "epochs=1 aug=cutmix aug.cutmix.probability=0.5 accumulate=4 clip_norm=0.5 average=ema penalty=l2",

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from deeptrain.commands.cli import train
-from deeptrain.config.compose import compose_run, options
+from deeptrain.config.compose import compose_run
+from deeptrain.config.options import options
 from deeptrain.run import artifacts, resume_policy
 from deeptrain.runtime import versions
 from deeptrain.training import checkpoint
@@ -16,7 +17,7 @@ from deeptrain.training import checkpoint
 pytestmark = pytest.mark.slow
 
 SMALL = ["data=synthetic", "data.shape=[3,8,8]", "data.size=120", "model=fcn", "model.hidden=[8]", "batch_size=16"]
-SMALL += ["epochs=2", "log.tensorboard=false", "device=cpu", "threads=1"]
+SMALL += ["epochs=2", "loggers=none", "device=cpu", "threads=1"]
 RANDOM = ["aug=[cutout,mixup]", "model.dropout=0.2", "average=ema"]
 
 
@@ -128,10 +129,10 @@ def test_the_code_has_a_digest():
 
 def every_key() -> set[str]:
     """Collect the settings of every option of every group."""
-    keys = set(compose_run([]).settings)
+    keys = set(compose_run([]).values)
     for group in (*resume_policy.PARTS, "aug"):
         for name in options(group):
-            keys |= set(compose_run([f"{group}={name}", *(["data=synthetic"] if group == "model" else [])]).settings)
+            keys |= set(compose_run([f"{group}={name}", *(["data=synthetic"] if group == "model" else [])]).values)
     return keys
 
 

@@ -18,9 +18,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import pytest
 
 from deeptrain import build
-from deeptrain.config.compose import PARTS, PATHS, RunConfig, Settings, compose_run, format_value, options, part_nodes
+from deeptrain.config.compose import compose_run
+from deeptrain.config.options import options
+from deeptrain.config.override import PATHS
+from deeptrain.config.settings import PARTS, RunConfig, Settings, part_nodes
+from deeptrain.config.signatures import read_signature
 from deeptrain.errors import UsageError
-from deeptrain.schema import Range, problem, read_signature
+from deeptrain.run import dry_run
+from deeptrain.schema import Range, format_value, type_error
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +82,7 @@ def wrong_values(annotation: Any) -> list[Any]:
         values += [bound for bound in (bounds.above, bounds.below) if bound is not None]
         if get_origin(case) is Literal:
             values += [str(option)[:-1] + "zq" for option in get_args(case)]
-    return [value for value in values if problem(value, annotation)]
+    return [value for value in values if type_error(value, annotation)]
 
 
 def slip(word: str, rng: random.Random) -> str:
@@ -130,7 +135,7 @@ def try_wrong(wanted: int) -> dict[str, Any]:
         words, answers = wrong_command(rng, chosen, known)
         began, lines = time.process_time(), []
         try:
-            build.check_settings(compose_run(words))
+            dry_run.check_settings(compose_run(words))
         except UsageError as mistakes:
             lines = mistakes.lines
         except Exception as error:
@@ -245,7 +250,7 @@ def test_random_combinations_are_accepted_and_train():
         words = right_command(rng)
         try:
             run = compose_run(words)
-            build.check_settings(run)
+            dry_run.check_settings(run)
             trainer = build.trainer(build.open_setup(run))
         except UsageError as mistakes:
             refused.append([*mistakes.lines, words])

@@ -25,7 +25,7 @@ import torture
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 
-WORDS = ["device=cpu", "threads=1", "model=fcn", "model.hidden=[8]", "log.tensorboard=false"]
+WORDS = ["device=cpu", "threads=1", "model=fcn", "model.hidden=[8]", "loggers=none"]
 DATA = ["data=synthetic", "data.shape=[3,16,16]", "data.size=200", "batch_size=16", "validate.clean_images=16"]
 STREAMED = ["data.loader=stream", "workers=2"]
 TINY = [*WORDS, *DATA, "epochs=2", "validate.every_steps=4", "aug=mixup", "average=ema"]
@@ -298,7 +298,7 @@ def test_while_a_sweep_is_checked():
     """Nothing is left behind, and no table is printed of what has not begun."""
 
     def prepare() -> None:
-        plan.build.check_by_building = lambda _: tell_self(signal.SIGTERM)
+        plan.dry_run.check_by_building = lambda _: tell_self(signal.SIGTERM)
 
     assert ended(forked(["-m", *WORDS, *DATA, "seed=0,1"], prepare)) == 130
     assert Path("said.txt").read_text() == "interrupted\n" and not Path("outputs").exists()

@@ -14,8 +14,10 @@ from PIL import Image
 
 from deeptrain import build
 from deeptrain.commands.cli import train
-from deeptrain.config.compose import compose_run, options
+from deeptrain.config.compose import compose_run
+from deeptrain.config.options import options
 from deeptrain.data import torchvision_sets
+from deeptrain.run import dry_run
 from deeptrain.run.launch import main as start
 from deeptrain.training import checkpoint
 
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["data=synthetic", "data.shape=[3,16,16]", "data.size=80", "batch_size=16", "validate.clean_images=16"]
-SMALL = ["model=fcn", "model.hidden=[16]", "log.tensorboard=false"]
+SMALL = ["model=fcn", "model.hidden=[16]", "loggers=none"]
 WITHOUT_FILES = ("digits", "synthetic")
 OWN_DATA = ("csv", "gates", "npz")
 
@@ -36,7 +38,7 @@ def in_own_folder(tmp_path, monkeypatch):
 def trained(*words: str, seed: int = 0):
     """Train in this process without a folder; return the trainer."""
     run = compose_run([*TINY, f"seed={seed}", *words])
-    build.check_settings(run)
+    dry_run.check_settings(run)
     trainer = build.trainer(build.open_setup(run))
     trainer.fit()
     return trainer
@@ -105,7 +107,7 @@ def test_every_set_of_torchvisions_trains_two_steps(name, tmp_path, monkeypatch)
     images = rng.integers(0, 256, (len(labels), *shape), np.uint8)
     monkeypatch.setattr(torchvision_sets, "_read", lambda *_: (images, labels))
     run = compose_run([f"data={name}", f"data.root={tmp_path}", *SMALL, "limit_steps=2", "validate.clean_images=16"])
-    build.check_settings(run)
+    dry_run.check_settings(run)
     trainer = build.trainer(build.open_setup(run))
     assert trainer.fit()[0] == "finished" and trainer.progress.step == 2
     assert 0 <= trainer.progress.metrics["accuracy/val"] <= 1
@@ -129,7 +131,7 @@ def write_own_data():
 def test_own_data_trains_two_steps(name):
     write_own_data()
     run = compose_run([f"data={name}", *SMALL, "limit_steps=2", "cache_dir=cache"])
-    build.check_settings(run)
+    dry_run.check_settings(run)
     trainer = build.trainer(build.open_setup(run))
     assert trainer.fit()[0] == "finished" and trainer.progress.step == 2
     assert 0 <= trainer.progress.metrics["accuracy/val"] <= 1
@@ -389,7 +391,7 @@ def test_evaluation_opens_test_and_notes_it():
 
 
 def test_a_sweep_makes_a_folder_a_run_and_a_table(capsys):
-    words = [*TINY, "model.hidden=[8]", "model=fcn", "log.tensorboard=false", "epochs=1"]
+    words = [*TINY, "model.hidden=[8]", "model=fcn", "loggers=none", "epochs=1"]
     assert train(["-m", *words, "aug=none,[cutout,mixup]", "seed=0,1", "optimizer.lr=0.1"]) == 0
     (base,) = Path("outputs/sweeps").glob("*/*")
     names = {folder.name for folder in base.iterdir() if folder.is_dir()}

@@ -61,7 +61,7 @@ def test_a_run_is_named_by_the_last_of_two_words():
 def test_experiments_of_the_shelf_sweep(tmp_path, monkeypatch, capsys):
     """With data of another kind in place of the folder; the process of each run is the one of a run alone."""
     monkeypatch.chdir(tmp_path)
-    data = ["data=synthetic", "data.size=300", "data.val_fraction=0.2", "limit_steps=2", "log.tensorboard=false"]
+    data = ["data=synthetic", "data.size=300", "data.val_fraction=0.2", "limit_steps=2", "loggers=none"]
     small = ["model.blocks=[1,1]", "model.widths=[4,4]", "validate.clean_images=20"]
     assert train(["-m", "experiment=shelf/plain,shelf/mixup", *data, *small]) == 0
     said = capsys.readouterr().out

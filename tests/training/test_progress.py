@@ -65,7 +65,7 @@ def test_saves_are_due_by_steps_and_by_the_clock():
 
 @pytest.mark.parametrize(("monitor", "sign"), [("accuracy/val", 1), ("loss/val", -1)])
 def test_the_best_is_the_first_of_the_best(monitor, sign):
-    plan, progress = Plan(monitor=monitor, min_delta=0.15), Progress()
+    plan, progress = Plan(monitor=monitor, higher_is_better=sign == 1, min_delta=0.15), Progress()
     found = [plan.update_best(progress, {monitor: sign * value}) for value in (0.5, 0.7, 0.7, 0.75, math.nan)]
     assert found == ["raw", "raw", None, "raw", None]
     assert progress.best == sign * 0.75 and progress.since_best == 3, "0.05 is less than min_delta"

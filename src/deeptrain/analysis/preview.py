@@ -8,7 +8,10 @@ from torch import Tensor
 
 from deeptrain import build
 from deeptrain.aug.pipeline import RandomApply
-from deeptrain.config.compose import RunConfig, compose_run, options
+from deeptrain.config.compose import compose_run
+from deeptrain.config.instantiate import instantiate
+from deeptrain.config.options import options
+from deeptrain.config.settings import RunConfig
 from deeptrain.data.crop_flip import sample_epoch
 from deeptrain.data.loader import make_loader
 from deeptrain.report.figures import draw_schedule
@@ -37,7 +40,7 @@ def training_samples(
 
     Under an image stands its class, under what the network sees the (mixed) target and the operations that were drawn.
     """
-    seed, classes = setup.run.spine.seed, setup.dataset.classes
+    seed, classes = setup.run.settings.seed, setup.dataset.classes
     order = sample_epoch(seed, epoch, len(setup.dataset.train), 0, False).order[step * setup.batch_size :][:SHOWN]
     originals, labels = stored(setup, order)
     images, targets = next(iter(loader.epoch(epoch, step)))
@@ -54,7 +57,7 @@ def training_samples(
 def draw_shelf(run: RunConfig, path: Path) -> None:
     """Write a sheet with a row for each augmentation there is, on the same images, those of the run's first batch."""
     setup = build.open_setup(run)
-    order = sample_epoch(run.spine.seed, 0, len(setup.dataset.train), 0, False).order[:COLUMNS]
+    order = sample_epoch(run.settings.seed, 0, len(setup.dataset.train), 0, False).order[:COLUMNS]
     images, labels = stored(setup, order)
     rows, titles = [_pixels(images)], ["as it is"]
     captions = [mixed_caption(label, setup.dataset.classes) for label in labels.tolist()]
@@ -65,7 +68,7 @@ def draw_shelf(run: RunConfig, path: Path) -> None:
         node = compose_run([*words, f"aug={name}"]).parts["aug"][name]
         node |= {key: value for key, value in {"probability": 1.0, "per_image": True}.items() if key in node}
         augmentation = build.augmentation(f"aug.{name}", node, run, setup.dataset)
-        rng = generator(run.spine.seed, "augment", 0, 0)
+        rng = generator(run.settings.seed, "augment", 0, 0)
         seen, targets, said = augmented([augmentation], images, labels, rng)
         rows.append(_pixels(seen))
         titles.append(name)
@@ -75,9 +78,9 @@ def draw_shelf(run: RunConfig, path: Path) -> None:
 
 def draw_rate(run: RunConfig, path: Path, points: int = 1000) -> None:
     """Write the curve of the learning rate: schedule(progress) times the optimizer's rate, over the epochs."""
-    factor = build.part("schedule", run.parts["schedule"], epochs=run.spine.epochs)
-    curve = [(run.spine.epochs * index / points, factor(index / points)) for index in range(points + 1)]
-    title = f"schedule={run.choices['schedule']}, {run.spine.epochs} epochs"
+    factor = instantiate("schedule", run.parts["schedule"], epochs=run.settings.epochs)
+    curve = [(run.settings.epochs * index / points, factor(index / points)) for index in range(points + 1)]
+    title = f"schedule={run.choices['schedule']}, {run.settings.epochs} epochs"
     draw_schedule(curve, path, title, run.parts["optimizer"].get("lr", 1.0))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from deeptrain.config.hydra_words import takes_value, with_our_dir
 from deeptrain.runtime.resources import CLONE_COMMANDS, CONFIGS, IS_CLONE, command
 from deeptrain.runtime.world import get_world, was_torchrun
-from deeptrain.schema import choose
+from deeptrain.schema import suggest
 
 HELP = ("-h", "--help", "-help", "help")
 NODES = ("validate.", "early_stop.", "checkpoint.", "log.")
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     if name in HELP:
         return show(MAIN_USAGE)
     if name not in commands:
-        print(f"error: {name}: {choose(name, commands)}; for example deeptrain train model=resnet", file=sys.stderr)
+        print(f"error: {name}: {suggest(name, commands)}; for example deeptrain train model=resnet", file=sys.stderr)
         return 2
     return commands[name](rest)
 

@@ -24,7 +24,7 @@ def _evaluate(arguments: list[str]) -> int:
     from deeptrain.config.compose import compose_run
     from deeptrain.errors import UsageError
     from deeptrain.run import folder, saved
-    from deeptrain.schema import choose
+    from deeptrain.schema import suggest
 
     flags, words = split_flags(arguments)
     if "multirun" in flags:
@@ -36,7 +36,7 @@ def _evaluate(arguments: list[str]) -> int:
     where, *words = words
     split = next((word.removeprefix("split=") for word in words if word.startswith("split=")), "test")
     if split not in ("test", "val"):
-        raise UsageError([f"split={split}: {choose(split, ('test', 'val'))}"])
+        raise UsageError([f"split={split}: {suggest(split, ('test', 'val'))}"])
     at, state = folder.find(where, "run", best=True)
     changed = [word for word in words if not word.startswith("split=")]
     run = compose_run([*saved.load_overrides(at, changed), *changed])

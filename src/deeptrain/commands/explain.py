@@ -7,7 +7,7 @@ from pathlib import Path
 from deeptrain.config.renamed import translate_option
 from deeptrain.errors import UsageError
 from deeptrain.runtime.resources import CARDS, CONFIGS
-from deeptrain.schema import nearest
+from deeptrain.schema import closest
 
 KINDS = ("Pictures", "Mixing", "Models", "In the model", "In the loss", "Weights", "Data")  # of every card one
 TYPED = re.compile(r"`([\w.]+=?[\w.]*)`")  # what a card's second line says to type: `aug=mixup`, `model.dropout`
@@ -72,7 +72,7 @@ def _find(name: str) -> Path:
     for path in cards.values():
         if plain.replace("_", " ") in _parts(path)[0].lower():
             return path
-    match = nearest(plain.rpartition(".")[2], cards)
+    match = closest(plain.rpartition(".")[2], cards)
     hint = f"did you mean {match}? " if match else ""
     raise UsageError([f"explain={name}: there is no such card; {hint}choose from {', '.join(cards)}"])
 

@@ -22,9 +22,9 @@ def preview(arguments: list[str]) -> int:
 
 
 def _preview(arguments: list[str]) -> int:
-    from deeptrain import build
     from deeptrain.config.compose import compose_run
     from deeptrain.errors import UsageError
+    from deeptrain.run import dry_run
 
     flags, words = split_flags([word for word in arguments if word != "--all"])
     unread = [word for word in words if word.partition("=")[0] in ("dir", "resume")]
@@ -32,7 +32,7 @@ def _preview(arguments: list[str]) -> int:
     if unread:
         raise UsageError(f"{word}: a preview does not read it; leave it out" for word in unread)
     run = compose_run(words)
-    build.check_settings(run)
+    dry_run.check_settings(run)
     from deeptrain.analysis.preview import draw_batch, draw_rate, draw_shelf
 
     folder = Path("outputs") / "preview"

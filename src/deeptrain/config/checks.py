@@ -2,17 +2,19 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from deeptrain.config.compose import RunConfig, Settings, format_value
+from deeptrain.config.override import override_key
+from deeptrain.config.settings import RunConfig, Settings
 from deeptrain.errors import UsageError
+from deeptrain.metrics.metric import TOP
 from deeptrain.runtime.world import get_world
+from deeptrain.schema import flatten, format_value
 
 DIGITS = ("digits", "mnist", "kmnist", "svhn")  # mirrored, a 2 or a 5 is no digit any more
 MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
-TOP = 5
 TRANSLATES = 32  # pixels, the furthest that aug=trivial_augment moves an image
 QUICK = 2000  # steps in which a compiled network does not win back its compilation on a CPU
 
@@ -32,10 +34,10 @@ class Combination(dict):
     """All settings of a run by dotted key, the options by group, and the facts; None for what is not there (yet)."""
 
     def __init__(self, run: RunConfig, facts: Facts | None):
-        super().__init__(_flat(asdict(run.spine)) | _flat(run.parts) | run.choices)
-        self.defaults = _flat(asdict(Settings()))
+        super().__init__(flatten(asdict(run.settings)) | flatten(run.parts) | run.choices)
+        self.defaults = flatten(asdict(Settings()))
         self.augs = list(run.parts["aug"])
-        self.typed = {word.lstrip("+").partition("=")[0] for word in run.overrides}
+        self.typed = {override_key(override) for override in run.overrides}
         self["processes"], self["halves"] = get_world().size, self["accumulate"] == "auto"
         self["accumulate"] = 1 if self["halves"] else self["accumulate"]
         if facts is None:
@@ -88,9 +90,9 @@ class Check:
 
 ERRORS = (
     Check(
-        "sam={sam}: does not go with precision=fp16, whose gradients are scaled between its two passes; "
+        "gradient={gradient}: does not go with precision=fp16, whose gradients are scaled between its two passes; "
         "write precision=bf16 or fp32",
-        lambda s: s["sam"] is not None and s["precision"] == "fp16",
+        lambda s: s["gradient"] != "none" and s["precision"] == "fp16",
     ),
     Check(
         "early_stop.patience={early_stop.patience}: must be shorter than the run (epochs={epochs}, "
@@ -314,10 +316,3 @@ def _idle_augs(settings: Combination) -> Iterator[str]:
 
 def _said(check: Check, settings: Combination) -> str:
     return re.sub(r"\{([\w.]+)\}", lambda match: format_value(settings[match[1]]), check.says)
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in node.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat

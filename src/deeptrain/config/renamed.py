@@ -24,6 +24,11 @@ MODULES = {  # of a `_target_`
     "deeptrain.aug.blur": "deeptrain.aug.gaussian_blur",
 }
 
+VALUES = {  # a key with a value, that is now a choice
+    "log.tensorboard=false": "loggers=none",
+    "log.tensorboard=true": "loggers=tensorboard",
+}
+
 WORD = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w./]+)(?P<rest>.*)", re.DOTALL)
 
 
@@ -32,6 +37,8 @@ def translate_word(word: str, own: Collection[tuple[str, str]] = ()) -> tuple[st
     match = WORD.fullmatch(word)
     if match is None:
         return word, []
+    if (new := VALUES.get(word.lstrip("+").lower())) is not None:
+        return new, [_note(word, new)]
     sign, key, rest = match["sign"], match["key"], match["rest"]
     new_key, notes = _new_key(key, own), []
     if new_key != key:

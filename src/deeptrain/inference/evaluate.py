@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +13,13 @@ from torch import Tensor
 from deeptrain import build
 from deeptrain.aug.pipeline import Pipeline
 from deeptrain.aug.whitening import Whitening
-from deeptrain.config.compose import RunConfig
+from deeptrain.config.instantiate import instantiate
+from deeptrain.config.settings import RunConfig
 from deeptrain.errors import UsageError
 from deeptrain.loss import for_evaluation
-from deeptrain.metrics import ClassScore, confusion_matrix, per_class
+from deeptrain.metrics.metric import METRICS, Metric
+from deeptrain.metrics.per_class import ClassScore, confusion_matrix, per_class
+from deeptrain.report import formatting
 from deeptrain.run.saved import read_json
 from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_device, pick_precision, use_threads
 from deeptrain.runtime.files import write_atomically
@@ -36,17 +40,18 @@ class Evaluation:
     confusion: Tensor
     table: list[ClassScore]
     images: int
+    formats: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
 
 
 def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Evaluation:
     """Evaluate a checkpoint on a split of its run's data; UsageError if the two do not fit."""
     keep_malloc_arena()
     try:
-        device, _ = pick_device(run.spine.device)
+        device, _ = pick_device(run.settings.device)
         state = checkpoint.load(state_path)
     except ValueError as error:
         raise UsageError([str(error)]) from error
-    source = build.part("data", run.parts["data"])
+    source = instantiate("data", run.parts["data"])
     dataset = build.opened(run, source.load)
     held_out = read_json(state_path.parent.parent / "split.json", dict, dataset.split)
     if split == "val" and held_out != dataset.split:
@@ -57,11 +62,11 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
     classes = state["classes"]
     if dataset.classes != classes:
         raise UsageError([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
-    loss = for_evaluation(build.part("loss", run.parts["loss"], **build.data_info(dataset)))
-    runtime = Runtime(device, pick_precision(run.spine.precision, device))
-    use_threads(run.spine.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
+    loss = for_evaluation(instantiate("loss", run.parts["loss"], **build.data_info(dataset)))
+    runtime = Runtime(device, pick_precision(run.settings.precision, device))
+    use_threads(run.settings.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
     shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}
-    model = runtime.place(build.part("model", run.parts["model"], **shape))
+    model = runtime.place(instantiate("model", run.parts["model"], **shape))
     try:
         whitening = Whitening(**state["whitening"]) if state.get("whitening") else None
         pipeline = Pipeline([], state["mean"], state["std"], source.subtract_image_mean, whitening)
@@ -73,7 +78,9 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
     batches = build.eval_loader(source, samples, run, runtime)
     logits, labels = predict(model, batches.epoch(0), pipeline, runtime)
     matrix = confusion_matrix(logits.argmax(1), labels, len(classes))
-    return Evaluation(split, score(logits, labels, loss), classes, matrix, per_class(matrix), len(labels))
+    metrics = build.metrics(run, dataset)
+    measured = score(logits, labels, loss, metrics)
+    return Evaluation(split, measured, classes, matrix, per_class(matrix), len(labels), metrics)
 
 
 def _describes_data(state: dict[str, Any], image_shape: tuple[int, int, int]) -> bool:
@@ -119,6 +126,10 @@ def interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, floa
     return centre - half, centre + half
 
 
+def _line(name: str, value: float, metric: Metric) -> str:
+    return f"{name} {formatting.metric(metric.as_percent)(value)}"
+
+
 def lines(evaluation: Evaluation, opened: int) -> list[str]:
     """Compose what is shown: the metrics with their interval, then a table of the classes, the worst first."""
     metrics, matrix = evaluation.metrics, evaluation.confusion
@@ -126,6 +137,7 @@ def lines(evaluation: Evaluation, opened: int) -> list[str]:
     head = [
         f"{evaluation.split} accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
         f"top-5 {metrics['top5']:.4f}, loss {metrics['loss']:.4f}, {evaluation.images:,} images",
+        *(_line(name, value, evaluation.formats[name]) for name, value in metrics.items() if name not in METRICS),
         f"this run has opened {evaluation.split} {opened} time{'s' if opened > 1 else ''}",
     ]
     width = max(5, *(len(name) for name in evaluation.classes))

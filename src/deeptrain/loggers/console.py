@@ -14,6 +14,7 @@ from rich import console as rich_console
 from rich.text import Text
 
 from deeptrain.loggers.append_only_file import AppendOnlyFile
+from deeptrain.metrics.metric import METRICS, Metric
 from deeptrain.report import formatting
 
 HEAD_LINES = 12  # with more than this before the first step nobody reads any
@@ -35,6 +36,7 @@ class Column:
     write: Callable[..., str]
 
 
+FIXED = ("loss", "accuracy")  # metrics that have their place in the table
 VAL = Column("val acc", 7, ("accuracy/val",), formatting.percent)  # carries the mark of the best row
 GAP = Column("gap", 5, ("accuracy/train_clean", "accuracy/val"), lambda train, val: formatting.points(train - val))
 WAIT = Column("wait", 4, ("data_wait",), lambda wait: f"{wait:.0%}" if wait > 0.1 else "")
@@ -75,6 +77,7 @@ class Console:
         self._pass: float = 1  # the epoch being made, and what is known of it
         self._facts: list[str] = []
         self._columns: list[Column] | None = None
+        self._all_columns: Sequence[Column] = COLUMNS
         self._epochs = self._steps = 1
         self._log: AppendOnlyFile | None = None
         self._unlogged: list[str] = []
@@ -118,9 +121,14 @@ class Console:
         """Tell of something that may be wrong, on a line of its own."""
         self._say(WARNING, text)
 
-    def begin(self, epochs: int, steps_per_epoch: int, first_epoch: int = 0) -> None:
+    def begin(
+        self, epochs: int, steps_per_epoch: int, first_epoch: int = 0, metrics: Mapping[str, Metric] = METRICS
+    ) -> None:
         """Start the table of a run of which `first_epoch` passes are already done."""
         self._epochs, self._steps = epochs, max(1, steps_per_epoch)
+        more = [_column(name, metric) for name, metric in metrics.items() if name not in FIXED and metric.column != ""]
+        after = COLUMNS.index(VAL) + 1
+        self._all_columns = [*COLUMNS[:after], *more, *COLUMNS[after:]]
         if self._live:
             self._draw(self._live_line(min(first_epoch + 1, epochs), 0, []))
 
@@ -162,7 +170,7 @@ class Console:
         """
         width = max(5, 2 * len(f"{self._epochs:g}") + 1)
         before = self._columns or []
-        columns = [column for column in COLUMNS if column in before or row.keys() >= set(column.keys)]
+        columns = [column for column in self._all_columns if column in before or row.keys() >= set(column.keys)]
         columns = _fitting(columns, width)
         if self._columns is None or not set(columns) <= set(before):
             self._columns = columns
@@ -240,6 +248,11 @@ class Console:
         except UnicodeEncodeError:
             line.plain = line.plain.translate(PLAIN).encode(encoding, "replace").decode(encoding)
         return line
+
+
+def _column(name: str, metric: Metric) -> Column:
+    head = metric.column or f"val {name}"
+    return Column(head, max(7, len(head)), (f"{name}/val",), formatting.metric(metric.as_percent))
 
 
 def _fitting(columns: list[Column], first: int) -> list[Column]:

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from deeptrain.loggers.append_only_file import AppendOnlyFile
+from deeptrain.loggers.logger import Logger
 from deeptrain.runtime.files import write_atomically
 
-LARGEST = 64 * 2**20  # bytes: hundreds of thousands of validations
+MAX_BYTES = 64 * 2**20  # of a file: hundreds of thousands of validations
 TIME_COLUMNS = ("seconds", "images_per_second")  # a resumed run repeats every column but these bit for bit
 
 Row = dict[str, int | float]
 
 
-class MetricsTable:
+class MetricsTable(Logger):
     """The table of a run; a file that exists is continued.
 
     A last line torn by a kill is dropped; columns that are new since (a resumed run may average its weights) are added.
@@ -37,6 +38,9 @@ class MetricsTable:
         """Add one row; a column left out stays empty. ValueError on a column that the table does not have."""
         self._file.add(self._line(row))
 
+    def log_validation(self, row: Mapping[str, float], step: int) -> None:
+        self.append(row)
+
     def close(self) -> None:
         """Try once more to write what a full disk has kept waiting; nothing else is held."""
         self._file.add(b"")
@@ -45,17 +49,17 @@ class MetricsTable:
         """Read the table back: whole numbers as int, others as float, empty cells left out."""
         return self._read()[1]
 
-    def truncate(self, after_step: int) -> None:
+    def truncate(self, step: int) -> None:
         """Drop the rows of later steps: what a killed run wrote after the checkpoint it is resumed from."""
         self._file.add(b"")  # those that wait too
         rows = self.rows()
-        kept = [row for row in rows if row.get("step", 0) <= after_step]
+        kept = [row for row in rows if row.get("step", 0) <= step]
         if len(kept) < len(rows):
             self._rewrite(kept)
 
     def _read(self) -> tuple[list[str], list[Row]]:
         """Return the columns and rows on disk, less a torn last line; ValueError if that is no table of a run."""
-        if self.path.exists() and self.path.stat().st_size > LARGEST:
+        if self.path.exists() and self.path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{self.path}: is too large to be of a run of deeptrain")
         content = self.path.read_text("utf-8", "replace") if self.path.exists() else ""
         whole = content[: content.rfind("\n") + 1]

@@ -1,14 +1,14 @@
-"""What a run leaves behind as it goes: the screen's lines, metrics.csv, TensorBoard's points and the checkpoints."""
+"""What a run leaves behind as it goes: the console's lines, and what the loggers write."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from deeptrain.loggers.console import Console
+from deeptrain.loggers.logger import Logger
 from deeptrain.loggers.metrics_csv import MetricsTable
-from deeptrain.loggers.tensorboard import TensorBoard
+from deeptrain.metrics.metric import METRICS, Metric
 
 
 class Plan(Protocol):
@@ -31,58 +31,49 @@ class Position(Protocol):
     train_seconds: float
 
 
-Sink = TypeVar("Sink", MetricsTable, TensorBoard)
-
-VALIDATED = ("train_clean", "val", "val_average")
 ALWAYS = ("epoch", "step", "rate/lr", "images_per_second", "seconds")
 
 
-def metric_names(*, clean: bool, average: bool, penalties: Sequence[str] = ()) -> list[str]:
-    """Name the metrics that a run measures, in the order of metrics.csv; `penalties` are the terms beside the loss."""
+def metric_names(
+    metrics: Iterable[str] = METRICS, *, clean: bool, average: bool, penalties: Sequence[str] = ()
+) -> list[str]:
+    """Name what a run measures, in the order of metrics.csv. penalties: the terms beside the loss."""
     parts = ["train", *(["train_clean"] if clean else []), "val", *(["val_average"] if average else [])]
-    names = [f"{name}/{part}" for part in parts for name in ("loss", "accuracy", "top5")]
+    names = [f"{name}/{part}" for part in parts for name in metrics]
     return [*names, *(["loss/penalty"] if penalties else []), *(f"penalty/{term}" for term in penalties)]
 
 
 class RunLogger:
-    """The one seam between the loop and whatever watches it. Without a folder it only shows, and keeps nothing.
+    """The one seam between the loop and whatever watches it: it composes rows and hands them to the loggers.
 
-    Logging never stops a training: whichever fails of metrics.csv and TensorBoard is told of once, then left out.
+    Without loggers it only shows. Logging never stops a training: a logger that fails is left out after one warning.
+    metrics: those of the table that the console shows.
     """
 
     def __init__(
         self,
         console: Console | None = None,
-        folder: Path | None = None,
-        *,
-        metrics: list[str] | None = None,
-        first_step: int = 0,
-        tensorboard: bool = False,
+        loggers: Sequence[Logger] = (),
+        metrics: Mapping[str, Metric] = METRICS,
     ):
-        self.console, self.folder = console or Console(), folder
+        self.console, self.loggers, self.metrics = console or Console(), list(loggers), metrics
         self.history: list[dict[str, Any]] = []  # a row a validation
         self._images, self._seconds = 0, 0.0  # of the run at the last validation
-        self.table = self.board = None
-        self._failed: set[object] = set()
-        if folder is not None:
-            self.table = MetricsTable(
-                folder / "metrics.csv", [*ALWAYS[:2], *(metrics or []), *ALWAYS[2:]], self.console.warn
-            )
-            self.table.truncate(first_step)
-        if folder is not None and tensorboard:
-            self.board = TensorBoard(folder, first_step=first_step and first_step + 1, warn=self.console.warn)
+
+    @property
+    def table(self) -> MetricsTable | None:
+        """Return metrics.csv, if it is among the loggers."""
+        return next((logger for logger in self.loggers if isinstance(logger, MetricsTable)), None)
 
     def start(self, plan: Plan, progress: Position) -> None:
         """Start or go on from a position of the run."""
         self.plan = plan
         self._images, self._seconds = progress.images, progress.train_seconds
-        self.console.begin(plan.epochs, plan.steps_per_epoch, progress.epoch)
+        self.console.begin(plan.epochs, plan.steps_per_epoch, progress.epoch, self.metrics)
 
-    def describe(self, picture: np.ndarray, settings: Mapping[str, Any], step: int) -> None:
-        """Log what is said once a run: its first pictures, uint8 (H, W, 3), and the settings that a sweep compares."""
-        if self.board is not None and not self.board.resumed:
-            self._log(self.board, lambda board: board.image("samples", picture, step))
-            self._log(self.board, lambda board: board.hparams(settings))
+    def describe(self, settings: Mapping[str, Any], samples: np.ndarray, step: int) -> None:
+        """Log what is said once a run: the settings, and its first training images, uint8 (H, W, 3)."""
+        self._each(lambda logger: logger.describe(settings, samples, step))
 
     def advance(self, step_in_epoch: int) -> None:
         """Move the live line. It shows the values of the last log point, so nothing waits for the device."""
@@ -94,7 +85,7 @@ class RunLogger:
         self.console.progress(*position, values["loss"], values["accuracy"], lr, images_per_second, left)
         tags = {name if "/" in name else f"{name}/train": value for name, value in values.items()}
         tags |= {"rate/lr": lr, "speed/images_per_second": images_per_second}
-        self._log(self.board, lambda board: board.scalars(tags, progress.step))
+        self._each(lambda logger: logger.log_step(tags, progress.step))
 
     def log_validation(
         self, progress: Position, metrics: Mapping[str, float], lr: float, is_best: bool, waited: float
@@ -107,36 +98,31 @@ class RunLogger:
         clock = {"data_wait": waited / seconds, "seconds_left": self.plan.seconds_left(progress)}
         self.console.epoch(row | clock, is_best)
         self.history.append(row)
-        self._log(self.table, lambda table: table.append(row))
-        new = {tag: row[tag] for tag in row if tag.partition("/")[2] in VALIDATED}  # log points had the rest
-        self._log(self.board, lambda board: board.scalars(new, progress.step))
+        self._each(lambda logger: logger.log_validation(row, progress.step))
 
     def flush(self) -> None:
         """Write what waits in memory, before a checkpoint: a resumed run does not log it again."""
-        self._log(self.board, lambda board: board.flush())
+        self._each(lambda logger: logger.flush())
 
     def truncate(self, step: int) -> None:
         """Drop what was logged after a step: the run goes on from there."""
         self.history = [row for row in self.history if row["step"] <= step]
-        self._log(self.table, lambda table: table.truncate(step))
-        self._log(self.board, lambda board: board.rewind(step + 1))
+        self._each(lambda logger: logger.truncate(step))
 
     def message(self, text: str) -> None:
         self.console.note(text)
 
     def close(self) -> None:
         self.console.close()
-        self._log(self.table, lambda table: table.close())
-        self._log(self.board, lambda board: board.close())
+        self._each(lambda logger: logger.close())
 
-    def _log(self, sink: Sink | None, write: Callable[[Sink], Any]) -> None:
-        """Let a sink write, if there is one and it has not failed before."""
-        if sink is None or sink in self._failed:
-            return
-        try:
-            write(sink)
-        except Exception as error:
-            self._failed.add(sink)
-            name = "metrics.csv" if sink is self.table else "TensorBoard"
-            said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            self.console.warn(f"{name} cannot be written ({said}); the run goes on without it")
+    def _each(self, write: Callable[[Logger], Any]) -> None:
+        """Let every logger write; drop one that fails."""
+        for logger in list(self.loggers):
+            try:
+                write(logger)
+            except Exception as error:
+                self.loggers.remove(logger)
+                name = "metrics.csv" if isinstance(logger, MetricsTable) else type(logger).__name__
+                message = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                self.console.warn(f"{name} cannot be written ({message}); the run goes on without it")

@@ -16,24 +16,27 @@ from typing import Any
 import numpy as np
 
 from deeptrain.loggers.append_only_file import AppendOnlyFile
+from deeptrain.loggers.logger import Logger
 from deeptrain.report import image_grid
+from deeptrain.schema import format_value
 
 EVENTS = "events.out.tfevents."
+VALIDATED = ("train_clean", "val", "val_average")
 SECONDS = 1.0  # between two writes of points: built one by one, with all their code out of the caches, they cost double
 
 
-class TensorBoard:
+class TensorBoard(Logger):
     """Appends scalars, images and hyper-parameters to one event file a session.
 
-    `first_step` is the first step that this session may write: readers drop what earlier sessions, killed after their
-    last checkpoint, wrote from there on. The first session marks its step 0 too, because one of TensorBoard's readers
-    ignores the first mark of a run (tensorboard#4763). A failing disk calls `warn` once and never stops a training.
+    step: the step that the run goes on from. Readers drop what earlier sessions, killed after their last checkpoint,
+    wrote after it. The first session marks its step 0 too, because one of TensorBoard's readers ignores the first mark
+    of a run (tensorboard#4763). A failing disk calls `warn` once and never stops a training.
 
     Points are written once a second, together; `flush` before a checkpoint, which says that what came before is kept.
     """
 
-    def __init__(self, folder: Path, first_step: int = 0, warn: Callable[[str], Any] = warnings.warn):
-        folder = Path(folder).absolute()
+    def __init__(self, run_dir: Path, step: int = 0, warn: Callable[[str], Any] = warnings.warn):
+        folder, first_step = Path(run_dir).absolute(), step and step + 1
         folder.mkdir(parents=True, exist_ok=True)
         earlier = [path.name for path in folder.glob(f"{EVENTS}*")]
         self.resumed = first_step > 0 and bool(earlier)  # what is said once a run is in an earlier file
@@ -44,6 +47,21 @@ class TensorBoard:
         self._file = AppendOnlyFile(folder / f"{EVENTS}{_stamp(earlier)}", warn)
         self._write({"file_version": "brain.Event:2"})
         self.rewind(first_step)
+
+    def describe(self, settings: Mapping[str, Any], samples: np.ndarray, step: int) -> None:
+        if not self.resumed:
+            self.image("samples", samples, step)
+            self.hparams(settings)
+
+    def log_step(self, values: Mapping[str, float], step: int) -> None:
+        self.scalars(values, step)
+
+    def log_validation(self, row: Mapping[str, float], step: int) -> None:
+        """Log what no log point has: the metrics of the validation."""
+        self.scalars({tag: value for tag, value in row.items() if tag.partition("/")[2] in VALIDATED}, step)
+
+    def truncate(self, step: int) -> None:
+        self.rewind(step + 1)
 
     def rewind(self, first_step: int) -> None:
         """Drop, for every reader, what has been written from a step on."""
@@ -90,7 +108,8 @@ class TensorBoard:
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
         if not self._described:
-            self._write({"step": 0, "summary": hparams_pb(_flat(settings), trial_id=self._name)})
+            values = {name: _hparam(value) for name, value in settings.items()}
+            self._write({"step": 0, "summary": hparams_pb(values, trial_id=self._name)})
         self._described = True
 
     def close(self) -> None:
@@ -113,21 +132,9 @@ def _stamp(earlier: Iterable[str]) -> int:
     return max([time.time_ns() // 1000, *(stamp + 1 for stamp in stamps)])
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:
-    """Join nested names with dots; whatever is no number becomes a short text, spelt as on the command line."""
-    flat: dict[str, str | int | float] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if type(value) in (int, float) else _text(value)
-    return flat
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        value = "[" + ",".join(map(_text, value)) + "]"
-    text = str(value)
+def _hparam(value: Any) -> str | int | float:
+    """Keep a number; write anything else as a short text, as on the command line."""
+    if type(value) in (int, float):
+        return value
+    text = format_value(value)
     return text if len(text) <= 60 else text[:59] + "…"

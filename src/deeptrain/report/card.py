@@ -1,13 +1,14 @@
 """card.html: a run on one page that needs nothing but itself, to mail, to print, to open in ten years."""
 
 import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deeptrain.metrics.metric import METRICS, Metric
 from deeptrain.report import formatting
 from deeptrain.report.figures import CURVES
 
@@ -20,7 +21,6 @@ PICTURES = {  # by file in the run folder
     "confusion.png": "What was taken for what",
 }
 PARTS = {part: label for part, (label, _) in CURVES.items()}
-METRICS = {"accuracy": formatting.percent, "top5": formatting.percent, "loss": formatting.digits}
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class CardData:
     title: str
     result: Mapping[str, Any]
     rows: Sequence[Row] = ()
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
     changed: Sequence[str] | None = None
     data: str = ""
     model: str = ""
@@ -78,13 +79,14 @@ def write_card(folder: Path, facts: CardData) -> Path:
 
     folder, row, status = Path(folder), _best_row(facts), facts.result.get("status", "")
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    heads = [name for name in METRICS if any(f"{name}/{part}" in row for part in PARTS)]
+    found = [name for name in facts.metrics if any(f"{name}/{part}" in row for part in PARTS)]
+    heads = sorted(found, key=lambda name: name == "loss")  # last
     setting = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = setting.get_template("card.html.jinja").render(
         facts=facts,
-        tiles=_tiles(facts.result, row),
+        tiles=_tiles(facts, row),
         heads=heads,
-        table=[(label, cells) for part, label in PARTS.items() if any(cells := _cells(row, part, heads))],
+        table=[(label, cells) for part, label in PARTS.items() if any(cells := _cells(facts, row, part, heads))],
         epoch=row.get("epoch"),
         stopped=": ".join(filter(None, (status.replace("_", " ").capitalize(), facts.result.get("reason")))),
         versions=facts.result.get("versions", {}),
@@ -103,12 +105,12 @@ def _best_row(facts: CardData) -> Row:
     return (best or list(facts.rows) or [{}])[-1]
 
 
-def _tiles(result: Mapping[str, Any], row: Row) -> list[tuple[str, str]]:
+def _tiles(facts: CardData, row: Row) -> list[tuple[str, str]]:
     """Return the numbers at the head of the page, the result first, each with what it is."""
-    tiles = []
+    result, tiles = facts.result, []
     if result.get("best") is not None:
         metric, _, split = result["monitor"].partition("/")
-        value = METRICS.get(metric, formatting.digits)(result["best"])
+        value = _format(facts, metric)(result["best"])
         tiles.append((value, f"best {metric} on {PARTS.get(split, split)}, epoch {result['best_epoch']}"))
     if "accuracy/train_clean" in row and "accuracy/val" in row:
         gap = formatting.points(row["accuracy/train_clean"] - row["accuracy/val"])
@@ -122,8 +124,12 @@ def _tiles(result: Mapping[str, Any], row: Row) -> list[tuple[str, str]]:
     return tiles + [(write(result[key]), label) for key, (write, label) in numbers.items() if key in result]
 
 
-def _cells(row: Row, part: str, heads: Sequence[str]) -> list[str]:
-    return [METRICS[name](row[f"{name}/{part}"]) if f"{name}/{part}" in row else "" for name in heads]
+def _cells(facts: CardData, row: Row, part: str, heads: Sequence[str]) -> list[str]:
+    return [_format(facts, name)(row[f"{name}/{part}"]) if f"{name}/{part}" in row else "" for name in heads]
+
+
+def _format(facts: CardData, name: str) -> Callable[[float], str]:
+    return formatting.metric(name in facts.metrics and facts.metrics[name].as_percent)
 
 
 def _embed(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Numbers as people read them: at most four digits, percent, points, speeds, spans of time."""
 
 import math
+from collections.abc import Callable
 
 
 def digits(value: float) -> str:
@@ -21,6 +22,11 @@ def rate(value: float) -> str:
 def percent(fraction: float) -> str:
     """Write an accuracy in [0, 1] as 98.42%."""
     return f"{100 * fraction:.2f}%" if not fraction >= 0.99995 else f"{100 * fraction:.0f}%"
+
+
+def metric(as_percent: bool) -> Callable[[float], str]:
+    """Return how a metric is written: as a percentage, or like a loss."""
+    return percent if as_percent else digits
 
 
 def points(difference: float) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import yaml
 
 from deeptrain import build
-from deeptrain.config.compose import RunConfig, experiment_overrides
+from deeptrain.config.compose import experiment_overrides
+from deeptrain.config.settings import RunConfig
 from deeptrain.loggers.console import Console
 from deeptrain.run.resume import CHANGED
 from deeptrain.run.summary import next_commands
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, run_dir: Path) -> None:
     """Write the files of a run before its first step: settings, split, first images; open its logs."""
     from deeptrain.analysis.preview import training_samples
-    from deeptrain.loggers.run_logger import RunLogger
+    from deeptrain.loggers.metrics_csv import MetricsTable
+    from deeptrain.loggers.run_logger import ALWAYS, RunLogger
     from deeptrain.report.image_grid import save
     from deeptrain.training.checkpoint import Checkpoints
 
@@ -36,10 +38,11 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     _write(run_dir / "config.yaml", run.yaml)
     _write(run_dir / "overrides.yaml", yaml.safe_dump(run.overrides, allow_unicode=True))  # last: now it can be resumed
     (run_dir / "result.json").unlink(missing_ok=True)  # of the run that now goes on
-    metrics, first_step = trainer.metric_names(), progress.step
-    trainer.logger = RunLogger(
-        console, run_dir, metrics=metrics, first_step=first_step, tensorboard=run.spine.log.tensorboard
-    )
+    columns = [*ALWAYS[:2], *trainer.metric_names(), *ALWAYS[2:]]
+    table = MetricsTable(run_dir / "metrics.csv", columns, console.warn)
+    table.truncate(progress.step)
+    facts = {"run_dir": run_dir, "step": progress.step, "metrics": columns, "title": run.title, "warn": console.warn}
+    trainer.logger = RunLogger(console, [table, *build.loggers(run, **facts)], trainer.validator.metrics)
     trainer.checkpoints = Checkpoints(run_dir / "checkpoints")
     position = progress.epoch, progress.step_in_epoch, trainer.plan.fraction(progress)
     batches = setup.world.unsharded(trainer.train_loader, lambda: build.train_loader(setup))
@@ -47,7 +50,7 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     if batches is not trainer.train_loader:
         batches.close()
     save(run_dir / "samples.png", picture)
-    trainer.logger.describe(picture, _hyperparameters(run), first_step)
+    trainer.logger.describe(_hyperparameters(run), picture, progress.step)
 
 
 def draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any], console: Console) -> None:
@@ -60,7 +63,7 @@ def draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str
 
 def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> None:
     """Draw the curves, and of the best weights' answers on val the confusions and worst mistakes; then the card."""
-    from deeptrain.metrics import confusion_matrix
+    from deeptrain.metrics.per_class import confusion_matrix
     from deeptrain.report.card import CardData, worst_classes, write_card
     from deeptrain.report.figures import draw_confusion, draw_curves
     from deeptrain.training import checkpoint
@@ -88,6 +91,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
         title=setup.run.title,
         result=result,
         rows=rows,
+        metrics=trainer.validator.metrics,
         changed=[*words, *experiment_overrides(setup.run)],
         data=setup.dataset.summary,
         model=f"{setup.run.choices['model']}, {result['parameters']:,} parameters",
@@ -117,9 +121,21 @@ def _draw_mistakes(val: "Loader", classes: list[str], logits: Any, labels: Any, 
 
 def _hyperparameters(run: RunConfig) -> dict[str, Any]:
     """Return the settings that a sweep compares: the choices by name, and every value."""
-    plumbing = ("dir", "resume", "rerun", "cache_dir", "allow_targets", "log.", "workers", "data.root", "data.download")
-    values = {key: value for key, value in run.settings.items() if not key.startswith(plumbing)}
-    return {**run.choices, **values}
+    plumbing = (
+        "dir",
+        "resume",
+        "rerun",
+        "cache_dir",
+        "allow_targets",
+        "log.",
+        "loggers",
+        "workers",
+        "data.root",
+        "data.download",
+    )
+    values = {key: value for key, value in run.values.items() if not key.startswith(plumbing)}
+    choices = {group: option for group, option in run.choices.items() if group != "loggers"}
+    return {**choices, **values}
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deeptrain.config.compose import RunConfig
+from deeptrain.config.settings import RunConfig
 from deeptrain.errors import error_line
 from deeptrain.runtime import signals
 
@@ -24,7 +24,7 @@ def fit(trainer: "Trainer", run: RunConfig, run_dir: Path | None) -> tuple[str, 
         with signals.handle_signals(
             signals.first_then_exit(trainer.stop.request, trainer.world.signal_grace)
         ):  # it ends its step and saves
-            return recovery.fit(trainer, run.spine.on_nan)
+            return recovery.fit(trainer, run.settings.on_nan)
     except (recovery.TrainingFailed, ValueError) as error:  # a ValueError: an image that cannot be read, in one line
         return "failed", str(error)
     except Exception as error:
@@ -47,7 +47,7 @@ def fit(trainer: "Trainer", run: RunConfig, run_dir: Path | None) -> tuple[str, 
 def _memory_hint(trainer: "Trainer", run: RunConfig) -> str:
     """Return what to change when memory runs out; first the settings that keep the same step."""
     images = len(trainer.train_loader.indices(0, 0))
-    pieces = "" if run.spine.accumulate == "auto" else "go on with accumulate=auto (the same step, in pieces), or "
+    pieces = "" if run.settings.accumulate == "auto" else "go on with accumulate=auto (the same step, in pieces), or "
     smaller = [
         f"batch_size={max(1, images // 2)}",
         *(["precision=bf16"] if trainer.runtime.precision == "fp32" else []),

@@ -11,11 +11,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from deeptrain import build
-from deeptrain.config.compose import RunConfig
 from deeptrain.config.override import last_value
+from deeptrain.config.settings import RunConfig
 from deeptrain.errors import UsageError, error_line
 from deeptrain.loggers.console import Console
-from deeptrain.run import artifacts, folder, lock, rerun
+from deeptrain.run import artifacts, dry_run, folder, lock, rerun
 from deeptrain.run.fit import fit
 from deeptrain.run.rerun import Original
 from deeptrain.run.result import make_result, metadata, provenance
@@ -40,7 +40,7 @@ def main(overrides: list[str]) -> int:
             try:
                 run, run_dir, checkpoint = prepare(overrides)
             except UsageError as error:
-                raise build.with_settings_checked(error) from None
+                raise dry_run.with_settings_checked(error) from None
             check(run)
             return train(run, run_dir, checkpoint)
     finally:
@@ -53,7 +53,7 @@ def repeat(overrides: list[str], path: str) -> int:
     saved_overrides, original = rerun.find(path, overrides) if get_world().is_main else ([], None)
     run = compose_without_origin(get_world().broadcast([*saved_overrides, *overrides]))
     if original is not None:
-        run.spine.rerun = str(original.path)
+        run.settings.rerun = str(original.path)
     check(run)
     return train(run, original=original)
 
@@ -61,9 +61,9 @@ def repeat(overrides: list[str], path: str) -> int:
 def check(run: RunConfig) -> None:
     """Raise UsageError with all mistakes that can be found before torch is imported."""
     messages = []
-    checks = [lambda: build.check_settings(run)]
+    checks = [lambda: dry_run.check_settings(run)]
     if get_world().is_main:  # it makes the folder
-        checks.append(lambda: folder.check_new(run.spine.dir))  # pyright: ignore
+        checks.append(lambda: folder.check_new(run.settings.dir))  # pyright: ignore
     for each in checks:
         try:
             each()
@@ -127,7 +127,7 @@ def build_trainer(setup: build.Setup) -> "Trainer":
 
 def open_folder(trainer: "Trainer", setup: build.Setup, console: Console, run_dir: Path | None) -> Path:
     """Make the run folder, or take the one of a run that goes on, and write its first files."""
-    is_new, run_dir = run_dir is None, run_dir or folder.new_folder(setup.run.spine.dir)
+    is_new, run_dir = run_dir is None, run_dir or folder.new_folder(setup.run.settings.dir)
     try:
         artifacts.write_first_files(trainer, setup, console, run_dir)
     except BaseException as error:

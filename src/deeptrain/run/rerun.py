@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deeptrain.config.compose import FOLDER, RunConfig
+from deeptrain.config.compose import CONFIG_DIR
 from deeptrain.config.override import override_key
+from deeptrain.config.settings import RunConfig
 from deeptrain.errors import UsageError
 from deeptrain.run import folder, resume_policy, saved
 from deeptrain.run.resume_policy import ResumePolicy
@@ -44,7 +45,7 @@ class Original:
             return f"same bits as {self.path}", True
         history = self.result.get("changed") or []
         reasons = self.differences(run, result)
-        if run.spine.max_seconds is not None:
+        if run.settings.max_seconds is not None:
             reasons.append("the clock, which the rate follows (max_seconds)")
         if history:
             reasons.append("settings that were changed when it was resumed")
@@ -54,7 +55,7 @@ class Original:
 def find(path: str, now: list[str]) -> tuple[list[str], Original]:
     """Return the overrides of the run to repeat, and the run. `now` may say where and how to run, not what."""
     ignored = {word for word in now if resume_policy.policy(override_key(word)) is ResumePolicy.IGNORED}
-    if others := [word for word in now if word not in ignored and not word.startswith(FOLDER)]:
+    if others := [word for word in now if word not in ignored and not word.startswith(CONFIG_DIR)]:
         message = f"rerun={path} repeats a run as it was: leave it out, or start a new run"
         raise UsageError(f"{word}: {message}" for word in others)
     at = folder.find_to_rerun(path)

@@ -37,6 +37,7 @@ def make_result(trainer: "Trainer", status: str, reason: str, seconds: float) ->
         "status": status,
         "reason": reason,
         "monitor": trainer.plan.monitor,
+        "higher_is_better": trainer.plan.higher_is_better,
         "best": progress.best,
         "best_epoch": progress.best_epoch,
         "epochs": trainer.plan.epochs_done(trainer.progress),

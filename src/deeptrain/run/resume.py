@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deeptrain.config.compose import RunConfig, compose_run
+from deeptrain.config.compose import compose_run
 from deeptrain.config.override import last_value
+from deeptrain.config.settings import RunConfig
 from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
 from deeptrain.run import folder, lock, resume_policy, saved
@@ -37,7 +38,7 @@ def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
     run = compose_without_origin(get_world().broadcast([*saved.load_overrides(at, now), *now]))
     if state is not None:
         resume_policy.check(
-            saved.load_config(at), saved.parse_config(run.yaml, "now"), is_confirmed=run.spine.resume_changed
+            saved.load_config(at), saved.parse_config(run.yaml, "now"), is_confirmed=run.settings.resume_changed
         )
     return run, at, state
 
@@ -84,9 +85,9 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, console: C
 def _check_data(trainer: "Trainer", run: RunConfig, then: Any) -> None:
     """Raise UsageError if the training images differ from those of the checkpoint, unless resume_changed=true."""
     now = trainer.metadata["data"]
-    if then is not None and then != now and not run.spine.resume_changed:
+    if then is not None and then != now and not run.settings.resume_changed:
         fingerprints = f"fingerprint {resume_policy.safe_repr(then)}, now {now}"
-        said = f"resume={run.spine.resume}: the training images are others: {fingerprints}"
+        said = f"resume={run.settings.resume}: the training images are others: {fingerprints}"
         raise UsageError([f"{said}; give it those that it had (data.root), or add resume_changed=true"])
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from deeptrain.config.compose import PARTS, format_value
+from deeptrain.config.settings import LISTS, PARTS
 from deeptrain.errors import UsageError
+from deeptrain.schema import format_value
 
 
 class ResumePolicy(Enum):
@@ -33,6 +34,7 @@ POLICY = {
             "rerun",
             "cache_dir",
             "log",
+            "loggers",
             "checkpoint",
             "allow_targets",
             "data.root",
@@ -54,6 +56,7 @@ POLICY = {
             "sync_batch_norm",
             "accumulate",
             "clip_norm",
+            "metrics",
             "average",
             "optimizer",
         ],
@@ -65,6 +68,7 @@ POLICY = {
             "batch_size",
             "max_norm",
             "sam",
+            "gradient",
             "monitor",
             "aug",
             "loss",
@@ -128,12 +132,13 @@ def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
             yield Change(group, _option(before), _option(after))
         else:
             yield from _within(before, after, f"{group}.")
-    before, after = _node(old, "aug"), _node(new, "aug")
-    if list(before) != list(after):  # applied in this order
-        yield Change("aug", safe_repr(list(before)), safe_repr(list(after)))
-    else:
-        yield from _within(before, after, "aug.")
-    rest = {name: value for name, value in new.items() if name not in (*PARTS, "aug", "experiment")}
+    for group in LISTS:
+        before, after = _node(old, group), _node(new, group)
+        if list(before) != list(after):  # augmentations are applied in this order
+            yield Change(group, safe_repr(list(before)), safe_repr(list(after)))
+        else:
+            yield from _within(before, after, f"{group}.")
+    rest = {name: value for name, value in new.items() if name not in (*PARTS, *LISTS, "experiment")}
     yield from _within(old, rest, "")
 
 

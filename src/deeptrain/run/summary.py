@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deeptrain import build
 from deeptrain.config.compose import experiment_overrides
+from deeptrain.config.override import override_key
 from deeptrain.run import saved
 from deeptrain.runtime.resources import command
 
@@ -18,20 +19,20 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
     run, choices = setup.run, setup.run.choices
     count = sum(parameter.numel() for parameter in trainer.model.parameters())
     batch = f"{setup.batch_size} images a step, {len(trainer.train_loader)} steps an epoch"
-    auto = " (auto: about 100 steps an epoch)" if run.spine.batch_size == "auto" else ""
-    groups = ("aug", "optimizer", "schedule", "loss", "penalty", "average")
+    auto = " (auto: about 100 steps an epoch)" if run.settings.batch_size == "auto" else ""
+    groups = ("aug", "optimizer", "gradient", "schedule", "loss", "penalty", "average")
     recipe = ", ".join(f"{group} {choices[group]}" for group in groups if group == "aug" or choices[group] != "none")
     changed = " ".join([*run.overrides, *experiment_overrides(run)])
     lines = [
         f"data       {setup.dataset.summary}",
         f"model      {choices['model']}, {count:,} parameters",
-        f"recipe     {recipe}; {_count(run.spine.epochs, 'epoch')}",
+        f"recipe     {recipe}; {_count(run.settings.epochs, 'epoch')}",
         f"batch      {batch}{auto}",
         f"device     {setup.machine}",
         *(f"chosen     {note}" for note in setup.dataset.notes),
         f"changed    {changed or 'nothing: all settings are the defaults'}",
     ]
-    if run.spine.max_seconds is not None:
+    if run.settings.max_seconds is not None:
         lines.append("clock      the rate follows the clock (max_seconds), so that repeats differ a little")
     if trainer.progress.step:
         lines.append(f"resumed    after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
@@ -60,7 +61,7 @@ def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any]) -> 
 def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
     """Return what one may want to do next, as commands to paste, with the words that are not taken from a folder."""
     where, kept = shlex.quote(str(run_dir)), run_dir / "checkpoints"
-    trusted = [shlex.quote(word) for word in trainer.metadata["overrides"] if word.partition("=")[0] in saved.CODE_KEYS]
+    trusted = [shlex.quote(word) for word in trainer.metadata["overrides"] if override_key(word) in saved.CODE_KEYS]
     where = " ".join([where, *trusted])
     over = trainer.outcome() is not None and not trainer.stop.reason
     commands = []

@@ -13,11 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deeptrain import build
 from deeptrain.config.compose import compose_run, compose_sweep, declares_multirun, renamed_in
 from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
-from deeptrain.run import folder
+from deeptrain.run import dry_run, folder
 from deeptrain.run.launch import log_to_console
 from deeptrain.runtime import signals
 from deeptrain.runtime.resources import train_process
@@ -85,7 +84,7 @@ def check(all_words: list[list[str]]) -> list[str]:
     distinct = {tuple(word for word in words if not word.startswith(f"{SEED_KEY}=")): words for words in all_words}
     runs = [compose_run(words) for words in distinct.values()]
     warnings, mistakes = [], []
-    for build_one in (build.check_settings, build.check_by_building):
+    for build_one in (dry_run.check_settings, dry_run.check_by_building):
         for run in runs:
             try:
                 with log_to_console(Console(sys.stdout)):
@@ -166,8 +165,8 @@ def summary(jobs: list[Job], base: Path) -> list[str]:
     if not by_setting:
         return ["", "no run finished", *_failures(jobs), *left]
     rows, finished = [], [job for repeats in by_setting.values() for job in repeats]
-    monitor = finished[0].result["monitor"]  # pyright: ignore
-    sign = 1 if monitor.startswith("loss") else -1
+    monitor, higher = (finished[0].result[key] for key in ("monitor", "higher_is_better"))  # pyright: ignore
+    sign = -1 if higher else 1
     for setting, repeats in by_setting.items():
         results: list[Any] = [job.result for job in repeats]
         mean, spread = mean_spread([result["best"] for result in results])

@@ -1,14 +1,15 @@
 """What a step measures: training means between log points, and where the time goes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from deeptrain.metrics import RunningMetrics
+from deeptrain.metrics.metric import METRICS, Metric
+from deeptrain.metrics.running_metrics import RunningMetrics
 from deeptrain.runtime.world import SINGLE, World
 from deeptrain.training.nonfinite import NonFiniteError
 
@@ -21,9 +22,9 @@ class TrainMeter:
     skip_nonfinite: leave out batches whose loss is inf or NaN. In fp16 the scaler skips their step too.
     """
 
-    def __init__(self, skip_nonfinite: bool = False, world: World = SINGLE):
-        self.skip_nonfinite, self.world = skip_nonfinite, world
-        self.metrics = RunningMetrics(skip_nonfinite)
+    def __init__(self, metrics: Mapping[str, Metric] = METRICS, *, skip_nonfinite: bool = False, world: World = SINGLE):
+        self.world = world
+        self.metrics = RunningMetrics(metrics, skip_nonfinite=skip_nonfinite)
         self.log_means: list[tuple[int, dict[str, float]]] = []  # images and means of each log point
         self.penalty_terms: dict[str, Tensor] = {}  # of the last step
         self.penalties: dict[str, float] = {}  # by tag, at the last log point
@@ -31,7 +32,7 @@ class TrainMeter:
 
     def update(self, outputs: Outputs) -> None:
         for loss, logits, targets in outputs:
-            self.metrics.add(loss, logits, targets)
+            self.metrics.update(loss, logits, targets)
 
     @property
     def has_batches(self) -> bool:
@@ -44,8 +45,7 @@ class TrainMeter:
 
         Raises NonFiniteError if the loss is inf or NaN.
         """
-        state = self._load(self.world.all_reduce_sum)
-        self.images, means = int(state["images"]), self.metrics.read()
+        self.images, means = self.metrics.exchange(self.world.all_reduce_sum), self.metrics.compute()
         if not means:
             return {}
         if not math.isfinite(means["loss"]):
@@ -64,6 +64,7 @@ class TrainMeter:
         """Return the training means since the last validation, by tag."""
         images = sum(count for count, _ in self.log_means)
         names = self.log_means[0][1] if self.log_means else ()
+        names = [name for name in names if all(name in means for _, means in self.log_means)]  # metrics may be added
         return {f"{name}/train": sum(count * means[name] for count, means in self.log_means) / images for name in names}
 
     def start_epoch(self) -> None:
@@ -71,15 +72,8 @@ class TrainMeter:
 
     def keep_on_main(self) -> None:
         """Give rank 0 the sums of all ranks, since it alone saves them."""
-        self._load(self.world.all_reduce_sum)
-        self._load(self.world.main_only)
-
-    def _load(self, exchange: Callable[[list[float]], list[float]]) -> dict[str, float]:
-        """Replace the sums by what the ranks exchange for them; return them."""
-        state = self.metrics.state_dict()
-        state = dict(zip(state, exchange(list(state.values())), strict=True))
-        self.metrics.load_state_dict(state)
-        return state
+        self.metrics.exchange(self.world.all_reduce_sum)
+        self.metrics.exchange(self.world.main_only)
 
     def _read_penalties(self) -> dict[str, float]:
         if not self.penalty_terms:  # no step yet, or none since a resume
@@ -92,9 +86,9 @@ class TrainMeter:
         return {"recent": self.metrics.state_dict(), "passed": self.log_means, "penalties": self._read_penalties()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.metrics, self.penalty_terms = RunningMetrics(self.skip_nonfinite), {}
+        self.penalty_terms = {}
         self.metrics.load_state_dict(state["recent"])
-        self._load(self.world.main_only)
+        self.metrics.exchange(self.world.main_only)
         self.log_means = [(images, dict(means)) for images, means in state["passed"]]
         self.penalties = dict(state["penalties"])
 

@@ -42,7 +42,8 @@ class Progress:
 class Plan:
     """How long a run is, what is due when, and which metric decides.
 
-    steps_per_epoch: the trainer sets it. max_seconds: of training. patience: validations without a better `monitor`.
+    steps_per_epoch, higher_is_better (of `monitor`): the trainer sets them. max_seconds: of training.
+    patience: validations without a better `monitor`.
     """
 
     epochs: int = 30
@@ -50,6 +51,7 @@ class Plan:
     limit_steps: int | None = None
     max_seconds: float | None = None
     monitor: str = "accuracy/val"
+    higher_is_better: bool = True
     patience: int | None = None
     min_delta: float = 0.0
     validate_every_epochs: int = 1
@@ -106,7 +108,6 @@ class Plan:
     def update_best(self, progress: Progress, metrics: dict[str, float]) -> str | None:
         """Record a validation; return which weights, "raw" or "average", are the best so far, None if neither."""
         progress.metrics, progress.validated = metrics, progress.step
-        lower_is_better = self.monitor.startswith("loss")
         names = {RAW: self.monitor, AVERAGE: f"{self.monitor}_average"}
         values = {
             weights: metrics[name] for weights, name in names.items() if math.isfinite(metrics.get(name, math.nan))
@@ -114,9 +115,9 @@ class Plan:
         if not values:
             progress.since_best += 1
             return None
-        weights = (min if lower_is_better else max)(values, key=lambda weights: values[weights])
+        weights = (max if self.higher_is_better else min)(values, key=lambda weights: values[weights])
         gain = math.inf if progress.best is None else values[weights] - progress.best
-        if lower_is_better and progress.best is not None:
+        if not self.higher_is_better and progress.best is not None:
             gain = -gain
         progress.since_best = 0 if gain > self.min_delta else progress.since_best + 1
         if gain <= 0:

@@ -13,9 +13,10 @@ from torch.nn.utils import clip_grad_norm_
 from deeptrain.aug.pipeline import Pipeline
 from deeptrain.average import Average
 from deeptrain.data.loader import Loader
+from deeptrain.gradient import plain_gradient
 from deeptrain.loggers.run_logger import RunLogger, metric_names
 from deeptrain.model.layers import limit_norms
-from deeptrain.optimizer import plain_gradient, set_learning_rate, weights_of, zero_grad
+from deeptrain.optimizer import closure, needs_closure, set_learning_rate, weights_of, zero_grad
 from deeptrain.penalty import backward_penalty
 from deeptrain.runtime.device import Runtime
 from deeptrain.runtime.random import generator, key
@@ -63,12 +64,19 @@ class Trainer:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.plan = replace(self.plan, steps_per_epoch=len(self.train_loader))
+        metrics = self.validator.metrics
+        name = self.plan.monitor.removesuffix("/val")
+        if name not in metrics:
+            monitors = ", ".join(f"{metric}/val" for metric in metrics)
+            raise ValueError(f"monitor={self.plan.monitor}: must be one of {monitors}")
+        better = metrics[name].higher_is_better
+        self.plan = replace(self.plan, steps_per_epoch=len(self.train_loader), higher_is_better=better)
         self.progress, self.stop, self.watch = Progress(), StopRequest(self.world), Stopwatch()
-        self.meter = TrainMeter(skip_nonfinite=self.runtime.precision == "fp16", world=self.world)
+        self.meter = TrainMeter(metrics, skip_nonfinite=self.runtime.precision == "fp16", world=self.world)
         self.network = self.runtime.compiled(self.world.wrap(self.model))
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.weights = weights_of(self.parameters)
+        self.needs_closure = needs_closure(self.optimizer)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 
@@ -111,17 +119,27 @@ class Trainer:
         """Take one optimizer step on uint8 images (N, C, H, W) and class ids (N,)."""
         scaler = self.runtime.scaler
         set_learning_rate(self.optimizer, self.schedule(self.plan.fraction(self.progress)) * self.progress.lr_scale)
+        compute_gradient = partial(self.compute_gradient, *self.augment(images, labels))
+        outputs = compute_gradient()
+        if self.needs_closure:
+            self.optimizer.step(closure(compute_gradient, outputs, self.total_loss))
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+        if self.max_norm is not None:
+            limit_norms(self.weights, self.max_norm)
+        return outputs
+
+    def compute_gradient(self, images: Tensor, targets: Tensor) -> Outputs:
+        """Leave the gradient of loss and penalty, clipped, in .grad."""
+        scaler = self.runtime.scaler
         zero_grad(self.parameters)
-        outputs = self.gradient(partial(self.backward, *self.augment(images, labels)))
+        outputs = self.gradient(partial(self.backward, images, targets))
         if self.penalty is not None:
             self.meter.penalty_terms = backward_penalty(self.penalty, self.weights, scaler)
         if self.clip_norm is not None:
             scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.parameters, self.clip_norm)
-        scaler.step(self.optimizer)
-        scaler.update()
-        if self.max_norm is not None:
-            limit_norms(self.weights, self.max_norm)
         return outputs
 
     def augment(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,7 +203,7 @@ class Trainer:
         """Name what a validation measures, in the order of metrics.csv."""
         terms = list(self.penalty(self.weights)) if self.penalty is not None else []
         clean = self.validator.clean_loader is not None
-        return metric_names(clean=clean, average=self.average is not None, penalties=terms)
+        return metric_names(self.validator.metrics, clean=clean, average=self.average is not None, penalties=terms)
 
     # --- state ---
 
@@ -193,6 +211,12 @@ class Trainer:
     def history(self) -> list[dict[str, float]]:
         """Return a row a validation: epoch, step, every metric by tag, rate and speed. pandas.DataFrame takes it."""
         return self.logger.history
+
+    def total_loss(self, outputs: Outputs) -> float:
+        """Return the number that the gradient belongs to: the batch's mean loss over all ranks, and the penalties."""
+        sums = [sum(float(loss) * len(logits) for loss, logits, _ in outputs), sum(len(x) for _, x, _ in outputs)]
+        loss, images = self.world.all_reduce_sum(sums)
+        return loss / images + sum(float(term) for term in self.meter.penalty_terms.values())
 
     @property
     def lr(self) -> float:

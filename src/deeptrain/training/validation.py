@@ -1,6 +1,6 @@
 """Measuring a network on images that it does not learn from: loss and metrics, or every prediction."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 from deeptrain.aug.pipeline import Pipeline
 from deeptrain.average import Average
 from deeptrain.data.loader import Loader
-from deeptrain.metrics import RunningMetrics
+from deeptrain.metrics.metric import METRICS, Metric
+from deeptrain.metrics.running_metrics import RunningMetrics
 from deeptrain.runtime.device import Runtime
 from deeptrain.runtime.random import generator, key
 from deeptrain.runtime.signals import StopRequest
@@ -36,6 +37,7 @@ class Validator:
     clean_loader: Loader | None = None
     bn_loader: Loader | None = None
     average: Average | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
     seed: int = 0
     world: World = SINGLE
 
@@ -62,7 +64,7 @@ class Validator:
 
     def _evaluate(self, model: nn.Module, loader: Loader, stop: StopRequest) -> dict[str, float]:
         batches = stop.stoppable(loader.epoch(0))
-        return evaluate(model, batches, self.pipeline, self.runtime, self.loss, self.world)
+        return evaluate(model, batches, self.pipeline, self.runtime, self.loss, self.metrics, self.world)
 
     def _bn_batches(self, stop: StopRequest, epoch: int, fraction: float) -> Iterator[Tensor]:
         """Yield augmented training images as the network takes them; the same ones whenever it is the same epoch."""
@@ -80,6 +82,7 @@ def evaluate(
     pipeline: Pipeline,
     runtime: Runtime,
     loss: Loss,
+    metrics: Mapping[str, Metric] = METRICS,
     world: World = SINGLE,
 ) -> dict[str, float]:
     """Return the means of `loss` and the metrics over batches, with one read from the device.
@@ -88,15 +91,14 @@ def evaluate(
     rank brings its shard of the images and gets the means over all.
     """
     model.eval()
-    means = RunningMetrics()
+    means = RunningMetrics(metrics)
     for images, labels in batches:
         with runtime.autocast:
             logits = model(pipeline.evaluate(images))
         logits = logits.float()
-        means.add(loss(logits, labels), logits, labels)
-    state = means.state_dict()
-    means.load_state_dict(dict(zip(state, world.all_reduce_sum(list(state.values())), strict=True)))
-    return means.read()
+        means.update(loss(logits, labels), logits, labels)
+    means.exchange(world.all_reduce_sum)
+    return means.compute()
 
 
 @torch.inference_mode()
@@ -111,8 +113,8 @@ def predict(model: nn.Module, batches: Iterable[Batch], pipeline: Pipeline, runt
     return torch.cat(logits).cpu(), torch.cat(labels).cpu()
 
 
-def score(logits: Tensor, labels: Tensor, loss: Loss) -> dict[str, float]:
-    """Return `loss`, `accuracy` and `top5` of logits (N, K) against class ids (N,), as `evaluate` measures them."""
-    means = RunningMetrics()
-    means.add(loss(logits, labels), logits, labels)
-    return means.read()
+def score(logits: Tensor, labels: Tensor, loss: Loss, metrics: Mapping[str, Metric] = METRICS) -> dict[str, float]:
+    """Return the metrics of logits (N, K) against class ids (N,), as `evaluate` measures them."""
+    means = RunningMetrics(metrics)
+    means.update(loss(logits, labels), logits, labels)
+    return means.compute()

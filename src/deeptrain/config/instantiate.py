@@ -1,0 +1,45 @@
+"""From a node of the configuration to the object that it describes. A failure names the key to change."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from deeptrain.errors import UsageError
+from deeptrain.schema import suggest
+
+
+def instantiate(key: str, node: Mapping[str, Any], **runtime: Any) -> Any:
+    """Call what a node's `_target_` names, with the node's values and those runtime objects that its signature names.
+
+    The target has been checked against the allowed packages (validate.py). Raises UsageError: "key.name=value: ...".
+    """
+    settings = {name: value for name, value in node.items() if name != "_target_"}
+    target = locate(key, node["_target_"])
+    accepted = inspect.signature(target).parameters
+    wanted = {name: value for name, value in runtime.items() if name in accepted and name not in settings}
+    if "parameters" in runtime and "parameters" not in accepted:  # torch's own optimizers call them params
+        wanted["params"] = runtime["parameters"]
+    try:
+        return target(**settings, **wanted)
+    except (ValueError, TypeError) as error:
+        raise UsageError([name_setting(key, str(error).partition("\n")[0], settings)]) from error
+
+
+def locate(key: str, path: str) -> Any:
+    """Import what a dotted path names; UsageError if there is no such thing."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        raise UsageError([f"{key}._target_={path}: cannot be imported ({error})"]) from error
+    except AttributeError as error:
+        public = [word for word in dir(import_module(module)) if not word.startswith("_")]
+        raise UsageError([f"{key}._target_={path}: {module} has no {name}; {suggest(name, public)}"]) from error
+
+
+def name_setting(key: str, message: str, settings: Mapping[str, Any]) -> str:
+    """Put the key before a constructor's message: `alpha=-1: ...` of aug.mixup becomes `aug.mixup.alpha=-1: ...`."""
+    named = re.match(r"(\w+)=", message)
+    return f"{key}.{message}" if named and named[1] in settings else message if named else f"{key}: {message}"

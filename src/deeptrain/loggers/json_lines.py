@@ -1,0 +1,43 @@
+"""log.jsonl: a JSON object for every log point and every validation, on disk as soon as it is known."""
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from deeptrain.loggers.append_only_file import AppendOnlyFile
+from deeptrain.loggers.logger import Logger
+from deeptrain.runtime.files import write_atomically
+
+
+class JsonLines(Logger):
+    """Each line has `kind` (step or validation), `step` and the values by tag. pandas reads it (lines=True)."""
+
+    def __init__(self, run_dir: Path, step: int = 0, warn: Callable[[str], Any] = warnings.warn):
+        self.path = Path(run_dir) / "log.jsonl"
+        self._file = AppendOnlyFile(self.path, warn)
+        self.truncate(step)
+
+    def log_step(self, values: Mapping[str, float], step: int) -> None:
+        self._add("step", values, step)
+
+    def log_validation(self, row: Mapping[str, float], step: int) -> None:
+        self._add("validation", row, step)
+
+    def truncate(self, step: int) -> None:
+        """Drop the lines of later steps, and a last line that a kill has cut off."""
+        self._file.add(b"")  # what waits is written first
+        if not self.path.exists():
+            return
+        lines = self.path.read_text("utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if len(kept) < len(lines):
+            write_atomically(self.path, "".join(kept).encode())
+
+    def close(self) -> None:
+        self._file.add(b"")  # try once more to write what a full disk has kept waiting
+
+    def _add(self, kind: str, values: Mapping[str, float], step: int) -> None:
+        record = {"kind": kind, "step": step} | {name: float(value) for name, value in values.items() if name != "step"}
+        self._file.add(f"{json.dumps(record)}\n".encode())

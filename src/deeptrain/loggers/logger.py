@@ -1,0 +1,37 @@
+"""What a logger is: it gets what a run measures, and writes it somewhere."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+
+class Logger:
+    """Base of all loggers. Every method does nothing: write those that you need.
+
+    A constructor may ask for `run_dir` (the run folder, a Path), `metrics` (the columns of metrics.csv), `title` (the
+    overrides of the run) and `warn` (shows one line). `step` is 0 for a new run; a resumed run goes on from there.
+
+    A method may raise: the run warns once and goes on without this logger. It runs in the training process, so let it
+    return within a millisecond. Only rank 0 has loggers.
+    """
+
+    requires: ClassVar[str | None] = None  # a package, and the extra of deeptrain that brings it
+
+    def describe(self, settings: Mapping[str, Any], samples: np.ndarray, step: int) -> None:
+        """Log the settings of the run by dotted key, and its first training images, uint8 (H, W, 3)."""
+
+    def log_step(self, values: Mapping[str, float], step: int) -> None:
+        """Log the training means since the last log point by tag, for example `loss/train` and `rate/lr`."""
+
+    def log_validation(self, row: Mapping[str, float], step: int) -> None:
+        """Log a row of metrics.csv: `epoch`, every metric by tag, `images_per_second`, `seconds`."""
+
+    def flush(self) -> None:
+        """Write what is held in memory. A checkpoint follows: a resumed run does not log it again."""
+
+    def truncate(self, step: int) -> None:
+        """Drop what was logged after a step: the run goes on from there."""
+
+    def close(self) -> None:
+        """Write the rest. The run is over."""

@@ -1,0 +1,61 @@
+"""The confusion matrix, scores of each class, and metrics in which every class counts alike."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from deeptrain.metrics.metric import Metric, Predictions
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Count (label, prediction) pairs of class ids (N,): (K, K) int64, a row a true class; batches add up."""
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Scores of one class: fractions in [0, 1], 0 where nothing can be divided. images: how many are of the class."""
+
+    precision: float
+    recall: float
+    f1: float
+    images: int
+
+
+def per_class(confusion: Tensor) -> list[ClassScore]:
+    """Return the scores of every class: precision = TP / predicted, recall = TP / true, F1 their harmonic mean."""
+    hits = confusion.diagonal().tolist()
+    predicted, true = confusion.sum(0).tolist(), confusion.sum(1).tolist()
+    return [
+        ClassScore(hit / max(claimed, 1), hit / max(images, 1), 2 * hit / max(claimed + images, 1), images)
+        for hit, claimed, images in zip(hits, predicted, true, strict=True)
+    ]
+
+
+def balanced_accuracy(num_classes: int) -> Metric:
+    """Mean of the recalls of all classes that have images (Brodersen et al., 2010)."""
+
+    def compute(means: Tensor) -> Tensor:
+        hits, _, true = means.view(3, num_classes)
+        return (hits / true)[true > 0].mean()
+
+    return Metric(_counts, 3 * num_classes, compute, higher_is_better=True, as_percent=True)
+
+
+def macro_f1(num_classes: int) -> Metric:
+    """Mean F1 of all classes that are in the labels or the predictions."""
+
+    def compute(means: Tensor) -> Tensor:
+        hits, predicted, true = means.view(3, num_classes)
+        return (2 * hits / (predicted + true))[predicted + true > 0].mean()
+
+    return Metric(_counts, 3 * num_classes, compute, higher_is_better=True, as_percent=True)
+
+
+def _counts(predictions: Predictions) -> Tensor:
+    """Return hits, predictions and labels of each class as one-hot rows, (N, 3 K)."""
+    classes = predictions.logits.shape[1]
+    predicted, true = one_hot(predictions.predicted, classes), one_hot(predictions.labels, classes)
+    return torch.cat([predicted * true, predicted, true], 1)

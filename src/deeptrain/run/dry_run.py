@@ -1,0 +1,65 @@
+"""Finding what is wrong with a run before it starts: first what needs no torch, then everything."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from deeptrain import build
+from deeptrain.config import checks
+from deeptrain.config.instantiate import instantiate
+from deeptrain.config.settings import RunConfig, Settings
+from deeptrain.errors import UsageError
+
+
+def check_settings(run: RunConfig) -> list[str]:
+    """Build what needs no torch, the data source and the schedule, so that their messages are told within a second.
+
+    Returns a sentence for every setting that will have no effect, as far as the settings alone can tell.
+    """
+    messages = _build_light_parts(run.parts, run.settings)
+    try:
+        warnings = checks.check(run)
+    except UsageError as error:
+        raise UsageError([*messages, *error.lines]) from None
+    if messages:
+        raise UsageError(messages)
+    return warnings
+
+
+def with_settings_checked(error: UsageError) -> UsageError:
+    """Add to a command's messages those that building its valid parts brings to light."""
+    return UsageError([*error.lines, *_build_light_parts(error.valid_parts)])
+
+
+def _build_light_parts(parts: Mapping[str, Any], settings: Settings | None = None) -> list[str]:
+    """Build the data source, and with the settings of every run the schedule; return what is wrong with them."""
+    messages = []
+    try:
+        available = getattr(instantiate("data", parts["data"]), "available", math.inf) if "data" in parts else math.inf
+        if settings is not None and settings.batch_size != "auto" and settings.batch_size > available:
+            messages.append(
+                f"batch_size={settings.batch_size}: must be at most {available}, the number of images there are"
+            )
+    except UsageError as error:
+        messages += error.lines
+    try:
+        if settings is not None:
+            instantiate("schedule", parts["schedule"], epochs=settings.epochs)
+    except UsageError as error:
+        messages += error.lines
+    return messages
+
+
+def check_by_building(run: RunConfig) -> list[str]:
+    """Build all parts of a run to find messages; return warnings.
+
+    It is let go of again, and was built without a copy of its images, on the CPU: other processes are to train.
+    """
+    import torch
+
+    from deeptrain.runtime.device import Runtime
+
+    setup = build.open_setup(run)
+    setup.source.loader, setup.runtime = "stream", Runtime(torch.device("cpu"))
+    build.trainer(setup)
+    return setup.warnings
