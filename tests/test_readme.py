@@ -1,5 +1,6 @@
 """What the README shows works: every command composes, every example of an extension trains."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -25,7 +26,7 @@ def code(kind: str, marker: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "--config-dir" not in line])
 def test_commands_compose(command, tmp_path):
     words = shlex.split(command, comments=True)[2:]
     if words[0].startswith("explain="):
@@ -41,33 +42,64 @@ def test_commands_compose(command, tmp_path):
         compose_run(words)
 
 
-def test_extensions_train(tmp_path):
-    """The model, the augmentation and the schedule of the README, kept outside the clone, in one run."""
-    package = tmp_path / "extra"
-    package.mkdir()
-    model, augmentation = code("python", "class Conv"), code("python", "class Brightness")
-    (package / "conv.py").write_text(model)
-    (package / "brightness.py").write_text(augmentation)
-    (package / "exponential.py").write_text(code("python", "def exponential"))
-    for group, name, module in (
-        ("model", "conv", "deeptrain.model.conv"),
-        ("aug", "brightness", "deeptrain.aug.brightness"),
-        ("schedule", "exponential", "my_package.exponential"),
-    ):
-        folder = tmp_path / "configs" / group
-        folder.mkdir(parents=True)
-        yaml = code("yaml", f"{module}.").replace(module, f"extra.{name}")
-        (folder / f"{name}.yaml").write_text(yaml)
-    chosen = ["model=conv", "model.width=8", "aug=[brightness,mixup]", "schedule=exponential", "allow_targets=[extra]"]
-    small = ["data=synthetic", "data.size=100", "epochs=1", "dir=run", "loggers=none"]
-    command = [sys.executable, str(ROOT / "train.py"), "--config-dir", "configs", *chosen, *small]
-    environment = {"PYTHONPATH": str(tmp_path), "PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+FILES = dict(re.findall(r"`(my/[\w/]+\.\w+)`[^`]*?```\w+\n(.*?)```", README, flags=re.DOTALL))
+OWN_COMMANDS = [command for command in COMMANDS if "--config-dir my/configs" in command]
+SMALL = ["data.size=100", "epochs=1", "loggers=none", "threads=1"]
+
+
+@pytest.fixture
+def own_folder(tmp_path):
+    """The files that docs/extending.md shows, in a folder outside the clone."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_every_kind_of_addition_is_shown():
+    groups = {Path(name).parts[2] for name in FILES if name.endswith(".yaml")}
+    assert groups == {"model", "aug", "schedule", "metrics", "loggers", "gradient", "optimizer", "data"}
+    assert len(OWN_COMMANDS) == len(groups)
+
+
+@pytest.mark.parametrize("command", OWN_COMMANDS)
+def test_an_addition_outside_the_clone_trains(own_folder, command):
+    words = shlex.split(command)[2:]
+    given = {word.partition("=")[0] for word in words}
+    defaults = [] if "data" in given else ["data=synthetic"]
+    defaults += [] if "model" in given else ["model=fcn"]
+    small = [word for word in SMALL if word.partition("=")[0] not in given]
+    done = run([*words, *defaults, *small, "dir=run"], own_folder)
     assert done.returncode == 0, done.stderr
-    wrong = subprocess.run(
-        [*command, "model.width=0"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert wrong.returncode == 2 and "model.width=0: must be >= 1" in wrong.stderr
+    if "loggers" in given:
+        assert (own_folder / "run" / "records.txt").read_text().startswith("step ")
+    if "metrics" in given:
+        assert "top3/val" in (own_folder / "run" / "metrics.csv").read_text().partition("\n")[0]
+        assert "monitor" in (own_folder / "run" / "result.json").read_text()
+
+
+def test_a_mistake_in_an_addition_is_one_line(own_folder):
+    wrong = run(["--config-dir", "my/configs", "model=conv", "model.width=0"], own_folder)
+    assert wrong.returncode == 2 and wrong.stderr == "error: model.width=0: must be >= 1\n"
+
+
+def test_a_run_with_additions_resumes_when_the_folder_is_typed_again(own_folder):
+    words = ["--config-dir", "my/configs", "model=conv", "aug=brightness", "gradient=asam", "metrics=top3"]
+    small = ["data=synthetic", "data.size=100", "loggers=none", "threads=1"]
+    assert run([*words, *small, "epochs=2", "dir=whole"], own_folder).returncode == 0
+    assert run([*words, *small, "epochs=2", "limit_steps=5", "dir=run"], own_folder).returncode == 0
+    refused = run(["resume=run", "limit_steps=null"], own_folder)
+    assert refused.returncode == 2 and "if you trust it, add this word" in refused.stderr
+    done = run(["resume=run", "limit_steps=null", "--config-dir", "my/configs"], own_folder)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((own_folder / name / "result.json").read_text()) for name in ("whole", "run")]
+    assert results[0]["steps"] == results[1]["steps"]
 
 
 def test_ten_lines_train_own_tensors(tmp_path):

@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -252,3 +253,36 @@ def test_quiet_shows_nothing(capsys):
     screen.epoch(ROW, best=True)
     screen.close()
     assert capsys.readouterr().out == ""
+
+
+def test_a_notebook_has_one_line_that_is_replaced_and_plain_rows(monkeypatch):
+    """IPython's display handle, recorded: notebooks know no escape codes."""
+    shown = []
+
+    class Printer:
+        def text(self, text):
+            shown.append(text)
+
+    class Handle:
+        def display(self, line):
+            assert not shown, "one line, made once"
+            line._repr_pretty_(Printer(), False)
+
+        def update(self, line):
+            line._repr_pretty_(Printer(), False)
+
+    ipython, display, out = types.ModuleType("IPython"), types.ModuleType("IPython.display"), io.StringIO()
+    ipython.get_ipython, display.DisplayHandle = (lambda: types.SimpleNamespace(kernel=1)), Handle
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setattr("deeptrain.loggers.console.REDRAW_SECONDS", 0)
+    monkeypatch.setattr(sys, "stdout", out)
+    console = Console()
+    console.begin(2, 10)
+    console.progress(1, 5, 0.5, 0.9, 0.1, 1000.0, 3.0)
+    console.epoch({"epoch": 1, "accuracy/val": 0.5}, best=True)
+    assert shown[1].startswith("epoch 1/2 ") and "loss 0.5000" in shown[1]
+    assert shown[-1] == "", "a row takes the line away; the last row of a run leaves nothing behind"
+    assert out.getvalue().splitlines() == ["epoch  val acc", "  1/2   50.00% *"]
+    ipython.get_ipython = lambda: None  # IPython in a terminal, or imported by chance
+    assert not Console()._live

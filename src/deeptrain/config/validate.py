@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
+from deeptrain.config.options import options
 from deeptrain.config.settings import LISTS, part_nodes
 from deeptrain.config.signatures import Parameter, read_signature
 from deeptrain.config.user_modules import is_user_module
@@ -53,8 +54,10 @@ def settings_messages(plain: dict[str, Any], schema: type, prefix: str = "") -> 
 def monitor_messages(monitor: str, added: dict[str, Any]) -> Iterator[str]:
     """Check that the monitored metric is one that the run measures."""
     known = [f"{name}/val" for name in sorted([*METRICS, *added], key=lambda name: name == "loss")]
+    name = monitor.removesuffix("/val")
     if monitor not in known:
-        yield f"monitor={monitor}: {suggest(monitor, known)}"
+        remedy = f"is not measured; add metrics={name}" if name in options("metrics") else suggest(monitor, known)
+        yield f"monitor={monitor}: {remedy}"
 
 
 def part_messages(key: str, node: Any, allowed: tuple[str, ...], config_dirs: tuple[str, ...]) -> Iterator[str]:

@@ -27,6 +27,7 @@ from deeptrain.training import checkpoint
 from deeptrain.training.validation import predict, score
 
 Split = Literal["test", "val"]
+IN_HEAD = ("accuracy", "top5", "loss")  # metrics of the first line
 LARGEST_SIDE = 4096  # pixels of an input that a checkpoint may ask for: a stranger's could fill the memory
 
 
@@ -137,7 +138,7 @@ def lines(evaluation: Evaluation, opened: int) -> list[str]:
     head = [
         f"{evaluation.split} accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
         f"top-5 {metrics['top5']:.4f}, loss {metrics['loss']:.4f}, {evaluation.images:,} images",
-        *(_line(name, value, evaluation.formats[name]) for name, value in metrics.items() if name not in METRICS),
+        *(_line(name, value, evaluation.formats[name]) for name, value in metrics.items() if name not in IN_HEAD),
         f"this run has opened {evaluation.split} {opened} time{'s' if opened > 1 else ''}",
     ]
     width = max(5, *(len(name) for name in evaluation.classes))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich import console as rich_console
 from rich.text import Text
@@ -71,7 +71,8 @@ class Console:
             width=None if terminal else WIDTH,
             legacy_windows=False,
         )
-        self._live = terminal and not self._console.is_dumb_terminal
+        self._notebook = _NotebookLine.here() if self._stream is sys.stdout and not terminal else None
+        self._live = (terminal and not self._console.is_dumb_terminal) or self._notebook is not None
         self._bar = False  # whether the live line is on the screen now
         self._drawn = -REDRAW_SECONDS  # when it was drawn last
         self._pass: float = 1  # the epoch being made, and what is known of it
@@ -223,7 +224,10 @@ class Console:
 
     def _draw(self, line: Text) -> None:
         """Show the live line in place of the one that is there."""
-        self._show(line, end="")
+        if self._notebook is None:
+            self._show(line, end="")
+        else:
+            self._notebook.update(line.plain)
         self._bar = True
 
     def _show(self, line: Text, end: str = "\n") -> None:
@@ -232,7 +236,9 @@ class Console:
             return
         with self._console.capture() as captured:
             self._console.print(self._encodable(line), end=end, soft_wrap=True)
-        erase = "\r\x1b[2K" if self._bar else ""
+        erase = "\r\x1b[2K" if self._bar and self._notebook is None else ""
+        if self._bar and self._notebook is not None:
+            self._notebook.update("")
         self._bar = False
         try:
             self._stream.write(erase + captured.get())
@@ -248,6 +254,34 @@ class Console:
         except UnicodeEncodeError:
             line.plain = line.plain.translate(PLAIN).encode(encoding, "replace").decode(encoding)
         return line
+
+
+class _NotebookLine:
+    """A line of a notebook's output that is replaced in place; rows stand below it.
+
+    Notebooks do not erase a line (`\\x1b[2K`), and a page that executes them keeps every text after `\\r`.
+    """
+
+    def __init__(self, handle: Any):
+        self._handle, self._is_shown, self._text = handle, False, ""
+
+    @classmethod
+    def here(cls) -> "_NotebookLine | None":
+        """Return a line of the running notebook, None outside of one."""
+        ipython = sys.modules.get("IPython")
+        if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
+            return None
+        from IPython.display import DisplayHandle  # pyright: ignore[reportMissingImports]
+
+        return cls(DisplayHandle())
+
+    def update(self, text: str) -> None:
+        self._text = text
+        (self._handle.update if self._is_shown else self._handle.display)(self)
+        self._is_shown = True
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(self._text)
 
 
 def _column(name: str, metric: Metric) -> Column:

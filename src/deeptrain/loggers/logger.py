@@ -5,6 +5,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+VALIDATED = ("train_clean", "val", "val_average")
+
+
+def validated(row: Mapping[str, float]) -> dict[str, float]:
+    """Return what a validation has measured by tag, without the training means: log points had these."""
+    return {tag: value for tag, value in row.items() if tag.partition("/")[2] in VALIDATED}
+
 
 class Logger:
     """Base of all loggers. Every method does nothing: write those that you need.

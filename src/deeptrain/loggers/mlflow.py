@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deeptrain.loggers.logger import Logger
+from deeptrain.loggers.logger import Logger, validated
 from deeptrain.schema import format_value
 
 MAX_BATCH = 1000  # points that MLflow takes at once
@@ -63,7 +63,7 @@ class MLflow(Logger):
             self.flush()
 
     def log_validation(self, row: Mapping[str, float], step: int) -> None:
-        self.log_step({tag: value for tag, value in row.items() if tag not in ("step", "rate/lr")}, step)
+        self.log_step(validated(row) | {"epoch": row["epoch"]}, step)
 
     def flush(self) -> None:
         self._written = time.time()

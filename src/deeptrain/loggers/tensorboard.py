@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from deeptrain.loggers.append_only_file import AppendOnlyFile
-from deeptrain.loggers.logger import Logger
+from deeptrain.loggers.logger import Logger, validated
 from deeptrain.report import image_grid
 from deeptrain.schema import format_value
 
 EVENTS = "events.out.tfevents."
-VALIDATED = ("train_clean", "val", "val_average")
 SECONDS = 1.0  # between two writes of points: built one by one, with all their code out of the caches, they cost double
 
 
@@ -57,8 +56,7 @@ class TensorBoard(Logger):
         self.scalars(values, step)
 
     def log_validation(self, row: Mapping[str, float], step: int) -> None:
-        """Log what no log point has: the metrics of the validation."""
-        self.scalars({tag: value for tag, value in row.items() if tag.partition("/")[2] in VALIDATED}, step)
+        self.scalars(validated(row), step)
 
     def truncate(self, step: int) -> None:
         self.rewind(step + 1)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from deeptrain.loggers.logger import Logger
+from deeptrain.loggers.logger import Logger, validated
 
 
 class WandB(Logger):
@@ -47,7 +47,7 @@ class WandB(Logger):
         self._run.log(dict(values), step=step)
 
     def log_validation(self, row: Mapping[str, float], step: int) -> None:
-        self._run.log({tag: value for tag, value in row.items() if tag != "step"}, step=step)
+        self._run.log(validated(row) | {"epoch": row["epoch"]}, step=step)
 
     def close(self) -> None:
         self._run.finish()
