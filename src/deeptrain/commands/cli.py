@@ -97,8 +97,8 @@ def train(arguments: list[str]) -> int:
         if "multirun" in flags or plan.is_declared(words):
             if was_torchrun():
                 raise UsageError([in_this_installation(TORCHRUN_SWEEP)])
-            return plan.sweep(words)
-        return launch.main(with_our_dir(words))
+            return plan.sweep(with_our_dir(words, "sweep"))
+        return launch.main(with_our_dir(words, "run"))
 
     return guarded(run, debug="--debug" in arguments)
 

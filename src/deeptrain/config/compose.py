@@ -78,9 +78,7 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
     axes: list[list[str]] = [[]]
     if not any(override.is_sweep_override() for override in overrides) and not messages:
         raise UsageError(["-m: gives several values to no setting; write for example seed=0,1,2, or leave out -m"])
-    messages += [
-        f"{o.input_line}: does not go with -m" for o in overrides if o.key_or_group in ("dir", "resume", "rerun")
-    ]
+    messages += [f"{o.input_line}: does not go with -m" for o in overrides if o.key_or_group in ("resume", "rerun")]
     for override in overrides:
         name = override.get_key_element()
         try:

@@ -1,5 +1,7 @@
 """Hydra's flags and settings that we do not take: what to write instead."""
 
+from typing import Literal
+
 # Every flag of Hydra that we do not take: whether a value follows it, and the answer.
 FLAGS = {
     ("--info", "-i"): (True, "--cfg job prints the whole configuration, --help lists all options: leave it out"),
@@ -25,7 +27,7 @@ SETTINGS = {
     "hydra.output_subdir": "a run writes config.yaml and overrides.yaml into its folder: leave it out",
     "hydra.run": "write dir=FOLDER",
     "hydra.searchpath": "write --config-dir DIR",
-    "hydra.sweep": "a sweep makes its own folder in outputs/sweeps: leave it out",
+    "hydra.sweep": "write dir=FOLDER",
     "hydra.sweeper": "-m runs all combinations, there is no search for now; give the values themselves, as in seed=0,1",
     "hydra.verbose": "write --debug for the traceback of an error",
 }
@@ -48,7 +50,7 @@ def setting_answer(key: str) -> str | None:
     return next((SETTINGS[prefix] for prefix in prefixes if prefix in SETTINGS), None)
 
 
-def with_our_dir(words: list[str]) -> list[str]:
-    """Write `hydra.run.dir=X` as `dir=X`."""
-    old = "hydra.run.dir="
+def with_our_dir(words: list[str], kind: Literal["run", "sweep"]) -> list[str]:
+    """Write `hydra.run.dir=X`, or `hydra.sweep.dir=X`, as `dir=X`."""
+    old = f"hydra.{kind}.dir="
     return [f"dir={word.lstrip('+').removeprefix(old)}" if word.lstrip("+").startswith(old) else word for word in words]

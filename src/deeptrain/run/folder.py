@@ -53,8 +53,16 @@ def check_new(named: str | None) -> None:
         raise UsageError([f"{key}: cannot be made ({reason}: {above}); name a folder that you may write to"])
 
 
-def new_sweep_folder() -> Path:
-    return _make_unique(OUTPUTS / "sweeps", checkpoints=False)
+def new_sweep_folder(named: str | None = None) -> Path:
+    """Make the folder of a sweep; UsageError if `named` is not empty."""
+    if named is None:
+        return _make_unique(OUTPUTS / "sweeps", checkpoints=False)
+    folder = Path(named).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError([f"dir={named}: cannot be made ({error.strerror}); name another folder"]) from None
+    return folder
 
 
 def _is_used(folder: Path) -> bool:

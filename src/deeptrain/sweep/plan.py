@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deeptrain.config.compose import compose_run, compose_sweep, declares_multirun, renamed_in
+from deeptrain.config.override import last_value, override_key
 from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
 from deeptrain.run import dry_run, folder
@@ -56,9 +57,11 @@ def sweep(words: list[str]) -> int:
 
 
 def _sweep(words: list[str]) -> int:
+    named, words = last_value(words, "dir"), [word for word in words if override_key(word) != "dir"]
+    folder.check_new(named)
     all_words, keys = compose_sweep(words)
     warnings = [*renamed_in(words), *check(all_words)]
-    base = folder.new_sweep_folder()
+    base = folder.new_sweep_folder(named)
     jobs = [_job(job_words, keys, base) for job_words in all_words]
     for index, job in enumerate(jobs):  # values that differ only in signs that a folder's name cannot have
         if job.folder in [earlier.folder for earlier in jobs[:index]]:
