@@ -11,7 +11,7 @@ import torch
 from ours import build_trainer, repeatable
 from timing import Way, circumstances, goal, measure, median, table
 
-from deeptrain.runtime.random import generator, key
+from deeptrain.runtime.random import fold_in, generator
 from deeptrain.training.trainer import Trainer
 
 STEPS = 100  # an epoch
@@ -45,7 +45,7 @@ def keyed(trainer: Trainer) -> Way:
                 if step % STEPS == 0:
                     generator(0, "order", step)
                     generator(0, "recipe", step)
-                trainer.runtime.seed(key(0, "model", 0, step))
+                trainer.runtime.seed(fold_in(0, "model", 0, step))
                 if trainer.pipeline.augmentations:
                     generator(0, "augment", 0, step)
 

@@ -11,7 +11,7 @@ from deeptrain.config.compose import compose_run
 from deeptrain.errors import UsageError
 from deeptrain.gradient import SAM
 from deeptrain.run import dry_run
-from deeptrain.runtime.random import key
+from deeptrain.runtime.random import fold_in
 
 RUN = [
     "data=synthetic",
@@ -40,7 +40,10 @@ def by_hand(trainer, steps=6, rho=0.5, penalty=0.0, clip=None, momentum=0.9, dec
     batches = [batch for epoch in range(2) for batch in trainer.train_loader.epoch(epoch)]
     model.train()
     for number, (images, labels) in enumerate(batches[:steps]):
-        inputs, draws = trainer.pipeline.evaluate(images), key(0, "model", *divmod(number, len(trainer.train_loader)))
+        inputs, draws = (
+            trainer.pipeline.evaluate(images),
+            fold_in(0, "model", *divmod(number, len(trainer.train_loader))),
+        )
 
         def gradient(inputs=inputs, labels=labels, draws=draws):
             torch.manual_seed(draws)

@@ -70,7 +70,7 @@ SHELF = {
     "dropout": Item(["model.dropout=0.5"], nets=("fcn", "vgg", "wide_resnet", "rnn")),
     "DropConnect": Item(["model.drop_connect=0.5"], nets=("fcn", "vgg")),
     **{f"{norm} norm": Item([f"model.norm={norm}"], "norm", NORMED) for norm in ("batch", "group", "layer")},
-    "fractional max pooling": Item(["model.pool=fractional", "model.test_draws=2"], nets=("vgg",)),
+    "fractional max pooling": Item(["model.pool=fractional", "model.test_samples=2"], nets=("vgg",)),
     "stochastic depth": Item(["model.stochastic_depth=0.5"], "depth", BLOCKS),
     "stochastic depth of an image": Item(
         ["model.stochastic_depth=0.5", "model.stochastic_depth_mode=sample"], "depth", BLOCKS

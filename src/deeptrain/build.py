@@ -17,7 +17,7 @@ from deeptrain.config import checks
 from deeptrain.config.instantiate import instantiate, locate, name_setting
 from deeptrain.config.settings import RunConfig, Settings, part_nodes
 from deeptrain.errors import UsageError
-from deeptrain.runtime.random import key as random_key
+from deeptrain.runtime.random import fold_in
 from deeptrain.runtime.world import SINGLE, World, get_world
 
 if TYPE_CHECKING:  # a part that needs no torch is built without importing it
@@ -163,9 +163,9 @@ def data_info(dataset: "Dataset") -> dict[str, Any]:
 
 def model(setup: Setup) -> "nn.Module":
     """Build the model with weights drawn from the run's seed, on its device."""
-    setup.runtime.seed(random_key(setup.run.settings.seed, "weights"))
+    setup.runtime.seed(fold_in(setup.run.settings.seed, "weights"))
     built = instantiate("model", setup.run.parts["model"], **data_info(setup.dataset))
-    return setup.runtime.place(built)
+    return setup.runtime.to_device(built)
 
 
 def loss(setup: Setup) -> "Callable[[Tensor, Tensor], Tensor]":

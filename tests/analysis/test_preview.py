@@ -48,7 +48,7 @@ def test_the_sheet_shows_what_the_step_will_see(drawn, loader):
 
 
 def test_the_shelf_has_a_row_for_every_augmentation(drawn, tmp_path):
-    preview.draw_shelf(compose_run([*SMALL, "aug=mixup"]), tmp_path / "shelf.png")
+    preview.draw_regularizers(compose_run([*SMALL, "aug=mixup"]), tmp_path / "shelf.png")
     ((sheet, captions, titles),) = drawn
     assert titles == ["as it is", *(name for name in options("aug") if name != "none")]
     assert len(sheet) == len(captions) == len(titles) * preview.COLUMNS
@@ -62,5 +62,5 @@ def test_both_sheets_are_drawn(tmp_path):
     assert preview.draw_batch(run, tmp_path / "batch.png") == [
         "aug=flip mirrors again what data=synthetic has mirrored: set data.flip=false, or leave it out"
     ]
-    preview.draw_shelf(run, tmp_path / "shelf.png")
+    preview.draw_regularizers(run, tmp_path / "shelf.png")
     assert {path.name for path in tmp_path.iterdir()} == {"batch.png", "shelf.png"}

@@ -17,7 +17,14 @@ from deeptrain.errors import UsageError
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in CARDS.glob("*.md"))
 METHODS = (  # settings that regularize, wherever they stand
-    *("model.dropout", "model.drop_connect", "model.stochastic_depth", "model.pool", "model.test_draws", "model.norm"),
+    *(
+        "model.dropout",
+        "model.drop_connect",
+        "model.stochastic_depth",
+        "model.pool",
+        "model.test_samples",
+        "model.norm",
+    ),
     *("loss.label_smoothing", "loss.class_weights", "optimizer.weight_decay", "max_norm", "sam", "data.whiten"),
     *("data.flip", "data.crop_padding", "early_stop.patience"),
 )
@@ -103,7 +110,7 @@ def test_a_card_is_found_by_method_option_and_setting(name, title):
 @pytest.mark.parametrize(
     ("word", "title"),
     [
-        ("test_draws", "Fractional max pooling"),
+        ("test_samples", "Fractional max pooling"),
         ("patience", "Early stopping"),
         ("batch_norm", "Batch norm"),
         ("dropconnect", "DropConnect"),

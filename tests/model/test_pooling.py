@@ -82,7 +82,7 @@ def test_output_size_is_that_of_the_layer(kind, side, window, padding):
     ("settings", "message"),
     [
         ({"pool_ratio": 1.5}, "pool_ratio=1.5: only pool=fractional reads it, here it is max"),
-        ({"pool": "average", "test_draws": 4}, "test_draws=4: only pool=fractional reads it, here it is average"),
+        ({"pool": "average", "test_samples": 4}, "test_samples=4: only pool=fractional reads it, here it is average"),
         (
             {"pool": "fractional", "pool_ratio": 1.0},
             "pool_ratio=1.0: must be > 1 and <= 2|pool_ratio=1.0: must be <= 2 and > 1",
@@ -98,7 +98,7 @@ def test_settings_that_do_not_fit_are_refused(model, settings, message):
 @pytest.mark.parametrize("model", [AlexNet, VGG])
 def test_evaluation_is_the_mean_probability_of_fixed_draws(model, device):
     torch.manual_seed(0)
-    network = model((3, 20, 20), 5, **SMALL[model], pool="fractional", test_draws=3).to(device).eval()
+    network = model((3, 20, 20), 5, **SMALL[model], pool="fractional", test_samples=3).to(device).eval()
     images = torch.randn(6, 3, 20, 20, device=device)
     with torch.no_grad():
         passes = [network.classifier(network.features(images, draw).flatten(1)) for draw in range(3)]
@@ -120,10 +120,10 @@ def test_training_draws_from_the_generators(model, device):
 
 
 def test_each_pool_of_a_model_has_its_own_draws():
-    network = VGG((3, 32, 32), 5, width=0.1, pool="fractional", test_draws=2)
+    network = VGG((3, 32, 32), 5, width=0.1, pool="fractional", test_samples=2)
     fixed = [tuple(layer.fixed) for layer in network.features if isinstance(layer, FractionalMaxPool)]
     assert len(set(fixed)) == 5
-    again = VGG((3, 32, 32), 5, width=0.1, pool="fractional", test_draws=2)
+    again = VGG((3, 32, 32), 5, width=0.1, pool="fractional", test_samples=2)
     assert fixed == [tuple(layer.fixed) for layer in again.features if isinstance(layer, FractionalMaxPool)]
 
 

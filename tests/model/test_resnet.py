@@ -86,7 +86,7 @@ def test_settings_that_do_not_fit_are_refused_in_one_line(settings, message):
 @pytest.mark.parametrize("depth", [20, 50])
 def test_zero_init_makes_every_block_its_shortcut(depth, activation, norm, device):
     settings = {"depth": depth, "blocks": [1, 1], "widths": [8, 16]}
-    model = ResNet((3, 8, 8), 10, **settings, activation=activation, norm=norm, zero_init_last=True).to(device)
+    model = ResNet((3, 8, 8), 10, **settings, activation=activation, norm=norm, zero_init_residual=True).to(device)
     for block in blocks(model):
         x = torch.rand(2, next(block.branch.children()).in_channels, 4, 4, device=device)
         expected = block.shortcut(x)

@@ -130,7 +130,7 @@ def test_the_code_has_a_digest():
 def every_key() -> set[str]:
     """Collect the settings of every option of every group."""
     keys = set(compose_run([]).values)
-    for group in (*resume_policy.PARTS, "aug"):
+    for group in (*resume_policy.PARTS, *resume_policy.LISTS):
         for name in options(group):
             keys |= set(compose_run([f"{group}={name}", *(["data=synthetic"] if group == "model" else [])]).values)
     return keys
@@ -139,10 +139,12 @@ def every_key() -> set[str]:
 def test_every_setting_is_declared():
     keys = every_key()
     assert len(keys) > 150
-    tops = {key.partition(".")[0] for key in keys} - {"aug", "experiment"}
+    tops = {key.partition(".")[0] for key in keys} - {"experiment"}
     assert tops <= {name.partition(".")[0] for name in resume_policy.POLICY}, "a new setting has to be declared there"
     names = set(resume_policy.POLICY)
-    assert all(any(key == name or key.startswith(f"{name}.") for key in keys | {"aug"}) for name in names)
+    assert all(
+        any(key == name or key.startswith(f"{name}.") for key in keys | {*resume_policy.LISTS}) for name in names
+    )
     assert {resume_policy.policy(key) for key in keys} == {
         resume_policy.ResumePolicy.IGNORED,
         resume_policy.ResumePolicy.ALLOWED,

@@ -1,32 +1,32 @@
-"""Numbers for people: at most four digits, in columns of a known width."""
+"""Numbers for people: at most four format_loss, in columns of a known width."""
 
 import math
 
 import pytest
 
-from deeptrain.report.formatting import digits, duration, percent, points, rate, speed
+from deeptrain.report.formatting import duration, format_loss, format_lr, format_points, percent, speed
 
 
 @pytest.mark.parametrize(
     ("write", "value", "text"),
     [
-        (digits, 2.30258, "2.303"),
-        (digits, 0.41234, "0.4123"),
-        (digits, 0.0412, "0.0412"),
-        (digits, 12.3456, "12.35"),
-        (digits, 123.456, "123.5"),
-        (digits, 0.000123, "1.2e-04"),
-        (digits, 123456.0, "1.2e+05"),
-        (digits, 0, "0.0000"),
-        (digits, math.nan, "nan"),
-        (rate, 0.1, "0.1"),
-        (rate, 0.00123, "0.00123"),
-        (rate, 0.0000123, "1.2e-05"),
+        (format_loss, 2.30258, "2.303"),
+        (format_loss, 0.41234, "0.4123"),
+        (format_loss, 0.0412, "0.0412"),
+        (format_loss, 12.3456, "12.35"),
+        (format_loss, 123.456, "123.5"),
+        (format_loss, 0.000123, "1.2e-04"),
+        (format_loss, 123456.0, "1.2e+05"),
+        (format_loss, 0, "0.0000"),
+        (format_loss, math.nan, "nan"),
+        (format_lr, 0.1, "0.1"),
+        (format_lr, 0.00123, "0.00123"),
+        (format_lr, 0.0000123, "1.2e-05"),
         (percent, 0.98421, "98.42%"),
         (percent, 1.0, "100%"),
         (percent, 0.99999, "100%"),
-        (points, 0.0123, "+1.23"),
-        (points, -0.1234, "-12.3"),
+        (format_points, 0.0123, "+1.23"),
+        (format_points, -0.1234, "-12.3"),
         (speed, 8.314, "8.31"),
         (speed, 12340.4, "12,340"),
         (speed, 123456, "123k"),
@@ -45,6 +45,6 @@ def test_wording(write, value, text):
 @pytest.mark.parametrize("exponent", range(-9, 9))
 def test_widths_hold_over_all_sizes(exponent):
     value = 9.9996 * 10.0**exponent
-    assert len(digits(value)) <= 7 and len(rate(value)) <= 7
+    assert len(format_loss(value)) <= 7 and len(format_lr(value)) <= 7
     assert exponent > 7 or len(speed(value)) <= 8
-    assert sum(letter.isdigit() for letter in digits(value).split("e")[0].lstrip("0.")) <= 4
+    assert sum(letter.isdigit() for letter in format_loss(value).split("e")[0].lstrip("0.")) <= 4

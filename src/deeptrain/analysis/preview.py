@@ -54,7 +54,7 @@ def training_samples(
     return grid(sheet, [text for row in rows for text in (*names[row], *said[row])], COLUMNS, CELL)
 
 
-def draw_shelf(run: RunConfig, path: Path) -> None:
+def draw_regularizers(run: RunConfig, path: Path) -> None:
     """Write a sheet with a row for each augmentation there is, on the same images, those of the run's first batch."""
     setup = build.open_setup(run)
     order = sample_epoch(run.settings.seed, 0, len(setup.dataset.train), 0, False).order[:COLUMNS]

@@ -10,7 +10,7 @@ the classes; writes confusion-<split>.png and appends to evaluation.json. Settin
 data.root=DIR or device=cpu, replace those that the run was trained with.
 """
 
-READ = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "model.test_draws", "precision", "workers")
+READ = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "model.test_samples", "precision", "workers")
 
 
 def evaluate(arguments: list[str]) -> int:

@@ -33,7 +33,7 @@ def _preview(arguments: list[str]) -> int:
         raise UsageError(f"{word}: a preview does not read it; leave it out" for word in unread)
     run = compose_run(words)
     dry_run.check_settings(run)
-    from deeptrain.analysis.preview import draw_batch, draw_rate, draw_shelf
+    from deeptrain.analysis.preview import draw_batch, draw_rate, draw_regularizers
 
     folder = Path("outputs") / "preview"
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,6 @@ def _preview(arguments: list[str]) -> int:
         print(f"warning: {sentence}", file=sys.stderr)
     print(folder / "batch.png")
     if "--all" in arguments:
-        draw_shelf(run, folder / "shelf.png")
+        draw_regularizers(run, folder / "shelf.png")
         print(folder / "shelf.png")
     return 0

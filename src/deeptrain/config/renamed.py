@@ -15,7 +15,11 @@ OPTIONS = {
     ("aug", "gray"): "random_grayscale",
     ("aug", "blur"): "gaussian_blur",
 }
-KEYS = {"average.norm_images": "average.bn_images"}  # a key, and with it all keys below it
+KEYS = {  # a key, and with it all keys below it
+    "average.norm_images": "average.bn_images",
+    "model.test_draws": "model.test_samples",
+    "model.zero_init_last": "model.zero_init_residual",
+}
 KEYS |= {f"{group}.{old}": f"{group}.{new}" for (group, old), new in OPTIONS.items() if group == "aug"}
 MODULES = {  # of a `_target_`
     "deeptrain.aug.crop": "deeptrain.aug.random_crop",

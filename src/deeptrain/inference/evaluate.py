@@ -67,7 +67,7 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
     runtime = Runtime(device, pick_precision(run.settings.precision, device))
     use_threads(run.settings.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
     shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}
-    model = runtime.place(instantiate("model", run.parts["model"], **shape))
+    model = runtime.to_device(instantiate("model", run.parts["model"], **shape))
     try:
         whitening = Whitening(**state["whitening"]) if state.get("whitening") else None
         pipeline = Pipeline([], state["mean"], state["std"], source.subtract_image_mean, whitening)
@@ -128,7 +128,7 @@ def interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, floa
 
 
 def _line(name: str, value: float, metric: Metric) -> str:
-    return f"{name} {formatting.metric(metric.as_percent)(value)}"
+    return f"{name} {formatting.metric_format(metric.as_percent)(value)}"
 
 
 def lines(evaluation: Evaluation, opened: int) -> list[str]:

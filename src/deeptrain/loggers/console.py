@@ -38,15 +38,17 @@ class Column:
 
 FIXED = ("loss", "accuracy")  # metrics that have their place in the table
 VAL = Column("val acc", 7, ("accuracy/val",), formatting.percent)  # carries the mark of the best row
-GAP = Column("gap", 5, ("accuracy/train_clean", "accuracy/val"), lambda train, val: formatting.points(train - val))
+GAP = Column(
+    "gap", 5, ("accuracy/train_clean", "accuracy/val"), lambda train, val: formatting.format_points(train - val)
+)
 WAIT = Column("wait", 4, ("data_wait",), lambda wait: f"{wait:.0%}" if wait > 0.1 else "")
 COLUMNS = (
-    Column("train loss", 10, ("loss/train",), formatting.digits),
-    Column("val loss", 8, ("loss/val",), formatting.digits),
+    Column("train loss", 10, ("loss/train",), formatting.format_loss),
+    Column("val loss", 8, ("loss/val",), formatting.format_loss),
     VAL,
     Column("avg acc", 7, ("accuracy/val_average",), formatting.percent),
     GAP,
-    Column("lr", 7, ("rate/lr",), formatting.rate),
+    Column("lr", 7, ("rate/lr",), formatting.format_lr),
     Column("img/s", 6, ("images_per_second",), formatting.speed),
     Column("left", 6, ("seconds_left",), formatting.duration),
     WAIT,
@@ -146,7 +148,11 @@ class Console:
         """Tell the live line what has been measured; `epoch` is the pass being made, from 1 on."""
         if not self._live:
             return
-        facts = [f"loss {formatting.digits(loss)}", f"acc {100 * accuracy:.1f}%", f"lr {formatting.rate(rate)}"]
+        facts = [
+            f"loss {formatting.format_loss(loss)}",
+            f"acc {100 * accuracy:.1f}%",
+            f"lr {formatting.format_lr(rate)}",
+        ]
         facts += [f"{formatting.speed(images_per_second)} img/s"]
         facts += [] if seconds_left is None else [f"{formatting.duration(seconds_left)} left"]
         if epoch > self._epochs:  # the last pass has just ended
@@ -286,7 +292,7 @@ class _NotebookLine:
 
 def _column(name: str, metric: Metric) -> Column:
     head = metric.column or f"val {name}"
-    return Column(head, max(7, len(head)), (f"{name}/val",), formatting.metric(metric.as_percent))
+    return Column(head, max(7, len(head)), (f"{name}/val",), formatting.metric_format(metric.as_percent))
 
 
 def _fitting(columns: list[Column], first: int) -> list[Column]:

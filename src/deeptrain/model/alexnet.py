@@ -36,7 +36,7 @@ class AlexNet(MultiDrawClassifier):
     DropConnect and is followed by dropout. The paper has no batch norm. It is on by default because SGD at the usual
     rate of 0.1 diverges without it. SGD diverges with group and layer norm too. Pools are 3x3 at stride 2, or
     fractional (FractionalMaxPool). Fractional pools leave larger maps, which cost more. Evaluation averages them over
-    `test_draws` draws (MultiDrawClassifier).
+    `test_samples` draws (MultiDrawClassifier).
     """
 
     @validate_call
@@ -49,7 +49,7 @@ class AlexNet(MultiDrawClassifier):
         width: PositiveFloat = 1.0,
         pool: Pool = "max",
         pool_ratio: Ratio | None = None,
-        test_draws: PositiveInt = 1,
+        test_samples: PositiveInt = 1,
         classifier: list[PositiveInt] | None = None,
         activation: Activation = "relu",
         norm: Norm = "batch",
@@ -67,9 +67,12 @@ class AlexNet(MultiDrawClassifier):
         if large and short < 63:
             raise ValueError(f"layout=large: needs images of 63 px or more, these have {short}: use layout=small")
         plan = LARGE_LAYERS if large else SMALL_LAYERS if short >= 24 else TINY_LAYERS
-        norms, pools = Normalization(norm, norm_momentum, norm_eps, norm_groups), Pooling(pool, pool_ratio, test_draws)
+        norms, pools = (
+            Normalization(norm, norm_momentum, norm_eps, norm_groups),
+            Pooling(pool, pool_ratio, test_samples),
+        )
         self.features, features = _features(input_shape, plan, 0 if large else 1, width, activation, norms, pools)
-        self.test_draws = test_draws
+        self.test_samples = test_samples
         hidden = ([4096, 4096] if large else [512]) if classifier is None else classifier
         self.classifier = fully_connected(
             features, hidden, num_classes, activation=activation, dropout=dropout, drop_connect=drop_connect

@@ -17,25 +17,25 @@ Ratio = Annotated[float, Range(above=1, maximum=2)]
 
 @dataclass(frozen=True)
 class Pooling:
-    """The pools of a model, from its settings `pool`, `pool_ratio` and `test_draws`.
+    """The pools of a model, from its settings `pool`, `pool_ratio` and `test_samples`.
 
     max and average halve each side. fractional divides it by `ratio` (√2 if not given) with random windows; evaluation
-    uses `test_draws` fixed draws. Raises ValueError for a setting that the pool does not read.
+    uses `test_samples` fixed draws. Raises ValueError for a setting that the pool does not read.
     """
 
     kind: Pool = "max"
     ratio: float | None = None
-    test_draws: int = 1
+    test_samples: int = 1
 
     def __post_init__(self):
-        for name, value, default in (("pool_ratio", self.ratio, None), ("test_draws", self.test_draws, 1)):
+        for name, value, default in (("pool_ratio", self.ratio, None), ("test_samples", self.test_samples, 1)):
             if value != default and self.kind != "fractional":
                 raise ValueError(f"{name}={value}: only pool=fractional reads it, here it is {self.kind}")
 
     def layer(self, window: int, padding: int = 0, *, index: int) -> nn.Module:
         """Make a pool; `index` is its position in the model. Fractional pools have a 2x2 window and no padding."""
         if self.kind == "fractional":
-            return FractionalMaxPool(self.ratio or math.sqrt(2), self.test_draws, index)
+            return FractionalMaxPool(self.ratio or math.sqrt(2), self.test_samples, index)
         if self.kind == "average":
             return nn.AvgPool2d(window, stride=2, padding=padding, count_include_pad=False)
         return nn.MaxPool2d(window, stride=2, padding=padding)
@@ -54,14 +54,14 @@ class FractionalMaxPool(nn.Module):
     pseudorandom form. The windows step by 1 or 2; one number in (0, 1) per axis decides, as in
     torch.nn.FractionalMaxPool2d. There every channel has its own numbers. Here the channels of an image share them and
     stay aligned, as in the paper. Training samples numbers per image. Evaluation uses draw number `draw` of
-    `test_draws` fixed ones for all images. On channels_last maps it takes a quarter of the time of torch's on a CPU.
+    `test_samples` fixed ones for all images. On channels_last maps it takes a quarter of the time of torch's on a CPU.
     """
 
-    def __init__(self, ratio: float, test_draws: int = 1, index: int = 0):
+    def __init__(self, ratio: float, test_samples: int = 1, index: int = 0):
         super().__init__()
         self.ratio = ratio
         generator = random.Random(index)  # each pool of a model has its own numbers, the same in every run
-        self.fixed = [(generator.random(), generator.random()) for _ in range(test_draws)]
+        self.fixed = [(generator.random(), generator.random()) for _ in range(test_samples)]
 
     def forward(self, x: Tensor, draw: int = 0) -> Tensor:
         if self.training:
@@ -78,7 +78,7 @@ class FractionalMaxPool(nn.Module):
         return pooled.view(*index.shape, channels).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
-        return f"ratio={self.ratio:.3g}, test_draws={len(self.fixed)}"
+        return f"ratio={self.ratio:.3g}, test_samples={len(self.fixed)}"
 
 
 def window_starts(count: int, available: int, number: Tensor) -> Tensor:
@@ -101,16 +101,16 @@ class Features(nn.Sequential):
 class MultiDrawClassifier(nn.Module):
     """Features, then fully connected layers.
 
-    Evaluation runs the network `test_draws` times, with different windows of the fractional pools. It returns the
+    Evaluation runs the network `test_samples` times, with different windows of the fractional pools. It returns the
     logarithm of the mean probability of each class.
     """
 
     features: Features
     classifier: nn.Sequential
-    test_draws: int = 1
+    test_samples: int = 1
 
     def forward(self, images: Tensor) -> Tensor:
-        draws = 1 if self.training else self.test_draws
+        draws = 1 if self.training else self.test_samples
         logits = [self.classifier(self.features(images, draw).flatten(1)) for draw in range(draws)]
         if draws == 1:
             return logits[0]

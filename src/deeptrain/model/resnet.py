@@ -53,8 +53,8 @@ class ResNet(ResidualNetwork):
 
     depth="auto" is 18 on large images. On small images it is a quick network that is not in the paper: three blocks of
     32, 64 and 128 channels, with stem and downsample "pool". It learns more in the same seconds on a CPU.
-    `stochastic_depth` is the drop rate of the last block; the rates grow to it linearly. With `zero_init_last` every
-    residual branch starts at 0 (Goyal et al., 2017).
+    `stochastic_depth` is the drop rate of the last block; the rates grow to it linearly. With `zero_init_residual`
+    every residual branch starts at 0 (Goyal et al., 2017).
     """
 
     @validate_call
@@ -78,7 +78,7 @@ class ResNet(ResidualNetwork):
         stochastic_depth_mode: DropMode = "batch",
         initialization: Initialization = "kaiming",
         init_std: PositiveFloat | None = None,
-        zero_init_last: bool = False,
+        zero_init_residual: bool = False,
     ):
         layout, blocks, widths = resolve_layout(depth, input_shape, CIFAR_BLOCKS, IMAGENET_BLOCKS, blocks, widths)
         quick = layout == "auto"
@@ -94,7 +94,7 @@ class ResNet(ResidualNetwork):
         stages, channels = make_stages(block, widths[0], blocks, widths, stochastic_depth, stochastic_depth_mode)
         super().__init__(stem_layers, stages, channels, num_classes)
         initialize(self, initialization, activation, init_std, output=self.classifier)
-        if zero_init_last:
+        if zero_init_residual:
             for module in self.modules():
                 if isinstance(module, Block):
                     module.zero_init_residual()

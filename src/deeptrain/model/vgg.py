@@ -41,7 +41,7 @@ class VGG(MultiDrawClassifier):
     DropConnect and is followed by dropout. `blocks` and `widths`, the convolutions and channels of each stage, replace
     those of `depth`. With `early_pool` a stage pools right after its last convolution. Norm and activation then work on
     a quarter of the pixels: nearly the same function in less time. Fractional pools (FractionalMaxPool) leave larger
-    maps, which cost more. Evaluation averages them over `test_draws` draws (MultiDrawClassifier).
+    maps, which cost more. Evaluation averages them over `test_samples` draws (MultiDrawClassifier).
     """
 
     @validate_call
@@ -58,7 +58,7 @@ class VGG(MultiDrawClassifier):
         early_pool: bool = False,
         pool: Pool = "max",
         pool_ratio: Ratio | None = None,
-        test_draws: PositiveInt = 1,
+        test_samples: PositiveInt = 1,
         classifier: list[PositiveInt] | None = None,
         activation: Activation = "relu",
         norm: Norm = "batch",
@@ -73,7 +73,10 @@ class VGG(MultiDrawClassifier):
         super().__init__()
         large = layout == "large" or (layout == "auto" and min(input_shape[1:]) >= MIN_LARGE_SIDE)
         channels, rows, columns = input_shape
-        norms, pools = Normalization(norm, norm_momentum, norm_eps, norm_groups), Pooling(pool, pool_ratio, test_draws)
+        norms, pools = (
+            Normalization(norm, norm_momentum, norm_eps, norm_groups),
+            Pooling(pool, pool_ratio, test_samples),
+        )
         layers: list[nn.Module] = []
         for count, base_channels in _stages(
             STAGE_CONVOLUTIONS[depth] if blocks is None else blocks, WIDTHS if widths is None else widths
@@ -87,7 +90,7 @@ class VGG(MultiDrawClassifier):
                 layers.insert(index, pools.layer(2, index=index))
                 rows, columns = pools.output_size(rows, 2), pools.output_size(columns, 2)
         average, (rows, columns) = adaptive_pool((rows, columns), 7 if large else 1)
-        self.features, self.test_draws = Features(*layers, average), test_draws
+        self.features, self.test_samples = Features(*layers, average), test_samples
         hidden = ([4096, 4096] if large else [512]) if classifier is None else classifier
         self.classifier = fully_connected(
             channels * rows * columns,

@@ -113,7 +113,7 @@ def _tiles(facts: CardData, row: Row) -> list[tuple[str, str]]:
         value = _format(facts, metric)(result["best"])
         tiles.append((value, f"best {metric} on {PARTS.get(split, split)}, epoch {result['best_epoch']}"))
     if "accuracy/train_clean" in row and "accuracy/val" in row:
-        gap = formatting.points(row["accuracy/train_clean"] - row["accuracy/val"])
+        gap = formatting.format_points(row["accuracy/train_clean"] - row["accuracy/val"])
         tiles.append((gap, "gap: points of accuracy that train (not augmented) is ahead of val"))
     numbers = {
         "epochs": (lambda value: f"{value:g}", f"epochs, {result.get('steps', 0):,} steps"),
@@ -129,7 +129,7 @@ def _cells(facts: CardData, row: Row, part: str, heads: Sequence[str]) -> list[s
 
 
 def _format(facts: CardData, name: str) -> Callable[[float], str]:
-    return formatting.metric(name in facts.metrics and facts.metrics[name].as_percent)
+    return formatting.metric_format(name in facts.metrics and facts.metrics[name].as_percent)
 
 
 def _embed(path: Path) -> str:

@@ -110,7 +110,7 @@ def draw_schedule(
         if name == "highest" or rate[index] < rate[peak]:
             side = "right" if x[index] > (x[0] + x[-1]) / 2 else "left"
             axes.annotate(
-                f"{name} {formatting.rate(rate[index])}",
+                f"{name} {formatting.format_lr(rate[index])}",
                 (x[index], rate[index]),
                 xytext=(-4 if side == "right" else 4, 5),
                 textcoords="offset points",

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 
 
-def digits(value: float) -> str:
-    """Write a loss or a like number in at most seven columns: 0.4123, 12.35, 1.2e-05."""
+def format_loss(value: float) -> str:
+    """Write a loss, or a number like it, in at most seven columns: 0.4123, 12.35, 1.2e-05."""
     size = abs(value)
     if not math.isfinite(value) or size >= 9999.5 or 0 < size < 0.00095:
         return f"{value:.1e}" if math.isfinite(value) else f"{value:g}"
@@ -13,7 +13,7 @@ def digits(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def rate(value: float) -> str:
+def format_lr(value: float) -> str:
     """Write a learning rate in at most seven columns, without zeros at its end: 0.1, 0.00123, 1.2e-05."""
     text = f"{value:.3g}"
     return text if len(text) <= 7 else f"{value:.1e}"
@@ -24,12 +24,12 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}%" if not fraction >= 0.99995 else f"{100 * fraction:.0f}%"
 
 
-def metric(as_percent: bool) -> Callable[[float], str]:
+def metric_format(as_percent: bool) -> Callable[[float], str]:
     """Return how a metric is written: as a percentage, or like a loss."""
-    return percent if as_percent else digits
+    return percent if as_percent else format_loss
 
 
-def points(difference: float) -> str:
+def format_points(difference: float) -> str:
     """Write the difference of two accuracies in percentage points: +1.23, -12.3."""
     value = 100 * difference
     return f"{value:+.2f}" if abs(value) < 9.995 else f"{value:+.1f}"

@@ -50,7 +50,7 @@ class Runtime:
         """Return the network, compiled by torch.compile if `compile` is set."""
         return torch.compile(network) if self.compile else network  # pyright: ignore
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def to_device(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the memory format that is fastest there."""
         convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
         if convolutional and self.channels_last:

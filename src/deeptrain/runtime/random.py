@@ -8,7 +8,7 @@ import numpy as np
 MASK = 2**64 - 1
 
 
-def key(seed: int, purpose: str, *counters: int) -> int:
+def fold_in(seed: int, purpose: str, *counters: int) -> int:
     """Mix seed, purpose and counters (epoch, step, ...) into 63 bits by rounds of SplitMix64 (Steele et al., 2014)."""
     state = _purpose(purpose)
     for number in (seed, *counters):
@@ -21,7 +21,7 @@ def key(seed: int, purpose: str, *counters: int) -> int:
 
 def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
     """Make the host generator of one purpose; its draws are the same on every device and in every process."""
-    return np.random.Generator(np.random.Philox(key=key(seed, purpose, *counters)))
+    return np.random.Generator(np.random.Philox(key=fold_in(seed, purpose, *counters)))
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from deeptrain.model.layers import limit_norms
 from deeptrain.optimizer import closure, needs_closure, set_learning_rate, weights_of, zero_grad
 from deeptrain.penalty import backward_penalty
 from deeptrain.runtime.device import Runtime
-from deeptrain.runtime.random import generator, key
+from deeptrain.runtime.random import fold_in, generator
 from deeptrain.runtime.signals import Interrupted, StopRequest
 from deeptrain.runtime.world import SINGLE, World
 from deeptrain.schedule import constant
@@ -159,7 +159,7 @@ class Trainer:
     def backward(self, images: Tensor, targets: Tensor) -> Outputs:
         """Add the gradient of the batch's mean loss to .grad; return loss, logits, targets of each micro-batch."""
         epoch, step = self.progress.epoch, self.progress.step_in_epoch
-        self.runtime.seed(key(self.seed, "model", epoch, step) + self.world.rank)
+        self.runtime.seed(fold_in(self.seed, "model", epoch, step) + self.world.rank)
         outputs, batch_size = [], self.train_loader.sizes[step]
         for inputs, wanted, weight in self.world.micro_batches(images, targets, self.accumulate, batch_size):
             with self.runtime.autocast:

@@ -13,7 +13,7 @@ from deeptrain.data.loader import Loader
 from deeptrain.metrics.metric import METRICS, Metric
 from deeptrain.metrics.running_metrics import RunningMetrics
 from deeptrain.runtime.device import Runtime
-from deeptrain.runtime.random import generator, key
+from deeptrain.runtime.random import fold_in, generator
 from deeptrain.runtime.signals import StopRequest
 from deeptrain.runtime.world import SINGLE, World
 
@@ -71,7 +71,7 @@ class Validator:
         batches = stop.stoppable(self.bn_loader.epoch(epoch)) if self.bn_loader else ()
         for number, (images, labels) in enumerate(batches):
             position = self.seed, "norms", epoch, number
-            self.runtime.seed(key(*position))
+            self.runtime.seed(fold_in(*position))
             yield self.pipeline.train(images, labels, generator(*position), fraction)[0]
 
 
