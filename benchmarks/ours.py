@@ -8,7 +8,9 @@ from pathlib import Path
 from deeptrain import build
 from deeptrain.config.compose import compose_run
 from deeptrain.loggers.console import Console
-from deeptrain.loggers.run_logger import RunLogger
+from deeptrain.loggers.metrics_csv import MetricsTable
+from deeptrain.loggers.run_logger import RunLogger, table_columns
+from deeptrain.loggers.tensorboard import TensorBoard
 from deeptrain.training.checkpoint import Checkpoints
 from deeptrain.training.trainer import Trainer
 
@@ -32,12 +34,13 @@ def build_trainer(words: list[str], folder: Path | None = None) -> Trainer:
     """
     setup = build.open_setup(compose_run([*words, f"epochs={NEVER}", f"validate.every_epochs={NEVER}"]))
     trainer = build.trainer(setup)
+    loggers = []
     if folder is not None:
         (folder / "checkpoints").mkdir(parents=True)
         trainer.checkpoints = Checkpoints(folder / "checkpoints")
-    trainer.logger = RunLogger(
-        Console(Terminal()), folder, metrics=trainer.metric_names(), tensorboard=folder is not None
-    )
+        table = MetricsTable(folder / "metrics.csv", table_columns(trainer.metric_names()))
+        loggers = [table, TensorBoard(folder)]
+    trainer.logger = RunLogger(Console(Terminal()), loggers)
     return trainer
 
 

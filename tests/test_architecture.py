@@ -118,7 +118,7 @@ def test_every_option_says_what_it_is_for(path):
     assert first.startswith("# ") and 10 < len(first) <= 100
 
 
-def test_the_spine_and_train_yaml_agree():
+def test_settings_and_train_yaml_agree():
     from dataclasses import asdict
 
     from deeptrain.config.settings import Settings

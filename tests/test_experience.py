@@ -56,7 +56,7 @@ def test_no_socket_is_opened(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
-    assert train([*SMALL, "dir=run", "log.tensorboard=true"]) == 0
+    assert train([*SMALL, "dir=run", "loggers=tensorboard"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,14 @@ def test_recovery_undoes_a_step_of_many_evaluations(tmp_path, monkeypatch, capsy
     assert train([*WORDS, "loggers=none", "epochs=2", "on_nan=skip", "dir=run"]) == 0
 
 
+@pytest.mark.parametrize("model", ["resnet", "vgg"])
+def test_channels_last_weights_are_optimized(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    words = ["data=synthetic", "data.size=40", f"model={model}", "model.norm=group", "optimizer=lbfgs"]
+    words += ["optimizer.max_iter=2", "limit_steps=2", "validate.clean_images=0", "loggers=none", "dir=run"]
+    assert train(words) == 0
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

@@ -50,13 +50,23 @@ def needs_closure(optimizer: Optimizer) -> bool:
     return parameter is not None and parameter.default is parameter.empty
 
 
-def closure(compute_gradient: Callable[[], T], outputs: T, total_loss: Callable[[T], float]) -> Callable[[], float]:
+def closure(
+    parameters: list[Tensor], compute_gradient: Callable[[], T], outputs: T, total_loss: Callable[[T], float]
+) -> Callable[[], float]:
     """Return the closure of a step: it computes loss and gradient anew at each call.
 
-    The first call is at the weights whose outputs are known, so nothing is computed.
+    The first call is at the weights whose outputs are known, so nothing is computed. Gradients are made contiguous:
+    LBFGS cannot read those of channels_last weights.
     """
     known = [outputs]
-    return lambda: total_loss(known.pop() if known else compute_gradient())
+
+    def evaluate() -> float:
+        outputs = known.pop() if known else compute_gradient()
+        for parameter in parameters:
+            parameter.grad = parameter.grad.contiguous() if parameter.grad is not None else None
+        return total_loss(outputs)
+
+    return evaluate
 
 
 @validate_call

@@ -43,7 +43,7 @@ def test_every_flag_is_answered_in_one_line_in_each_way_it_is_written(name, caps
         ("hydra.launcher.n_jobs=2", "one after the other for now"),
         ("hydra/sweeper=optuna", "no search for now"),
         ("hydra.sweeper.n_trials=20", "no search for now"),
-        ("hydra.sweep.subdir=x", "outputs/sweeps"),
+        ("hydra.sweep.subdir=x", "write dir=FOLDER"),
         ("hydra.job.chdir=true", "stays in the folder"),
         ("hydra.job.name=x", "write dir=FOLDER"),
         ("hydra/job_logging=disabled", "run.log"),

@@ -7,7 +7,7 @@ import pytest
 
 from deeptrain.loggers.console import Console
 from deeptrain.loggers.metrics_csv import MetricsTable
-from deeptrain.loggers.run_logger import RunLogger
+from deeptrain.loggers.run_logger import RunLogger, table_columns
 from deeptrain.loggers.tensorboard import TensorBoard
 from deeptrain.training.progress import Plan, Progress
 
@@ -33,7 +33,7 @@ def use(record: RunLogger, steps: range) -> None:
 
 
 def open_record(screen, folder):
-    columns = ["epoch", "step", "loss/train", "loss/val", "accuracy/val", "rate/lr", "images_per_second", "seconds"]
+    columns = table_columns(["loss/train", "loss/val", "accuracy/val"])
     table = MetricsTable(folder / "metrics.csv", columns, screen.warn)
     table.truncate(0)
     return RunLogger(screen, [table, TensorBoard(folder, warn=screen.warn)])

@@ -505,8 +505,8 @@ class Outcome:
 def train_on(root: Path, settings, **data) -> Outcome:
     """Train two steps; return the line of a refusal, or the notes. Checks that every picture has its folder's class."""
     node = {**settings.parts["data"], "root": str(root), **data}
-    spine = replace(settings.settings, cache_dir=str(root.parent / "cache"))
-    run = replace(settings, spine=spine, parts={**settings.parts, "data": node})
+    own = replace(settings.settings, cache_dir=str(root.parent / "cache"))
+    run = replace(settings, settings=own, parts={**settings.parts, "data": node})
     try:
         dry_run.check_settings(run)
         setup = build.open_setup(run)

@@ -223,7 +223,7 @@ def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert ended(forked([*TINY, "log.tensorboard=true", "dir=run"])) == 0
+        assert ended(forked([*TINY, "loggers=tensorboard", "dir=run"])) == 0
     return folder / "run"
 
 
@@ -233,7 +233,7 @@ def test_in_a_validation(batch, whole):
 
     A validation is of 8 batches: 2 of train as it is, 3 of val, 3 of val by the averaged weights.
     """
-    run = forked([*TINY, "log.tensorboard=true", "dir=run"], in_validation(batch, lambda: tell_self(signal.SIGTERM)))
+    run = forked([*TINY, "loggers=tensorboard", "dir=run"], in_validation(batch, lambda: tell_self(signal.SIGTERM)))
     assert ended(run) == 130 and status("run") == "interrupted"
     assert int(Path("batches.txt").read_text()) <= batch + 1
     assert ended(forked(["resume=run"])) == 0, Path("said.txt").read_text()
@@ -242,7 +242,7 @@ def test_in_a_validation(batch, whole):
 
 def test_in_the_last_step(whole):
     """There is nothing to train any more, but to validate."""
-    run = forked([*TINY, "log.tensorboard=true", "dir=run"], in_step(24, lambda: tell_self(signal.SIGUSR1)))
+    run = forked([*TINY, "loggers=tensorboard", "dir=run"], in_step(24, lambda: tell_self(signal.SIGUSR1)))
     assert ended(run) == 130 and status("run") == "interrupted"
     assert ended(forked(["resume=run"])) == 0, Path("said.txt").read_text()
     assert torture.differences(whole, Path("run")) == []

@@ -18,7 +18,7 @@ MODULES |= {"torch.package", "torch.serialization", "torch.jit", "torch.hub"}
 NEVER = {"eval", "exec", "__import__", "__builtins__"}  # not even by name, to be called elsewhere
 CALLS = re.compile(
     r"(builtins\.)?compile|builtins\..*"
-    r"|.*\binstantiate|hydra\.utils\..*|.*register_new_resolver"
+    r"|(?!deeptrain\.config\.instantiate\.).*\binstantiate|hydra\.utils\..*|.*register_new_resolver"
     r"|yaml\.(load|load_all|unsafe_load|unsafe_load_all|full_load|full_load_all)"
     r"|os\.(system|popen|startfile|exec\w+|spawn\w+|posix_spawn\w*)|subprocess\.get(status)?output"
     r"|torch\.(jit|hub|package|serialization)\..*|pandas\.read_pickle|numpy\.lib\.(npyio\..*|format\.read_array)|tempfile\.mktemp"
@@ -31,7 +31,7 @@ NEEDED = {  # a call must have this keyword with this value
 }
 UNPICKLERS = ("pickle_module",)  # keywords that no call may have
 BY_NAME = (  # may import by name
-    ROOT / "src" / "deeptrain" / "build.py",  # what a setting names, inside an allow-list
+    ROOT / "src" / "deeptrain" / "config" / "instantiate.py",  # what a setting names, inside an allow-list
     ROOT / "src" / "deeptrain" / "__init__.py",  # names that stand in the file itself
 )
 

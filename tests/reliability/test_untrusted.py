@@ -124,7 +124,7 @@ def test_secrets_stay_out_of_every_file(tmp_path, monkeypatch, capfd):
     """Five of them, in settings of all kinds: refused before anything is written, or trained with."""
     for index in range(5):
         monkeypatch.setenv(f"SECRET{index}", f"hunter{index}")
-    words = [*audited.TINY, "epochs=1", f"dir={tmp_path}/run", "log.tensorboard=true"]
+    words = [*audited.TINY, "epochs=1", f"dir={tmp_path}/run", "loggers=tensorboard"]
     for wrong in ("data.rot=${oc.env:SECRET0}", "monitor=${oc.env:SECRET1}", "aug=${oc.env:SECRET2}"):
         assert train([*words, wrong]) == 2 and not (tmp_path / "run").exists()
     sound = ["data.root=${oc.env:SECRET3}", f"cache_dir={tmp_path}/${{oc.env:SECRET4}}"]

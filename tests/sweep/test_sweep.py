@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 def job(setting: str, seed: int, best: float, step_ms: float = 10.0, error: str | None = None) -> Job:
     result = {
         "monitor": "accuracy/val",
+        "higher_is_better": True,
         "best": best,
         "seconds": 30.0,
         "train_seconds": step_ms * 400 / 1000,

@@ -280,7 +280,8 @@ def _checked_run(config: DictConfig, words: list[str], messages: list[str], sear
     messages += _expand_sam(plain, parts, chosen)
     notes = _expand_tensorboard(plain, parts)
     messages += settings_messages(plain, Settings)
-    messages += monitor_messages(str(plain.get("monitor")), parts["metrics"])
+    if isinstance(monitor := plain.get("monitor"), str):
+        messages += monitor_messages(monitor, parts["metrics"])
     allowed = ALLOWED_TARGETS + tuple(plain.get("allow_targets") or ())
     messages += orphaned_settings(parts, chosen, {override_key(word) for word in words})
     for key, node in part_nodes(parts):

@@ -31,9 +31,6 @@ class Position(Protocol):
     train_seconds: float
 
 
-ALWAYS = ("epoch", "step", "rate/lr", "images_per_second", "seconds")
-
-
 def metric_names(
     metrics: Iterable[str] = METRICS, *, clean: bool, average: bool, penalties: Sequence[str] = ()
 ) -> list[str]:
@@ -41,6 +38,11 @@ def metric_names(
     parts = ["train", *(["train_clean"] if clean else []), "val", *(["val_average"] if average else [])]
     names = [f"{name}/{part}" for part in parts for name in metrics]
     return [*names, *(["loss/penalty"] if penalties else []), *(f"penalty/{term}" for term in penalties)]
+
+
+def table_columns(metrics: Sequence[str]) -> list[str]:
+    """Return the columns of metrics.csv."""
+    return ["epoch", "step", *metrics, "rate/lr", "images_per_second", "seconds"]
 
 
 class RunLogger:

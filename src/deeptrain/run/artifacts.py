@@ -26,7 +26,7 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     """Write the files of a run before its first step: settings, split, first images; open its logs."""
     from deeptrain.analysis.preview import training_samples
     from deeptrain.loggers.metrics_csv import MetricsTable
-    from deeptrain.loggers.run_logger import ALWAYS, RunLogger
+    from deeptrain.loggers.run_logger import RunLogger, table_columns
     from deeptrain.report.image_grid import save
     from deeptrain.training.checkpoint import Checkpoints
 
@@ -38,7 +38,7 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     _write(run_dir / "config.yaml", run.yaml)
     _write(run_dir / "overrides.yaml", yaml.safe_dump(run.overrides, allow_unicode=True))  # last: now it can be resumed
     (run_dir / "result.json").unlink(missing_ok=True)  # of the run that now goes on
-    columns = [*ALWAYS[:2], *trainer.metric_names(), *ALWAYS[2:]]
+    columns = table_columns(trainer.metric_names())
     table = MetricsTable(run_dir / "metrics.csv", columns, console.warn)
     table.truncate(progress.step)
     facts = {"run_dir": run_dir, "step": progress.step, "metrics": columns, "title": run.title, "warn": console.warn}

@@ -122,7 +122,7 @@ class Trainer:
         compute_gradient = partial(self.compute_gradient, *self.augment(images, labels))
         outputs = compute_gradient()
         if self.needs_closure:
-            self.optimizer.step(closure(compute_gradient, outputs, self.total_loss))
+            self.optimizer.step(closure(self.parameters, compute_gradient, outputs, self.total_loss))
         else:
             scaler.step(self.optimizer)
             scaler.update()
