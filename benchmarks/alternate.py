@@ -67,7 +67,8 @@ def step_times(output: str) -> dict[str, float]:
 
 def run(checkout: Path, python: Path, words: list[str], code: int) -> tuple[float, str]:
     """Run a script of a checkout; return its seconds and its output."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
     line = [str(python), str(checkout / words[0]), *words[1:]]
     start = time.perf_counter()
     done = subprocess.run(line, cwd=checkout, env=environment, capture_output=True, text=True, check=False)

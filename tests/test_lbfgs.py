@@ -61,7 +61,7 @@ def test_the_closure_returns_loss_and_penalty():
     images, labels = next(iter(trainer.train_loader.epoch(0)))
     outputs = trainer.compute_gradient(*trainer.augment(images, labels))
     penalty = sum(float(term) for term in trainer.meter.penalty_terms.values())
-    assert penalty > 0 and trainer.total_loss(outputs) == pytest.approx(float(outputs[0][0]) + penalty)
+    assert penalty > 0 and trainer.meter.total_loss(outputs) == pytest.approx(float(outputs[0][0]) + penalty)
 
 
 def test_only_optimizers_that_ask_for_a_closure_get_one():

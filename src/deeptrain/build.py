@@ -11,13 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
-
 from deeptrain.config import checks
 from deeptrain.config.instantiate import instantiate, locate, name_setting
 from deeptrain.config.settings import RunConfig, Settings, part_nodes
 from deeptrain.errors import UsageError
-from deeptrain.runtime.random import fold_in
 from deeptrain.runtime.world import SINGLE, World, get_world
 
 if TYPE_CHECKING:  # a part that needs no torch is built without importing it
@@ -153,6 +150,8 @@ def opened(run: RunConfig, load: Callable[[Path | None], T]) -> T:
 
 def data_info(dataset: "Dataset") -> dict[str, Any]:
     """Return what parts may ask to know of the data."""
+    import numpy as np
+
     return {
         "input_shape": dataset.image_shape,
         "num_classes": len(dataset.classes),
@@ -163,6 +162,8 @@ def data_info(dataset: "Dataset") -> dict[str, Any]:
 
 def model(setup: Setup) -> "nn.Module":
     """Build the model with weights drawn from the run's seed, on its device."""
+    from deeptrain.runtime.random import fold_in
+
     setup.runtime.seed(fold_in(setup.run.settings.seed, "weights"))
     built = instantiate("model", setup.run.parts["model"], **data_info(setup.dataset))
     return setup.runtime.to_device(built)
@@ -390,6 +391,8 @@ def _check_batch_norm(setup: Setup, network: "nn.Module") -> None:
 
 def _own(samples: "Samples", world: World) -> "Samples":
     """Pick a process's share of the images to be evaluated: each is somebody's, once."""
+    import numpy as np
+
     part = world.shard(slice(0, len(samples)))
     everything = part == slice(0, len(samples))
     return samples if everything else samples.select(np.arange(part.start, part.stop))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from deeptrain.metrics.metric import METRICS
 from deeptrain.training.progress import Plan, Progress
 
 
@@ -80,3 +81,12 @@ def test_averaged_weights_compete():
 def test_time_left_is_in_proportion():
     plan = Plan(epochs=1, steps_per_epoch=100)
     assert plan.seconds_left(Progress(step=25, train_seconds=10.0)) == pytest.approx(30.0)
+
+
+def test_a_plan_knows_which_way_its_metric_is_better():
+    assert Plan(monitor="loss/val").bind(7, METRICS) == Plan(
+        monitor="loss/val", steps_per_epoch=7, higher_is_better=False
+    )
+    assert Plan().bind(1, METRICS).higher_is_better
+    with pytest.raises(ValueError, match=r"^monitor=f1/val: must be one of loss/val, accuracy/val, top5/val$"):
+        Plan(monitor="f1/val").bind(1, METRICS)

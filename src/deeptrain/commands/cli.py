@@ -7,9 +7,9 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
+import deeptrain
 from deeptrain.config.hydra_words import takes_value, with_our_dir
 from deeptrain.runtime.resources import CLONE_COMMANDS, CONFIGS, IS_CLONE, command
 from deeptrain.runtime.world import get_world, was_torchrun
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = {"train": train, "evaluate": evaluate, "preview": preview, "check-data": check_data}
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name == "--version":
-        return show(f"deeptrain {version('deeptrain')}")
+        return show(f"deeptrain {deeptrain.__version__}")
     if name in HELP:
         return show(MAIN_USAGE)
     if name not in commands:
@@ -76,7 +76,7 @@ def train(arguments: list[str]) -> int:
     if set(HELP) & set(arguments):
         return show(in_this_installation(help_page()))
     if "--version" in arguments:
-        return show(f"deeptrain {version('deeptrain')}")
+        return show(f"deeptrain {deeptrain.__version__}")
     if any(flag.partition("=")[0] in COMPLETION for flag in arguments):
         return _hand_to_hydra()
 

@@ -5,7 +5,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
 from deeptrain import build
@@ -103,6 +102,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
 
 def _draw_mistakes(val: "Loader", classes: list[str], logits: Any, labels: Any, path: Path) -> None:
     """Draw the images of val that the network is most wrong about, what it says and what it should, worst first."""
+    import numpy as np
     from torch.nn.functional import cross_entropy
 
     from deeptrain.report.image_grid import grid, save

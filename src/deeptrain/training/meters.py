@@ -34,6 +34,12 @@ class TrainMeter:
         for loss, logits, targets in outputs:
             self.metrics.update(loss, logits, targets)
 
+    def total_loss(self, outputs: Outputs) -> float:
+        """Return what the gradient belongs to: the batch's mean loss over all ranks, and the last step's penalties."""
+        sums = [sum(float(loss) * len(logits) for loss, logits, _ in outputs), sum(len(x) for _, x, _ in outputs)]
+        loss, images = self.world.all_reduce_sum(sums)
+        return loss / images + sum(float(term) for term in self.penalty_terms.values())
+
     @property
     def has_batches(self) -> bool:
         """Tell whether any rank has batches since the last log point."""

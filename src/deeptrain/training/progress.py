@@ -1,8 +1,10 @@
 """Where a run stands; how long it is and what is due when. Pure functions of numbers, without a model."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from deeptrain.metrics.metric import Metric
 from deeptrain.schema import NonNegativeFloat, NonNegativeInt
 
 RAW, AVERAGE = "raw", "average"  # the two kinds of weights that a validation measures
@@ -42,7 +44,7 @@ class Progress:
 class Plan:
     """How long a run is, what is due when, and which metric decides.
 
-    steps_per_epoch, higher_is_better (of `monitor`): the trainer sets them. max_seconds: of training.
+    steps_per_epoch, higher_is_better (of `monitor`): `bind` sets them. max_seconds: of training.
     patience: validations without a better `monitor`.
     """
 
@@ -64,6 +66,14 @@ class Plan:
         steps = self.epochs * self.steps_per_epoch
         self.total_steps = min(steps, self.limit_steps or steps)
         self.saved_at = 0.0  # train_seconds at the last checkpoint of this process
+
+    def bind(self, steps_per_epoch: int, metrics: Mapping[str, Metric]) -> "Plan":
+        """Return the plan of a run with this loader and these metrics; ValueError if `monitor` is none of them."""
+        metric = metrics.get(self.monitor.removesuffix("/val"))
+        if metric is None:
+            choices = ", ".join(f"{name}/val" for name in metrics)
+            raise ValueError(f"monitor={self.monitor}: must be one of {choices}")
+        return replace(self, steps_per_epoch=steps_per_epoch, higher_is_better=metric.higher_is_better)
 
     def fraction(self, progress: Progress) -> float:
         """Return how much of the run is done, in [0, 1]. Schedules are functions of it."""

@@ -1,7 +1,7 @@
 """The training loop, written out once, in order. To change what happens, change it here."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -65,12 +65,7 @@ class Trainer:
 
     def __post_init__(self):
         metrics = self.validator.metrics
-        name = self.plan.monitor.removesuffix("/val")
-        if name not in metrics:
-            monitors = ", ".join(f"{metric}/val" for metric in metrics)
-            raise ValueError(f"monitor={self.plan.monitor}: must be one of {monitors}")
-        better = metrics[name].higher_is_better
-        self.plan = replace(self.plan, steps_per_epoch=len(self.train_loader), higher_is_better=better)
+        self.plan = self.plan.bind(len(self.train_loader), metrics)
         self.progress, self.stop, self.watch = Progress(), StopRequest(self.world), Stopwatch()
         self.meter = TrainMeter(metrics, skip_nonfinite=self.runtime.precision == "fp16", world=self.world)
         self.network = self.runtime.compiled(self.world.wrap(self.model))
@@ -122,7 +117,7 @@ class Trainer:
         compute_gradient = partial(self.compute_gradient, *self.augment(images, labels))
         outputs = compute_gradient()
         if self.needs_closure:
-            self.optimizer.step(closure(self.parameters, compute_gradient, outputs, self.total_loss))
+            self.optimizer.step(closure(self.parameters, compute_gradient, outputs, self.meter.total_loss))
         else:
             scaler.step(self.optimizer)
             scaler.update()
@@ -211,12 +206,6 @@ class Trainer:
     def history(self) -> list[dict[str, float]]:
         """Return a row a validation: epoch, step, every metric by tag, rate and speed. pandas.DataFrame takes it."""
         return self.logger.history
-
-    def total_loss(self, outputs: Outputs) -> float:
-        """Return the number that the gradient belongs to: the batch's mean loss over all ranks, and the penalties."""
-        sums = [sum(float(loss) * len(logits) for loss, logits, _ in outputs), sum(len(x) for _, x, _ in outputs)]
-        loss, images = self.world.all_reduce_sum(sums)
-        return loss / images + sum(float(term) for term in self.meter.penalty_terms.values())
 
     @property
     def lr(self) -> float:
