@@ -382,7 +382,7 @@ def _check_closure(setup: Setup) -> None:
 
 def _check_batch_norm(setup: Setup, network: "nn.Module") -> None:
     """Raise UsageError if training would pass a single image through a batch norm."""
-    one_at_a_time = checks.Combination(setup.run, _known(setup)).min_micro_batch() == 1
+    one_at_a_time = checks.CombinedSettings(setup.run, _known(setup)).min_micro_batch() == 1
     if one_at_a_time and not accepts_single_image(network, setup.dataset.image_shape):
         size, count = setup.batch_size, setup.run.settings.accumulate
         message = f"batch_size={size}: model.norm=batch cannot norm a single image this small (accumulate={count})"

@@ -137,7 +137,7 @@ def test_help_lists_folders_of_options():
 
 def test_many_epochs_break_no_column(capsys):
     screen = Console()
-    screen.begin(10**9, 5)
+    screen.start(10**9, 5)
     screen.epoch({"epoch": 0.01, "loss/train": 1.0, "loss/val": 1.0, "accuracy/val": 0.5}, best=True)
     lines = capsys.readouterr().out.splitlines()
     assert "0.01/1e+09" in lines[1] and len(lines[1]) < 60

@@ -190,8 +190,8 @@ def test_every_check_has_a_case(monkeypatch):
         except UsageError as wrong:
             seen += wrong.lines
     for each in (*ERRORS, *WARNINGS):
-        pattern = ".+".join(re.escape(part) for part in re.split(r"\{[\w.]+\}", each.says))
-        assert any(re.fullmatch(pattern, sentence) for sentence in seen), each.says
+        pattern = ".+".join(re.escape(part) for part in re.split(r"\{[\w.]+\}", each.message))
+        assert any(re.fullmatch(pattern, sentence) for sentence in seen), each.message
 
 
 @pytest.mark.parametrize(

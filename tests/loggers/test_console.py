@@ -35,9 +35,9 @@ SHOW = """
 import sys
 from deeptrain.loggers.console import Console
 screen = Console()
-screen.lines(["data  digits", "model   fcn"])
+screen.header(["data  digits", "model   fcn"])
 epochs = int(sys.argv[1])
-screen.begin(epochs, 100)
+screen.start(epochs, 100)
 import deeptrain.loggers.console
 deeptrain.loggers.console.REDRAW_SECONDS = 0
 for epoch in (1, epochs):
@@ -52,8 +52,8 @@ screen.end(["best  epoch 1", "next  python scripts/evaluate.py " + "x" * 150])
 
 def show(stream, epochs=2, log=None):
     screen = Console(stream, log)
-    screen.lines(HEAD)
-    screen.begin(epochs, 100)
+    screen.header(HEAD)
+    screen.start(epochs, 100)
     for epoch in range(1, epochs + 1):
         for step in range(0, 100, 5):
             screen.progress(epoch, step, 2.3, 0.5, 0.1, 12340, 100)
@@ -136,7 +136,7 @@ def test_a_piped_log_is_plain_and_short(tmp_path, monkeypatch):
 def test_the_table_fits_eighty_columns_with_four_digits():
     stream = io.StringIO()
     screen = Console(stream)
-    screen.begin(999, 100)
+    screen.start(999, 100)
     screen.epoch({**ROW, "epoch": 999, "accuracy/val_average": 0.99}, best=True)
     head, row = stream.getvalue().splitlines()
     assert len(head) <= 80 and len(row) <= 80
@@ -148,7 +148,7 @@ def test_the_table_fits_eighty_columns_with_four_digits():
 def test_a_row_without_averages_shows_the_gap_and_a_slow_loader():
     stream = io.StringIO()
     screen = Console(stream)
-    screen.begin(2, 100)
+    screen.start(2, 100)
     screen.epoch(ROW, best=False)
     screen.epoch({**ROW, "epoch": 2, "data_wait": 0.05}, best=False)
     _, first, second = stream.getvalue().splitlines()
@@ -159,7 +159,7 @@ def test_a_row_without_averages_shows_the_gap_and_a_slow_loader():
 def test_an_average_that_starts_late_gets_its_column():
     stream = io.StringIO()
     screen = Console(stream)
-    screen.begin(3, 100)
+    screen.start(3, 100)
     for epoch, extra in enumerate(({}, {"accuracy/val_average": 0.99}, {"accuracy/val_average": 0.98}), start=1):
         screen.epoch({**ROW, "epoch": epoch, **extra}, best=False)
     head, _, new, second, third = stream.getvalue().splitlines()
@@ -170,7 +170,7 @@ def test_an_average_that_starts_late_gets_its_column():
 
 def test_the_head_is_aligned_and_at_most_twelve_lines():
     stream = io.StringIO()
-    Console(stream).lines([*HEAD, *(f"setting{i}  " + "model.depth=20 " * 12 for i in range(20))])
+    Console(stream).header([*HEAD, *(f"setting{i}  " + "model.depth=20 " * 12 for i in range(20))])
     lines = stream.getvalue().splitlines()
     assert len(lines) == HEAD_LINES
     assert all(len(line) <= 120 for line in lines)
@@ -185,7 +185,7 @@ def test_warnings_share_the_twelve_lines_and_all_stand_in_the_log(tmp_path):
     for count, shown, first in ((2, 2, 10), (4, 4, 8), (20, 6, 6)):
         stream = io.StringIO()
         screen = Console(stream, log=tmp_path / f"{count}.log")
-        screen.lines(head, [f"number {index}" for index in range(count)])
+        screen.header(head, [f"number {index}" for index in range(count)])
         lines = stream.getvalue().splitlines()
         warnings = [line for line in lines if line.startswith("warning: ")]
         assert len(lines) == HEAD_LINES and len(warnings) == shown and lines[first - 1].endswith("outputs/run")
@@ -195,7 +195,7 @@ def test_warnings_share_the_twelve_lines_and_all_stand_in_the_log(tmp_path):
 
 def test_a_long_line_of_the_head_is_broken_between_words_under_its_value():
     stream = io.StringIO()
-    Console(stream).lines(["changed  " + "model.depth=20 " * 12, "folder  outputs/" + "x" * 150])
+    Console(stream).header(["changed  " + "model.depth=20 " * 12, "folder  outputs/" + "x" * 150])
     first, second, third = stream.getvalue().splitlines()
     assert first.endswith("=20") and second.startswith("         model.depth=20")
     assert third == "folder   outputs/" + "x" * 150  # half a path is of no use
@@ -203,10 +203,10 @@ def test_a_long_line_of_the_head_is_broken_between_words_under_its_value():
 
 def test_the_log_has_the_lines_from_before_it_was_opened(tmp_path):
     screen = Console(io.StringIO())
-    screen.lines(HEAD)
+    screen.header(HEAD)
     screen.warn("early")
     screen.open_log(tmp_path / "run.log")
-    screen.note("late [not markup]")
+    screen.message("late [not markup]")
     text = (tmp_path / "run.log").read_text()
     assert text.startswith("data    4,500") and text.endswith("warning: early\nlate [not markup]\n")
 
@@ -215,8 +215,8 @@ def test_a_full_disk_under_the_log_stops_nothing_and_loses_no_line(tmp_path, ful
     stream = io.StringIO()
     screen = Console(stream, tmp_path / "run.log")
     with full_disk():
-        screen.note("first")
-    screen.note("second")
+        screen.message("first")
+    screen.message("second")
     first, warning, second = (tmp_path / "run.log").read_text().splitlines()
     assert (first, second) == ("first", "second") and warning.startswith("warning: ") and "No space left" in warning
     assert sorted(stream.getvalue().splitlines()) == sorted([first, warning, second])
@@ -234,22 +234,22 @@ def test_a_closed_pipe_stops_nothing(tmp_path):
 def test_an_old_encoding_gets_plain_letters():
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    Console(stream).lines(["classes  café · 3 × 32 × 32"])
+    Console(stream).header(["classes  café · 3 × 32 × 32"])
     assert raw.getvalue() == b"classes  caf? - 3 x 32 x 32\n"
 
 
 def test_a_second_log_has_only_its_own_lines(tmp_path):
     screen = Console(io.StringIO(), tmp_path / "one.log")
-    screen.note("one")
+    screen.message("one")
     screen.open_log(tmp_path / "two.log")
-    screen.note("two")
+    screen.message("two")
     assert (tmp_path / "one.log").read_text() == "one\n" and (tmp_path / "two.log").read_text() == "two\n"
 
 
 def test_quiet_shows_nothing(capsys):
     screen = Console(quiet=True)
-    screen.lines(HEAD)
-    screen.begin(1, 1)
+    screen.header(HEAD)
+    screen.start(1, 1)
     screen.epoch(ROW, best=True)
     screen.close()
     assert capsys.readouterr().out == ""
@@ -278,7 +278,7 @@ def test_a_notebook_has_one_line_that_is_replaced_and_plain_rows(monkeypatch):
     monkeypatch.setattr("deeptrain.loggers.console.REDRAW_SECONDS", 0)
     monkeypatch.setattr(sys, "stdout", out)
     console = Console()
-    console.begin(2, 10)
+    console.start(2, 10)
     console.progress(1, 5, 0.5, 0.9, 0.1, 1000.0, 3.0)
     console.epoch({"epoch": 1, "accuracy/val": 0.5}, best=True)
     assert shown[1].startswith("epoch 1/2 ") and "loss 0.5000" in shown[1]

@@ -1,4 +1,4 @@
-"""Settings that cannot work together, or do nothing here: found before the first step, told in plain sentences."""
+"""Settings that cannot work together, or have no effect: found before the first step."""
 
 import math
 import re
@@ -15,8 +15,8 @@ from deeptrain.schema import flatten, format_value
 
 DIGITS = ("digits", "mnist", "kmnist", "svhn")  # mirrored, a 2 or a 5 is no digit any more
 MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
-TRANSLATES = 32  # pixels, the furthest that aug=trivial_augment moves an image
-QUICK = 2000  # steps in which a compiled network does not win back its compilation on a CPU
+MAX_TRANSLATION = 32  # pixels, the furthest that aug=trivial_augment moves an image
+MIN_COMPILED_STEPS = 2000  # steps in which a compiled network does not win back its compilation on a CPU
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Facts:
     drawn: bool = False  # large pictures, cut anew each time: data.crop_padding is not read
 
 
-class Combination(dict):
+class CombinedSettings(dict):
     """All settings of a run by dotted key, the options by group, and the facts; None for what is not there (yet)."""
 
     def __init__(self, run: RunConfig, facts: Facts | None):
         super().__init__(flatten(asdict(run.settings)) | flatten(run.parts) | run.choices)
         self.defaults = flatten(asdict(Settings()))
         self.augs = list(run.parts["aug"])
-        self.typed = {override_key(override) for override in run.overrides}
+        self.given = {override_key(override) for override in run.overrides}
         self["processes"], self["halves"] = get_world().size, self["accumulate"] == "auto"
         self["accumulate"] = 1 if self["halves"] else self["accumulate"]
         if facts is None:
@@ -53,7 +53,7 @@ class Combination(dict):
     def __missing__(self, key: str) -> None:
         return None
 
-    def above(self, key: str, limit: Any) -> bool:
+    def exceeds(self, key: str, limit: Any) -> bool:
         """Tell whether a setting is larger than a number, or than another setting; not if one of them is not there."""
         value, limit = self[key], self[limit] if isinstance(limit, str) else limit
         return value is not None and limit is not None and value > limit
@@ -82,10 +82,10 @@ class Combination(dict):
 
 @dataclass(frozen=True)
 class Check:
-    """A sentence, and when it is to be said; {keys} in it become the settings' values."""
+    """A message, and the condition under which it is shown. {keys} in it become the settings' values."""
 
-    says: str
-    when: Callable[[Combination], Any]
+    message: str
+    condition: Callable[[CombinedSettings], Any]
 
 
 ERRORS = (
@@ -105,11 +105,11 @@ ERRORS = (
     ),
     Check(
         "accumulate={accumulate}: must be at most batch_size={batch_size}",
-        lambda s: s.above("accumulate", "batch_size"),
+        lambda s: s.exceeds("accumulate", "batch_size"),
     ),
     Check(
         "batch_size={batch_size}: is that of all processes together, so it must be at least {processes}, their number",
-        lambda s: s.above("processes", "batch_size"),
+        lambda s: s.exceeds("processes", "batch_size"),
     ),
     Check(
         "accumulate=auto: does not go with torchrun, since a process without memory left would wait for the others; "
@@ -143,17 +143,17 @@ WARNINGS = (
     ),
     Check(
         "aug=flip mirrors digits, and a mirrored 2 is no 2: leave it out",
-        lambda s: s["data"] in DIGITS and (s.above("aug.flip.horizontal", 0) or s.above("aug.flip.vertical", 0)),
+        lambda s: s["data"] in DIGITS and (s.exceeds("aug.flip.horizontal", 0) or s.exceeds("aug.flip.vertical", 0)),
     ),
     Check(
         "aug=flip mirrors again what data={data} has mirrored: set data.flip=false, or leave it out",
-        lambda s: s["data"] not in DIGITS and s["data.flip"] and s.above("aug.flip.horizontal", 0),
+        lambda s: s["data"] not in DIGITS and s["data.flip"] and s.exceeds("aug.flip.horizontal", 0),
     ),
     Check(
         "aug=random_crop shifts again what data.crop_padding={data.crop_padding} has shifted: set that to 0, "
         "or leave it out",
         lambda s: (
-            s.above("data.crop_padding", 0)
+            s.exceeds("data.crop_padding", 0)
             and "random_crop" in s.augs
             and (s["data"] != "image_folder" or s["drawn"] is False)  # how large its pictures are is not known at first
         ),
@@ -161,7 +161,7 @@ WARNINGS = (
     Check(
         "aug.random_crop.padding={aug.random_crop.padding} shifts these images by more than a quarter of their "
         "{side} pixels: an eighth is usual",
-        lambda s: s["side"] and s.above("aug.random_crop.padding", s["side"] / 4),
+        lambda s: s["side"] and s.exceeds("aug.random_crop.padding", s["side"] / 4),
     ),
     Check(
         "aug=flip has no effect: aug.flip.horizontal=0 and aug.flip.vertical=0",
@@ -182,17 +182,17 @@ WARNINGS = (
     Check(
         "aug.mixup_or_cutmix.mixup_alpha={aug.mixup_or_cutmix.mixup_alpha} has no effect: "
         "aug.mixup_or_cutmix.cutmix=1 never draws Mixup",
-        lambda s: s["aug.mixup_or_cutmix.cutmix"] == 1 and "aug.mixup_or_cutmix.mixup_alpha" in s.typed,
+        lambda s: s["aug.mixup_or_cutmix.cutmix"] == 1 and "aug.mixup_or_cutmix.mixup_alpha" in s.given,
     ),
     Check(
         "aug.mixup_or_cutmix.cutmix_alpha={aug.mixup_or_cutmix.cutmix_alpha} has no effect: "
         "aug.mixup_or_cutmix.cutmix=0 never draws CutMix",
-        lambda s: s["aug.mixup_or_cutmix.cutmix"] == 0 and "aug.mixup_or_cutmix.cutmix_alpha" in s.typed,
+        lambda s: s["aug.mixup_or_cutmix.cutmix"] == 0 and "aug.mixup_or_cutmix.cutmix_alpha" in s.given,
     ),
     Check(
         "aug=trivial_augment moves images by up to 32 pixels, more than their {side}: "
         "take aug=randaugment, which moves them by a part of their side",
-        lambda s: s["side"] and "trivial_augment" in s.augs and s["side"] < TRANSLATES,
+        lambda s: s["side"] and "trivial_augment" in s.augs and s["side"] < MAX_TRANSLATION,
     ),
     Check(
         "aug=random_grayscale has no effect: these images are grey",
@@ -200,11 +200,11 @@ WARNINGS = (
     ),
     Check(
         "aug.color_jitter.saturation={aug.color_jitter.saturation} has no effect: these images are grey",
-        lambda s: s["channels"] == 1 and s.above("aug.color_jitter.saturation", 0),
+        lambda s: s["channels"] == 1 and s.exceeds("aug.color_jitter.saturation", 0),
     ),
     Check(
         "aug.color_jitter.hue={aug.color_jitter.hue} has no effect: these images are grey",
-        lambda s: s["channels"] == 1 and s.above("aug.color_jitter.hue", 0),
+        lambda s: s["channels"] == 1 and s.exceeds("aug.color_jitter.hue", 0),
     ),
     Check(
         "one of RandAugment's operations, Color, has no effect: these images are grey",
@@ -213,7 +213,7 @@ WARNINGS = (
     Check(
         "model.drop_connect={model.drop_connect} and model.dropout={model.dropout} act on the same layers: "
         "set one of them to 0",
-        lambda s: s.above("model.drop_connect", 0) and s.above("model.dropout", 0),
+        lambda s: s.exceeds("model.drop_connect", 0) and s.exceeds("model.dropout", 0),
     ),
     Check(
         "model.stochastic_depth_mode=sample has no effect while model.stochastic_depth=0",
@@ -227,9 +227,9 @@ WARNINGS = (
         "penalty={penalty} and optimizer.weight_decay={optimizer.weight_decay} both shrink the weights: "
         "set one of them to 0",
         lambda s: (
-            (s["penalty"] == "l2" or (s["penalty"] == "elastic" and s.above("penalty.beta", 0)))
-            and s.above("penalty.strength", 0)
-            and s.above("optimizer.weight_decay", 0)
+            (s["penalty"] == "l2" or (s["penalty"] == "elastic" and s.exceeds("penalty.beta", 0)))
+            and s.exceeds("penalty.strength", 0)
+            and s.exceeds("optimizer.weight_decay", 0)
         ),
     ),
     Check(
@@ -248,12 +248,12 @@ WARNINGS = (
     Check(
         "average.bn_images={average.bn_images} has no effect: model={model} is without batch norm here",
         lambda s: (
-            "average.bn_images" in s.typed and (s["model"] == "rnn" or s["model.norm"] in ("group", "layer", "none"))
+            "average.bn_images" in s.given and (s["model"] == "rnn" or s["model.norm"] in ("group", "layer", "none"))
         ),
     ),
     Check(
         "data.whiten_eps={data.whiten_eps} has no effect without data.whiten",
-        lambda s: "data.whiten_eps" in s.typed and s["data.whiten"] is None,
+        lambda s: "data.whiten_eps" in s.given and s["data.whiten"] is None,
     ),
     Check(
         "data.whiten=pca turns images into components without neighbours, which model={model} looks for: "
@@ -272,39 +272,39 @@ WARNINGS = (
     Check(
         "validate.every_epochs={validate.every_epochs} is longer than the run (epochs={epochs}), "
         "which is validated at its end only",
-        lambda s: s.above("validate.every_epochs", "epochs"),
+        lambda s: s.exceeds("validate.every_epochs", "epochs"),
     ),
     Check(
         "validate.every_steps={validate.every_steps} has no effect: the run has {steps} steps",
-        lambda s: s.above("validate.every_steps", "steps"),
+        lambda s: s.exceeds("validate.every_steps", "steps"),
     ),
     Check(
         "log.every_steps={log.every_steps} has no effect: the run has {steps} steps",
-        lambda s: s.has_changed("log.every_steps") and s.above("log.every_steps", "steps"),
+        lambda s: s.has_changed("log.every_steps") and s.exceeds("log.every_steps", "steps"),
     ),
     Check(
         "compile=true takes a minute before the first step, which {steps} steps on a CPU seldom win back",
-        lambda s: s["compile"] and s["device"] == "cpu" and s.above("steps", 0) and s["steps"] < QUICK,
+        lambda s: s["compile"] and s["device"] == "cpu" and s.exceeds("steps", 0) and s["steps"] < MIN_COMPILED_STEPS,
     ),
 )
 
 
 def check(run: RunConfig, facts: Facts | None = None) -> list[str]:
-    """Return a sentence for everything that is pointless here; raise UsageError with all that cannot work.
+    """Return a warning for every setting without effect; raise UsageError with all that cannot work.
 
     Before the data are open (no facts) what needs them is left for later.
     """
-    settings = Combination(run, facts)
-    if wrong := [_said(check, settings) for check in ERRORS if check.when(settings)]:
-        raise UsageError(wrong)
+    settings = CombinedSettings(run, facts)
+    if messages := [_message(check, settings) for check in ERRORS if check.condition(settings)]:
+        raise UsageError(messages)
     return [
         *run.renamed,
-        *(_said(check, settings) for check in WARNINGS if check.when(settings)),
+        *(_message(check, settings) for check in WARNINGS if check.condition(settings)),
         *_idle_augs(settings),
     ]
 
 
-def _idle_augs(settings: Combination) -> Iterator[str]:
+def _idle_augs(settings: CombinedSettings) -> Iterator[str]:
     """Say which augmentations are never applied, and which find no other image to mix with."""
     for name in settings.augs:
         for key in ("probability", "until"):
@@ -314,5 +314,5 @@ def _idle_augs(settings: Combination) -> Iterator[str]:
             yield f"aug={name} has no effect: batch_size=1 leaves no other image to mix with"
 
 
-def _said(check: Check, settings: Combination) -> str:
-    return re.sub(r"\{([\w.]+)\}", lambda match: format_value(settings[match[1]]), check.says)
+def _message(check: Check, settings: CombinedSettings) -> str:
+    return re.sub(r"\{([\w.]+)\}", lambda match: format_value(settings[match[1]]), check.message)

@@ -93,7 +93,7 @@ class Console:
         waiting, self._unlogged = self._unlogged, []
         self._record(*waiting)
 
-    def lines(self, lines: Sequence[str], warnings: Sequence[str] = ()) -> None:
+    def header(self, lines: Sequence[str], warnings: Sequence[str] = ()) -> None:
         """Show the head: lines of "label  value" (two spaces between) in two aligned columns, then warnings.
 
         At most 12 lines in all: first each gets one, then what is over is left to the log, the last line of the head
@@ -116,7 +116,7 @@ class Console:
         for label, sentence in told:
             self._show(Text.assemble((label, "yellow"), sentence))
 
-    def note(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Tell something on a line of its own."""
         self._say("", text)
 
@@ -124,7 +124,7 @@ class Console:
         """Tell of something that may be wrong, on a line of its own."""
         self._say(WARNING, text)
 
-    def begin(
+    def start(
         self, epochs: int, steps_per_epoch: int, first_epoch: int = 0, metrics: Mapping[str, Metric] = METRICS
     ) -> None:
         """Start the table of a run of which `first_epoch` passes are already done."""
@@ -158,9 +158,9 @@ class Console:
         if epoch > self._epochs:  # the last pass has just ended
             epoch, step_in_epoch = self._epochs, self._steps
         self._pass, self._facts = epoch, facts
-        self.tick(step_in_epoch)
+        self.advance(step_in_epoch)
 
-    def tick(self, step_in_epoch: int) -> None:
+    def advance(self, step_in_epoch: int) -> None:
         """Move the live line on, at most ten times a second; it says what `progress` told last."""
         if not self._live:
             return

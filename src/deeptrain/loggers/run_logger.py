@@ -71,7 +71,7 @@ class RunLogger:
         """Start or go on from a position of the run."""
         self.plan = plan
         self._images, self._seconds = progress.images, progress.train_seconds
-        self.console.begin(plan.epochs, plan.steps_per_epoch, progress.epoch, self.metrics)
+        self.console.start(plan.epochs, plan.steps_per_epoch, progress.epoch, self.metrics)
 
     def describe(self, settings: Mapping[str, Any], samples: np.ndarray, step: int) -> None:
         """Log what is said once a run: the settings, and its first training images, uint8 (H, W, 3)."""
@@ -79,7 +79,7 @@ class RunLogger:
 
     def advance(self, step_in_epoch: int) -> None:
         """Move the live line. It shows the values of the last log point, so nothing waits for the device."""
-        self.console.tick(step_in_epoch)
+        self.console.advance(step_in_epoch)
 
     def log_step(self, progress: Position, values: Mapping[str, float], lr: float, images_per_second: float) -> None:
         """Show and log the training means since the last log point by name, and the penalties by tag."""
@@ -112,7 +112,7 @@ class RunLogger:
         self._each(lambda logger: logger.truncate(step))
 
     def message(self, text: str) -> None:
-        self.console.note(text)
+        self.console.message(text)
 
     def close(self) -> None:
         self.console.close()

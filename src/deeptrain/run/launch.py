@@ -94,7 +94,7 @@ def train(
         return train_worker(trainer, run)
     run_dir = open_folder(trainer, setup, console, run_dir)
     warnings = original.expected_differences(run, provenance(trainer)) if original else []
-    console.lines(header(trainer, setup, run_dir), [*setup.warnings, *warnings])
+    console.header(header(trainer, setup, run_dir), [*setup.warnings, *warnings])
     status, reason = fit(trainer, run, run_dir)
     trainer.logger.close()
     result = make_result(trainer, status, reason, perf_counter() - started)
@@ -162,7 +162,7 @@ def shutdown(trainer: "Trainer", status: str) -> None:
 def log_to_console(console: Console) -> Iterator[None]:
     """Show what our modules log while they work, for example that a data set is decoded for the first time."""
     logger, handler = logging.getLogger("deeptrain"), logging.Handler(logging.INFO)
-    handler.emit = lambda record: console.note(record.getMessage())
+    handler.emit = lambda record: console.message(record.getMessage())
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
