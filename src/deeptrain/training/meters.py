@@ -36,9 +36,9 @@ class TrainMeter:
 
     def total_loss(self, outputs: Outputs) -> float:
         """Return what the gradient belongs to: the batch's mean loss over all ranks, and the last step's penalties."""
-        sums = [sum(float(loss) * len(logits) for loss, logits, _ in outputs), sum(len(x) for _, x, _ in outputs)]
+        sums = [sum(loss.item() * len(logits) for loss, logits, _ in outputs), sum(len(x) for _, x, _ in outputs)]
         loss, images = self.world.all_reduce_sum(sums)
-        return loss / images + sum(float(term) for term in self.penalty_terms.values())
+        return loss / images + sum(term.item() for term in self.penalty_terms.values())
 
     @property
     def has_batches(self) -> bool:
