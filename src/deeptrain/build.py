@@ -157,6 +157,7 @@ def data_info(dataset: "Dataset") -> dict[str, Any]:
         "num_classes": len(dataset.classes),
         "class_counts": np.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist(),
         "mean": [float(value) for value in dataset.mean],
+        "in_chans": dataset.image_shape[0],  # timm's word
     }
 
 
@@ -167,6 +168,20 @@ def model(setup: Setup) -> "nn.Module":
     setup.runtime.seed(fold_in(setup.run.settings.seed, "weights"))
     built = instantiate("model", setup.run.parts["model"], **data_info(setup.dataset))
     return setup.runtime.to_device(built)
+
+
+def rehearse(setup: Setup, network: "nn.Module") -> None:
+    """Raise UsageError if the network does not fit the data; warn of parameters that get no gradient."""
+    from deeptrain.training import rehearsal
+
+    name = setup.run.choices["model"]
+    try:
+        idle = rehearsal.rehearse(network, setup.dataset.image_shape, len(setup.dataset.classes), setup.runtime)
+    except ValueError as error:
+        raise UsageError([f"model={name}: {error}"]) from error
+    if idle:
+        more = f" and {len(idle) - 1} more" if len(idle) > 1 else ""
+        setup.warnings.append(f"model={name}: {idle[0]}{more} get no gradient, so they are never trained")
 
 
 def loss(setup: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
@@ -251,6 +266,7 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     batches = train_loader(setup, world=world)
     network = model(setup)
     _check_batch_norm(setup, network)
+    rehearse(setup, network)
     if settings.sync_batch_norm:
         world.sync_batch_norm(network)
     average = instantiate("average", parts["average"], model=network) if parts["average"] else None

@@ -266,7 +266,6 @@ def test_a_run_folder_holds_what_was_promised():
         ["-m", "seed=0"],
         ["-m", "seed=0,0"],
         ["-m", "seed=range(0)"],
-        ["-m", "seed=0,1", "dir=x"],
         ["--config-dir", "nowhere"],
         ["aug=[mixup,mixup]"],
         ["accumulate=1000"],

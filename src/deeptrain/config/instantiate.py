@@ -9,22 +9,31 @@ from typing import Any
 from deeptrain.errors import UsageError
 from deeptrain.schema import suggest
 
+KWARGS = {"timm": ("num_classes", "in_chans"), "torchvision": ("num_classes",)}  # facts that their **kwargs take
+
 
 def instantiate(key: str, node: Mapping[str, Any], **runtime: Any) -> Any:
     """Call what a node's `_target_` names, with the node's values and those runtime objects that its signature names.
 
+    The models of timm and torchvision take some facts through **kwargs, so their signatures do not name them.
     The target has been checked against the allowed packages (validate.py). Raises UsageError: "key.name=value: ...".
     """
     settings = {name: value for name, value in node.items() if name != "_target_"}
     target = locate(key, node["_target_"])
     accepted = inspect.signature(target).parameters
-    wanted = {name: value for name, value in runtime.items() if name in accepted and name not in settings}
+    hidden = KWARGS.get(node["_target_"].partition(".")[0], ()) if _takes_kwargs(accepted) else ()
+    asked = {*accepted, *hidden} - set(settings)
+    wanted = {name: value for name, value in runtime.items() if name in asked}
     if "parameters" in runtime and "parameters" not in accepted:  # torch's own optimizers call them params
         wanted["params"] = runtime["parameters"]
     try:
         return target(**settings, **wanted)
     except (ValueError, TypeError) as error:
         raise UsageError([name_setting(key, str(error).partition("\n")[0], settings)]) from error
+
+
+def _takes_kwargs(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def locate(key: str, path: str) -> Any:

@@ -66,8 +66,9 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
     loss = for_evaluation(instantiate("loss", run.parts["loss"], **build.data_info(dataset)))
     runtime = Runtime(device, pick_precision(run.settings.precision, device))
     use_threads(run.settings.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
-    shape = {"input_shape": tuple(state["input_shape"]), "num_classes": len(classes)}
-    model = runtime.to_device(instantiate("model", run.parts["model"], **shape))
+    channels, *_ = shape = tuple(state["input_shape"])
+    facts = {"input_shape": shape, "num_classes": len(classes), "in_chans": channels}
+    model = runtime.to_device(instantiate("model", run.parts["model"], **facts))
     try:
         whitening = Whitening(**state["whitening"]) if state.get("whitening") else None
         pipeline = Pipeline([], state["mean"], state["std"], source.subtract_image_mean, whitening)
