@@ -93,7 +93,8 @@ def _known(setup: Setup) -> checks.Facts:
     """Return what the data add to the settings when their combination is checked."""
     counts, decoder = data_info(setup.dataset)["class_counts"], setup.dataset.train.decoder
     drawn = decoder is not None and decoder.short_side_range is not None
-    return checks.Facts(setup.dataset.image_shape, counts, setup.batch_size, setup.runtime.device.type, drawn)
+    names, device = tuple(setup.dataset.classes), setup.runtime.device.type
+    return checks.Facts(setup.dataset.image_shape, counts, setup.batch_size, device, names, drawn)
 
 
 def augmentation(key: str, node: Mapping[str, Any], run: RunConfig, dataset: "Dataset") -> "RandomApply":

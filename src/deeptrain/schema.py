@@ -34,7 +34,11 @@ class Range:
 
     def __str__(self) -> str:
         bounds = ((">=", self.minimum), (">", self.above), ("<=", self.maximum), ("<", self.below))
-        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+        return " and ".join(f"{sign} {_exact(bound)}" for sign, bound in bounds if bound is not None)
+
+
+def _exact(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 PositiveFloat = Annotated[float, Range(above=0)]
@@ -43,6 +47,7 @@ UnitFloat = Annotated[float, Range(minimum=0, maximum=1)]
 DropRate = Annotated[float, Range(minimum=0, below=1)]  # of dropping: 1 would drop everything
 PositiveInt = Annotated[int, Range(minimum=1)]
 NonNegativeInt = Annotated[int, Range(minimum=0)]
+Seed = Annotated[int, Range(minimum=0, maximum=2**63 - 1)]
 EpochsOrFraction = NonNegativeInt | DropRate  # a whole number is epochs, one with a decimal point a part of the run
 
 OLD_NAMES = {  # of 0.3.0, which users' own components import; they work until 0.5

@@ -1,6 +1,7 @@
 """What cannot work is refused, what is pointless is said in a sentence, and what is in order is met with silence."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -35,6 +36,7 @@ POINTLESS = [
     ("batch_size=1", None, "norms every image by itself"),
     ("sync_batch_norm=true", None, "sync_batch_norm=true has no effect in a single process"),
     ("data=mnist data.flip=true", None, "mirrors digits"),
+    ("data=cifar10", replace(COLOUR, class_names=("turn Left", "stop", "turn right")), "left and right in the names"),
     ("data=digits aug=flip", None, "aug=flip mirrors digits"),
     ("data=cifar10 aug=flip", None, "aug=flip mirrors again what data=cifar10 has mirrored"),
     ("data=digits aug=flip aug.flip.horizontal=0 aug.flip.vertical=0.5", None, "aug=flip mirrors digits"),

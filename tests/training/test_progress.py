@@ -90,3 +90,16 @@ def test_a_plan_knows_which_way_its_metric_is_better():
     assert Plan().bind(1, METRICS).higher_is_better
     with pytest.raises(ValueError, match=r"^monitor=f1/val: must be one of loss/val, accuracy/val, top5/val$"):
         Plan(monitor="f1/val").bind(1, METRICS)
+
+
+def test_small_gains_add_up_to_one_that_counts():
+    """As in Keras and Lightning: a gain is measured over the last one that counted, not over the last best."""
+    plan, progress = Plan(min_delta=0.15), Progress()
+    seen = []
+    for value in (0.5, 0.6, 0.7, 0.75, 0.8):
+        plan.update_best(progress, {"accuracy/val": value})
+        seen.append((progress.since_best, progress.best))
+    assert seen == [(0, 0.5), (1, 0.6), (0, 0.7), (1, 0.75), (2, 0.8)]
+    old = Progress(best=0.5, since_best=1)  # of a checkpoint without a reference
+    plan.update_best(old, {"accuracy/val": 0.6})
+    assert (old.since_best, old.reference) == (2, 0.5)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class Facts:
     class_counts: list[int]  # training images of each class
     batch_size: int
     device: str  # cpu, cuda or mps
+    class_names: tuple[str, ...] = ()
     drawn: bool = False  # large pictures, cut anew each time: data.crop_padding is not read
 
 
@@ -140,6 +141,11 @@ WARNINGS = (
     Check(
         "data.flip=true mirrors digits, and a mirrored 2 is no 2: set data.flip=false",
         lambda s: s["data"] in DIGITS and s["data.flip"],
+    ),
+    Check(
+        "data.flip=true mirrors half of the pictures, so that left and right in the names of classes mean nothing: "
+        "set data.flip=false",
+        lambda s: s["data.flip"] and _differ_in_side(s["class_names"] or ()),
     ),
     Check(
         "aug=flip mirrors digits, and a mirrored 2 is no 2: leave it out",
@@ -302,6 +308,12 @@ def check(run: RunConfig, facts: Facts | None = None) -> list[str]:
         *(_message(check, settings) for check in WARNINGS if check.condition(settings)),
         *_idle_augs(settings),
     ]
+
+
+def _differ_in_side(names: Iterable[str]) -> bool:
+    """Tell whether two names differ in left and right only."""
+    plain = [re.sub(r"left|right", "side", name.lower()) for name in names if re.search(r"left|right", name.lower())]
+    return len(set(plain)) < len(plain)
 
 
 def _idle_augs(settings: CombinedSettings) -> Iterator[str]:

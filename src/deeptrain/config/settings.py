@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deeptrain.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from deeptrain.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
 PARTS = ("data", "model", "loss", "penalty", "optimizer", "gradient", "schedule", "average")  # one option each
 LISTS = ("aug", "metrics", "loggers")  # of these several options make a list
@@ -42,7 +42,7 @@ class Log:
 class Settings:
     """What every run has; configs/train.yaml says what each is for. A test holds the two together."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     device: Device = "auto"
     epochs: PositiveInt = 30
     batch_size: PositiveInt | Literal["auto"] = "auto"

@@ -9,7 +9,7 @@ import numpy as np
 
 from deeptrain.data.decode import Decoder
 from deeptrain.data.split import stratified
-from deeptrain.schema import NonNegativeInt, PositiveFloat, Range, UnitFloat
+from deeptrain.schema import NonNegativeInt, PositiveFloat, Range, Seed, UnitFloat
 
 Loading = Literal["auto", "resident", "stream"]
 SplitFraction = Annotated[float, Range(above=0, below=1)]
@@ -102,7 +102,7 @@ class DataSource:
     root: str | None = None  # folder of the files
     download: bool = False
     val_fraction: SplitFraction = 0.1  # of the training images, if there is no validation split
-    split_seed: NonNegativeInt = 0
+    split_seed: Seed = 0
     loader: Loading = "auto"
     crop_padding: NonNegativeInt = 0  # zeros around an image, before a random window of its size is cropped
     flip: bool = False

@@ -21,7 +21,9 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
     batch = f"{setup.batch_size} images a step, {len(trainer.train_loader)} steps an epoch"
     auto = " (auto: about 100 steps an epoch)" if run.settings.batch_size == "auto" else ""
     groups = ("aug", "optimizer", "gradient", "schedule", "loss", "penalty", "average")
-    recipe = ", ".join(f"{group} {choices[group]}" for group in groups if group == "aug" or choices[group] != "none")
+    chosen = [f"{group} {choices[group]}" for group in groups if group == "aug" or choices[group] != "none"]
+    chosen[0] += _own_augmentation(setup)
+    recipe = ", ".join(chosen)
     changed = " ".join([*run.overrides, *experiment_overrides(run)])
     lines = [
         f"data       {setup.dataset.summary}",
@@ -37,6 +39,15 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
     if trainer.progress.step:
         lines.append(f"resumed    after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
     return [*lines, f"folder     {run_dir}"]
+
+
+def _own_augmentation(setup: build.Setup) -> str:
+    """Name what the data set does to its training images besides aug=."""
+    source, decoder = setup.source, setup.dataset.train.decoder
+    is_cropped = decoder is not None and decoder.short_side_range is not None
+    shift = f"shift {source.crop_padding}" if source.crop_padding and not is_cropped else ""
+    own = [word for word in ("random crop" if is_cropped else shift, "flip" if source.flip else "") if word]
+    return f" (data: {', '.join(own)})" if own else ""
 
 
 def _count(number: int, what: str) -> str:

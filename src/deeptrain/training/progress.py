@@ -21,7 +21,8 @@ class Progress:
     train_seconds: NonNegativeFloat = 0.0  # validation not included
     best: float | None = None  # of the monitored metric
     best_epoch: NonNegativeFloat = 0  # epochs completed at the best validation
-    since_best: NonNegativeInt = 0  # validations
+    since_best: NonNegativeInt = 0  # validations since the last gain of more than min_delta
+    reference: float | None = None  # of the monitored metric, at that gain
     validated: NonNegativeInt = 0  # step of the last validation
     rollbacks: NonNegativeInt = 0  # times that on_nan=rollback halved the learning rate
     skipped_steps: NonNegativeInt = 0  # by on_nan=skip
@@ -126,11 +127,19 @@ class Plan:
             progress.since_best += 1
             return None
         weights = (max if self.higher_is_better else min)(values, key=lambda weights: values[weights])
-        gain = math.inf if progress.best is None else values[weights] - progress.best
-        if not self.higher_is_better and progress.best is not None:
-            gain = -gain
-        progress.since_best = 0 if gain > self.min_delta else progress.since_best + 1
-        if gain <= 0:
+        if progress.reference is None:
+            progress.reference = progress.best  # of a run of 0.3.0
+        if self._gain(values[weights], progress.reference) > self.min_delta:
+            progress.reference, progress.since_best = values[weights], 0
+        else:
+            progress.since_best += 1
+        if self._gain(values[weights], progress.best) <= 0:
             return None
         progress.best, progress.best_epoch = values[weights], self.epochs_done(progress)
         return weights
+
+    def _gain(self, value: float, old: float | None) -> float:
+        """Return by how much a value is better than an old one; inf if there is none."""
+        if old is None:
+            return math.inf
+        return value - old if self.higher_is_better else old - value
