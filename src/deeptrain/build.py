@@ -331,8 +331,17 @@ def metrics(run: RunConfig, dataset: "Dataset") -> "dict[str, Metric]":
 
 
 def loggers(run: RunConfig, **facts: Any) -> "list[Logger]":
-    """Build the loggers of loggers=."""
-    return [instantiate(f"loggers.{name}", node, **facts) for name, node in run.parts["loggers"].items()]
+    """Build the loggers of loggers=; UsageError if one cannot start."""
+    built = []
+    for name, node in run.parts["loggers"].items():
+        try:
+            built.append(instantiate(f"loggers.{name}", node, **facts))
+        except (UsageError, OSError):
+            raise
+        except Exception as error:  # of a package that is not ours
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise UsageError([f"loggers={name}: cannot start ({reason[:300]}); leave it out, or mend that"]) from error
+    return built
 
 
 def check_loggers(run: RunConfig) -> None:

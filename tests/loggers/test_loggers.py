@@ -62,7 +62,6 @@ def test_several_loggers_go_into_one_list(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_has_the_same_points_once_also_after_a_kill(tmp_path, monkeypatch):
     tracking = pytest.importorskip("mlflow.tracking")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = (tmp_path / "mlruns").as_uri()
     killed_and_resumed(["loggers=[mlflow,json_lines]", f"loggers.mlflow.tracking_uri={uri}"], monkeypatch)
     client = tracking.MlflowClient(uri)
@@ -81,6 +80,17 @@ def test_mlflow_has_the_same_points_once_also_after_a_kill(tmp_path, monkeypatch
             history = client.get_metric_history(run.info.run_id, tag)
             assert sorted((point.step, point.value) for point in history) == points, tag
         assert run.data.params["model"] == "fcn" and run.data.params["seed"] == "3"
+
+
+def test_a_logger_that_cannot_start_is_one_line_and_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    (tmp_path / "conf" / "loggers").mkdir(parents=True)
+    (tmp_path / "conf" / "loggers" / "broken.yaml").write_text("# broken\nbroken:\n  _target_: refusing.Broken\n")
+    (tmp_path / "refusing.py").write_text(
+        "class Broken:\n    def __init__(self):\n        raise RuntimeError('no server\\nand more')\n"
+    )
+    assert train([*RUN, "--config-dir", "conf", "loggers=broken", "dir=run"]) == 2
+    line = "error: loggers=broken: cannot start (RuntimeError: no server); leave it out, or mend that\n"
+    assert capsys.readouterr().err == line and not (tmp_path / "run").exists()
 
 
 def test_a_logger_without_its_package_is_refused_before_the_folder_is_made(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """MLflow tracking: one MLflow run for a run, one point for each tag and step, also after a resume."""
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,8 @@ class MLflow(Logger):
         from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
         from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
+        if tracking_uri is not None and tracking_uri.startswith("file:"):
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow asks whether files are meant: they are
         self._metric, self._param, self._client = Metric, Param, MlflowClient(tracking_uri)
         self._points: list[tuple[str, float, int, int]] = []  # tag, value, time in ms, step
         self._written = 0.0
