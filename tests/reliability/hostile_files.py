@@ -8,6 +8,7 @@ import io
 import json
 import os
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +76,29 @@ def archive(pickled: bytes, method: int = zipfile.ZIP_STORED, **entries: bytes) 
         for name, content in {**honest, **entries}.items():
             file.writestr(name, content)
     return buffer.getvalue()
+
+
+def honest_with(pickled: bytes, *names: str) -> bytes:
+    """Pack a pickle with more entries of these names, that may be there already."""
+    buffer = io.BytesIO(archive(pickled))
+    with zipfile.ZipFile(buffer, "a") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name in names:
+            file.writestr(name, b"")
+    return buffer.getvalue()
+
+
+def old_torch_file() -> bytes:
+    """Write what torch.save wrote before 1.6: torch knows it by its first bytes. It asks for a gigabyte."""
+    gigabyte = name_of("__builtin__", "bytearray") + long(10**9) + b"\x85R"
+    parts = (long(0x1950A86A20F9469CFC6C), b"M\xe9\3", b"}" + text("protocol_version") + b"M\xe9\3s")
+    return b"".join(b"\x80\2" + part + b"." for part in parts) + holding(gigabyte) + b"\x80\2]."
+
+
+def large_end(honest: bytes) -> bytes:
+    """Write the second end that an archive over 4 GB has; it lists nothing, and lies about its own place."""
+    end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 0, 0, 0, len(honest) - 22)
+    return end + struct.pack("<4sLQL", b"PK\6\7", 0, len(honest) - 30, 1)
 
 
 def packed(pickled: bytes) -> bytes:
@@ -178,7 +202,8 @@ def lying_tensors() -> Iterator[tuple[str, bytes]]:
     yield "a memory of its own at four billion", b"]r\xff\xff\xff\xff"
     yield "more taken than was put", b"0" * 50
     yield "no end", b"]" * 50
-    yield "an operation that is none", b"\xff"
+    yield "millions of lists that are dropped", b"N" + b"]0" * (4 * 2**20)
+    yield "millions of lists that are kept", b"]" * 2**22
 
 
 def archives(honest: bytes) -> Iterator[tuple[str, bytes]]:
@@ -211,6 +236,16 @@ def archives(honest: bytes) -> Iterator[tuple[str, bytes]]:
     secret = bytearray(archive(pickled))
     secret[secret.rindex(b"PK\1\2") + 8] |= 1
     yield "an encrypted entry", bytes(secret)
+    yield "an old torch file in front", old_torch_file() + honest
+    yield "a text in front", b"#!/bin/sh\n" + honest
+    yield "an end of an archive behind", honest + b"PK\5\6" + bytes(18)
+    yield "a comment behind", honest[:-2] + b"\x04\0more"
+    yield "an end of a large archive in front of its end", honest[:-22] + large_end(honest) + honest[-22:]
+    yield "an archive in front of an archive", archive(holding(b"N")) + honest
+    yield "an entry twice", honest_with(pickled, "archive/data/0", "archive/data/0")
+    yield "folders of two names", honest_with(pickled, "Archive/data/0")
+    yield "a name that goes on after a zero", honest_with(pickled, "archive/data/1").replace(b"data/1", b"data/\0")
+    yield "a hundred thousand entries", honest_with(pickled, *(f"archive/data/{k}" for k in range(1, 100_000)))
     yield "an index of a hundred megabytes", archive(holding(b"X" + struct.pack("<I", 10**8) + bytes(10**8)))
 
 
@@ -248,6 +283,12 @@ def progress(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         "of a list": [1, 2],
     }.items():
         yield f"an optimizer {name}", {**state, "optimizer": optimizer}
+    stretched = torch.zeros(1, dtype=torch.float64).expand(1500)  # each smaller than the file, all of them not
+    many = {**state["optimizer"], "state": {key: {f"x{k}": stretched[:] for k in range(250)} for key in range(2)}}
+    yield "momenta stretched", {**state, "optimizer": many}
+    shared = torch.zeros(1500)
+    many = {**state["optimizer"], "state": {0: {f"x{k}": shared[:] for k in range(250)}}}
+    yield "momenta that share a storage", {**state, "optimizer": many}
     momenta = {**state["optimizer"], "state": {0: {"exp_avg": torch.ones(9), "step": "x"}}}
     yield "momenta that fit nothing", {**state, "optimizer": momenta}
     for name, values in {
@@ -288,6 +329,7 @@ def descriptions(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         "a std of nothing": {"std": None},
         "an input of terabytes": {"input_shape": [3, 10**6, 10**6]},
         "an input of negative size": {"input_shape": [3, -8, -8]},
+        "an input of another size": {"input_shape": [3, 16, 16]},
         "an input of text": {"input_shape": "3x8x8"},
         "no input": {"input_shape": []},
         "a whitening of text": {"whitening": "zca"},

@@ -98,7 +98,10 @@ def test_each_is_refused_in_a_line(found):
         ("a table of a gigabyte", "metrics.csv: is too large to be of a run of deeptrain"),
         ("os.system", "last.pt: holds more than weights and plain values, so it is not opened"),
         ("progress beyond the end of an epoch", "last.pt: it stopped in step 1000000000 of an epoch"),
-        ("an input of terabytes", "best.pt: does not say what it was trained on"),
+        ("momenta stretched", "last.pt: holds more than weights and plain values, so it is not opened"),
+        ("momenta that share a storage", "last.pt: holds more than weights and plain values, so it is not opened"),
+        ("an input of negative size", "best.pt: does not say what it was trained on"),
+        ("an input of another size", "best.pt: it was trained on images of 3x16x16, the data has 3x8x8; leave the"),
     ],
 )
 def test_the_line_says_which_file_and_why(found, name, words):
