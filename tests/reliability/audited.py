@@ -124,6 +124,7 @@ def watched(command: Callable[[Path], Any], run: Path) -> dict[str, Any]:
     return {
         "code": code,
         "errors": errors.getvalue(),
+        "raw": sorted({letter for letter in out.getvalue() + errors.getvalue() if not letter.isprintable()} - {"\n"}),
         "seen": Watch.seen,
         "secret": any(SECRET.encode() in text for text in told),
         "seconds": round(time.perf_counter() - started, 2),

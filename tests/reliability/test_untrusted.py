@@ -86,6 +86,11 @@ def test_each_is_refused_in_a_line(found):
     assert not wrong
 
 
+def test_no_word_of_theirs_moves_the_cursor_or_fills_the_screen(found):
+    assert not [case for case in found["cases"] if case["raw"]]
+    assert not [case for case in found["cases"] if any(len(line) > 6000 for line in case["errors"].splitlines())]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -96,9 +101,18 @@ def test_each_is_refused_in_a_line(found):
         ("a hundred thousand words", "overrides.yaml: is too large to be of a run of deeptrain"),
         ("a ragged table", "metrics.csv: is not the table of a run"),
         ("a table of a gigabyte", "metrics.csv: is too large to be of a run of deeptrain"),
+        ("a table of five million rows", "metrics.csv: is not the table of a run (more than 2,097,152 cells); move it"),
+        ("a table of ten million columns", "metrics.csv: is not the table of a run (a line is too long); move it away"),
+        ("settings that double", "config.yaml: is damaged (anchors, aliases and tags are not read); move it away"),
+        ("settings that break off", "config.yaml: is damaged (it has no data, model, optimizer); move it away"),
+        ("yaml of dates", "overrides.yaml: is not a list of settings; take the file that the run was started with"),
+        ("a split of lists", "split.json: is damaged; move it away"),
         ("os.system", "last.pt: holds more than weights and plain values, so it is not opened"),
         ("progress beyond the end of an epoch", "last.pt: it stopped in step 1000000000 of an epoch"),
-        ("an input of terabytes", "best.pt: does not say what it was trained on"),
+        ("momenta stretched", "last.pt: holds more than weights and plain values, so it is not opened"),
+        ("momenta that share a storage", "last.pt: holds more than weights and plain values, so it is not opened"),
+        ("an input of negative size", "best.pt: does not say what it was trained on"),
+        ("an input of another size", "best.pt: it was trained on images of 3x16x16, the data has 3x8x8; leave the"),
     ],
 )
 def test_the_line_says_which_file_and_why(found, name, words):

@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     if name in HELP:
         return show(MAIN_USAGE)
     if name not in commands:
-        print(f"error: {name}: {suggest(name, commands)}; for example deeptrain train model=resnet", file=sys.stderr)
+        _say(f"error: {name}: {suggest(name, commands)}; for example deeptrain train model=resnet")
         return 2
     return commands[name](rest)
 
@@ -92,7 +92,7 @@ def train(arguments: list[str]) -> int:
         if "cfg" in flags:
             run = compose_run(words)
             for note in run.renamed:
-                print(f"warning: {note}", file=sys.stderr)
+                _say(f"warning: {note}")
             return show(run.yaml.rstrip())
         if "multirun" in flags or plan.is_declared(words):
             if was_torchrun():
@@ -119,7 +119,7 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
             time.sleep(PATIENCE)
             return 2
         for line in mistakes.lines:
-            print(f"error: {line}", file=sys.stderr)
+            _say(f"error: {line}")
         return 2
     except KeyboardInterrupt:
         if get_world().is_main:
@@ -131,7 +131,7 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
         if debug:
             raise
         first = str(error).strip().partition("\n")[0]
-        print(f"error: {type(error).__name__}: {first} (add --debug for the traceback)", file=sys.stderr)
+        _say(f"error: {type(error).__name__}: {first[:1000]} (add --debug for the traceback)")
         return 1
 
 
@@ -140,6 +140,13 @@ def in_this_installation(text: str) -> str:
     for name, in_a_clone in CLONE_COMMANDS.items():
         text = text.replace(in_a_clone, command(name))
     return text if IS_CLONE else text.replace(" train.py", " -m deeptrain train")  # after torchrun
+
+
+def _say(line: str) -> None:
+    """Write one line to stderr. It may hold a stranger's words."""
+    from deeptrain.errors import printable
+
+    print(printable(line), file=sys.stderr)
 
 
 def show(page: str) -> int:

@@ -22,7 +22,7 @@ def evaluate(arguments: list[str]) -> int:
 
 def _evaluate(arguments: list[str]) -> int:
     from deeptrain.config.compose import compose_run
-    from deeptrain.errors import UsageError
+    from deeptrain.errors import UsageError, printable
     from deeptrain.run import folder, saved
     from deeptrain.schema import suggest
 
@@ -52,5 +52,4 @@ def _evaluate(arguments: list[str]) -> int:
     opened = room.append(at, evaluation, state.name, changed)
     picture = at / f"confusion-{split}.png"
     draw_confusion(evaluation.confusion.numpy(), evaluation.classes, picture)
-    print("\n".join([*room.lines(evaluation, opened), "", f"confusion  {picture}"]))
-    return 0
+    return show("\n".join(map(printable, [*room.lines(evaluation, opened), "", f"confusion  {picture}"])))

@@ -28,7 +28,6 @@ from deeptrain.training.validation import predict, score
 
 Split = Literal["test", "val"]
 IN_HEAD = ("accuracy", "top5", "loss")  # metrics of the first line
-LARGEST_SIDE = 4096  # pixels of an input that a checkpoint may ask for: a stranger's could fill the memory
 
 
 @dataclass
@@ -54,21 +53,22 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
         raise UsageError([str(error)]) from error
     source = instantiate("data", run.parts["data"])
     dataset = build.opened(run, source.load)
-    held_out = read_json(state_path.parent.parent / "split.json", dict, dataset.split)
-    if split == "val" and held_out != dataset.split:
+    if split == "val" and read_json(state_path.parent.parent / "split.json", dict, dataset.split) != dataset.split:
         raise UsageError(["split=val: these settings hold out other images than the run did; leave data as it was"])
     samples = build.opened(run, source.test) if split == "test" else dataset.val
     if not _describes_data(state, dataset.image_shape):
         raise UsageError([f"{state_path}: does not say what it was trained on; is it from a run of deeptrain?"])
-    classes = state["classes"]
+    classes, shape = state["classes"], tuple(state["input_shape"])
+    if shape != dataset.image_shape:
+        differ = f"it was trained on images of {_sides(shape)}, the data has {_sides(dataset.image_shape)}"
+        raise UsageError([f"{state_path}: {differ}; leave the settings of the data as they were"])
     if dataset.classes != classes:
         raise UsageError([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
     loss = for_evaluation(instantiate("loss", run.parts["loss"], **build.data_info(dataset)))
     runtime = Runtime(device, pick_precision(run.settings.precision, device))
     use_threads(run.settings.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
-    channels, *_ = shape = tuple(state["input_shape"])
-    facts = {"input_shape": shape, "num_classes": len(classes), "in_chans": channels}
-    model = runtime.to_device(instantiate("model", run.parts["model"], **facts))
+    sizes = {"input_shape": shape, "num_classes": len(classes), "in_chans": shape[0]}
+    model = runtime.to_device(instantiate("model", run.parts["model"], **sizes))
     try:
         whitening = Whitening(**state["whitening"]) if state.get("whitening") else None
         pipeline = Pipeline([], state["mean"], state["std"], source.subtract_image_mean, whitening)
@@ -85,6 +85,10 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
     return Evaluation(split, measured, classes, matrix, per_class(matrix), len(labels), metrics)
 
 
+def _sides(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
 def _describes_data(state: dict[str, Any], image_shape: tuple[int, int, int]) -> bool:
     """Say whether a checkpoint tells the classes, the statistics of each channel and a shape, and sane ones."""
     classes, shape = state.get("classes"), state.get("input_shape")
@@ -95,7 +99,7 @@ def _describes_data(state: dict[str, Any], image_shape: tuple[int, int, int]) ->
         and all(isinstance(name, str) for name in classes)
         and isinstance(shape, list)
         and len(shape) == 3
-        and all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in shape)
+        and all(isinstance(side, int) and side > 0 for side in shape)
         and all(isinstance(values, list) and len(values) == channels for values in statistics)
         and all(isinstance(value, float) and math.isfinite(value) for values in statistics for value in values or [])
         and all(value > 0 for value in state["std"])

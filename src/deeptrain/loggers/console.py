@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from rich import console as rich_console
 from rich.text import Text
 
+from deeptrain.errors import printable
 from deeptrain.loggers.append_only_file import AppendOnlyFile
 from deeptrain.metrics.metric import METRICS, Metric
 from deeptrain.report import formatting
@@ -60,7 +61,8 @@ class Console:
     """Writes to a terminal with colour and a live line, to a pipe as plain text, and every finished line to run.log.
 
     Losing the terminal, or the disk under the log, never stops a run: what cannot be shown is dropped, what cannot
-    be logged is tried again with the next line. `quiet` shows nothing (every process but the first).
+    be logged is tried again with the next line. Every line may hold a stranger's words, so `printable` cleans it.
+    `quiet` shows nothing (every process but the first).
     """
 
     def __init__(self, stream: TextIO | None = None, log: Path | None = None, quiet: bool = False):
@@ -100,7 +102,7 @@ class Console:
         and as many warnings as there is room for kept.
         """
         rows, width = _aligned(lines), min(self._console.width, WIDTH)
-        told = [(WARNING, sentence) for sentence in warnings]
+        told = [(WARNING, printable(sentence)) for sentence in warnings]
         self._record(*(label + value for label, value in [*rows, *told]))
         shown = [line for row in rows for line in _wrapped(*row, width, "bold")]
         if len(shown) + len(told) > HEAD_LINES:
@@ -213,6 +215,7 @@ class Console:
         return Text.assemble(position[: self._console.width - 1], *bar, *(f"  {fact}" for fact in facts))
 
     def _say(self, label: str, text: str) -> None:
+        text = printable(text)
         self._record(label + text)
         width = self._console.width if self._live else len(label + text)  # a pipe is searched by lines
         for line in _wrapped(label, text, width, "yellow"):
@@ -310,7 +313,7 @@ def _joined(first: str, cells: dict[Column, str], mark: str = " ") -> str:
 
 def _aligned(lines: Sequence[str]) -> list[tuple[str, str]]:
     """Split "label  value" at the first two spaces and pad the labels to one width; a line without has no label."""
-    pairs = [re.split(r" {2,}", line.rstrip(), maxsplit=1) for line in lines]
+    pairs = [re.split(r" {2,}", printable(line.rstrip()), maxsplit=1) for line in lines]
     width = max((len(pair[0]) for pair in pairs if len(pair) == 2), default=0)
     return [(f"{pair[0]:<{width}}  ", pair[1]) if len(pair) == 2 else ("", pair[0]) for pair in pairs]
 

@@ -1,18 +1,20 @@
 """metrics.csv: one header, one row an evaluation, on disk as soon as it is known."""
 
 import csv
+import io
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from deeptrain.loggers.append_only_file import AppendOnlyFile
 from deeptrain.loggers.logger import Logger
 from deeptrain.runtime.files import write_atomically
 
-MAX_BYTES = 64 * 2**20  # of a file: hundreds of thousands of validations
+MAX_BYTES = 32 * 2**20  # of a file: a hundred thousand validations
+MAX_LINE, MAX_CELLS = 2**16, 2**21  # characters of a line, and cells of a file: they take 60 bytes each
 TIME_COLUMNS = ("seconds", "images_per_second")  # a resumed run repeats every column but these bit for bit
 
 Row = dict[str, int | float]
@@ -59,15 +61,17 @@ class MetricsTable(Logger):
 
     def _read(self) -> tuple[list[str], list[Row]]:
         """Return the columns and rows on disk, less a torn last line; ValueError if that is no table of a run."""
-        if self.path.exists() and self.path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{self.path}: is too large to be of a run of deeptrain")
-        content = self.path.read_text("utf-8", "replace") if self.path.exists() else ""
-        whole = content[: content.rfind("\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(self.path, len(whole.encode()))
+        if not self.path.exists():
+            return [], []
+        with self.path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"{self.path}: is too large to be of a run of deeptrain; move it away")
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
         try:
-            header, *lines = list(csv.reader(whole.splitlines())) or [[]]
-            return header, [{k: _number(cell) for k, cell in zip(header, line, strict=True) if cell} for line in lines]
+            return _parse(io.TextIOWrapper(io.BytesIO(content[:whole]), "utf-8", "replace", newline=""))
         except (ValueError, csv.Error) as error:
             raise ValueError(f"{self.path}: is not the table of a run ({error}); move it away") from error
 
@@ -84,6 +88,25 @@ class MetricsTable(Logger):
                 f"{self.path.name}: no column {', '.join(sorted(unknown))} among {', '.join(self.columns)}"
             )
         return (",".join(_cell(row[name]) if name in row else "" for name in self.columns) + "\n").encode()
+
+
+def _parse(text: TextIO) -> tuple[list[str], list[Row]]:
+    """Return columns and rows, read line by line; ValueError if there are more than a run has."""
+    lines = csv.reader(_lines(text))
+    header, rows, cells = next(lines, []), [], 0
+    for line in lines:
+        cells += len(line)
+        if cells > MAX_CELLS:
+            raise ValueError(f"more than {MAX_CELLS:,} cells")
+        rows.append({name: _number(cell) for name, cell in zip(header, line, strict=True) if cell})
+    return header, rows
+
+
+def _lines(text: TextIO) -> Iterator[str]:
+    while line := text.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise ValueError("a line is too long")
+        yield line
 
 
 def _cell(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deeptrain import build
 from deeptrain.config.override import last_value
 from deeptrain.config.settings import RunConfig
-from deeptrain.errors import UsageError, error_line
+from deeptrain.errors import UsageError, error_line, printable
 from deeptrain.loggers.console import Console
 from deeptrain.run import artifacts, dry_run, folder, lock, rerun
 from deeptrain.run.fit import fit
@@ -143,7 +143,7 @@ def train_worker(trainer: "Trainer", run: RunConfig) -> int:
     """Train as a rank that writes nothing; return the exit code once rank 0 is done too."""
     status, reason = fit(trainer, run, None)
     if status == "failed":
-        print(f"error: process {trainer.world.rank}: {reason}", file=sys.stderr)
+        print(printable(f"error: process {trainer.world.rank}: {reason}"), file=sys.stderr)
     trainer.close()
     shutdown(trainer, status)
     return EXIT_CODES[status]

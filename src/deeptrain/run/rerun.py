@@ -20,14 +20,14 @@ class Original:
     """The run that is repeated, read from its folder."""
 
     path: Path
-    settings: dict[str, Any]  # its config.yaml
+    settings: dict[str, Any]  # its config.yaml; empty if that is missing
     result: dict[str, Any]  # its result.json; empty if it was killed
 
     def differences(self, run: RunConfig, facts: Mapping[str, Any]) -> list[str]:
         """List what differs from the original: default settings, versions, code, data, the machine."""
         now = saved.parse_config(run.yaml, "config.yaml")
         settings = [
-            change for change in resume_policy.diff(self.settings, now) if change.policy != ResumePolicy.IGNORED
+            change for change in resume_policy.diff(self.settings or now, now) if change.policy != ResumePolicy.IGNORED
         ]
         return [*map(str, settings), *_differences(self.result, facts)]
 

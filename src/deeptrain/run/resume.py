@@ -38,9 +38,16 @@ def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
     run = compose_without_origin(get_world().broadcast([*saved.load_overrides(at, now), *now]))
     if state is not None:
         resume_policy.check(
-            saved.load_config(at), saved.parse_config(run.yaml, "now"), is_confirmed=run.settings.resume_changed
+            settings_before(at, now), saved.parse_config(run.yaml, "now"), is_confirmed=run.settings.resume_changed
         )
     return run, at, state
+
+
+def settings_before(at: Path, now: list[str]) -> dict[str, Any]:
+    """Return the whole configuration that a run had; without its config.yaml, the one that its own overrides make."""
+    if not (at / "config.yaml").exists():
+        return saved.parse_config(compose_without_origin(saved.load_overrides(at, now)).yaml, "overrides.yaml")
+    return saved.load_config(at)
 
 
 def compose_without_origin(words: list[str]) -> RunConfig:
@@ -98,5 +105,5 @@ def _history(trainer: "Trainer", run: RunConfig, before: Any, at: Path) -> list[
     """
     before = saved.read_json(at / CHANGED, list, before)
     known = [resume_policy.safe_repr(line) for line in before[:100]] if isinstance(before, list) else []
-    found = resume_policy.diff(saved.load_config(at), saved.parse_config(run.yaml, "now"))
+    found = resume_policy.diff(settings_before(at, run.overrides), saved.parse_config(run.yaml, "now"))
     return list(dict.fromkeys([*known, *(str(change) for change in found if not change.is_ignored)]))

@@ -12,9 +12,14 @@ from deeptrain.config.override import override_key
 from deeptrain.config.renamed import translate_saved
 from deeptrain.errors import UsageError
 
-MAX_JSON_BYTES = 64 * 2**20
+MAX_JSON_BYTES = 16 * 2**20  # of a split: over a million images held out
+MAX_JSON_BRACKETS, MAX_JSON_QUOTES = 2**17, 2**20  # what they enclose takes thirty times its bytes
 MAX_YAML_BYTES = 2**18  # it is read a thousand times more slowly
+MAX_NUMBER_CHARACTERS = 40  # what is longer is text
+YAML_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}  # besides text: no dates
 MAX_OVERRIDES, MAX_OVERRIDE_CHARACTERS = 1000, 10_000
+REMEDY = "move it away"
+OVERRIDES_REMEDY = "take the file that the run was started with"
 CODE_KEYS = ("allow_targets", "--config-dir", "-cd")  # settings that could run any code
 
 
@@ -26,16 +31,13 @@ def load_overrides(folder: Path, now: Sequence[str] = ()) -> list[str]:
     (dir, and cache_dir unless it is a cache already).
     """
     path = folder / "overrides.yaml"
-    try:
-        words = yaml.safe_load(_read_text(path, MAX_YAML_BYTES)) or []
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError([f"{path}: is no list of settings ({str(error).partition(chr(10))[0]})"]) from None
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise UsageError([f"{path}: is not a list of settings"])
+    words = _parse_yaml(_read_text(path, MAX_YAML_BYTES, OVERRIDES_REMEDY), str(path), OVERRIDES_REMEDY) or []
+    if not isinstance(words, list) or not all(isinstance(word, str) and _is_setting(word) for word in words):
+        raise UsageError([f"{path}: is not a list of settings; {OVERRIDES_REMEDY}"])
     if len(words) > MAX_OVERRIDES or any(
         len(word) > MAX_OVERRIDE_CHARACTERS or not word.isprintable() for word in words
     ):
-        raise UsageError([f"{path}: holds what no command line would; is it from a run of deeptrain?"])
+        raise UsageError([f"{path}: holds what no command line would; {OVERRIDES_REMEDY}"])
     typed = {override_key(word) for word in now}
     for word in words:
         if override_key(word) in CODE_KEYS and override_key(word) not in typed:
@@ -48,18 +50,24 @@ def load_overrides(folder: Path, now: Sequence[str] = ()) -> list[str]:
 def load_config(folder: Path) -> dict[str, Any]:
     """Read the whole configuration of a run; {} if it has none."""
     path = folder / "config.yaml"
-    return parse_config(_read_text(path, MAX_YAML_BYTES), str(path)) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    settings = parse_config(_read_text(path, MAX_YAML_BYTES), str(path))
+    if missing := [name for name in ("data", "model", "optimizer") if not isinstance(settings.get(name), dict)]:
+        raise UsageError([f"{path}: is damaged (it has no {', '.join(missing)}); {REMEDY}"])
+    return settings
 
 
 def parse_config(text: str, name: str) -> dict[str, Any]:
     """Parse a configuration and translate its old names; UsageError naming `name` if it is not one."""
-    try:
-        settings = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, RecursionError, ValueError):
-        settings = None
+    settings = _parse_yaml(text, name, REMEDY) or {}
     if not isinstance(settings, dict):
-        raise UsageError([f"{name}: is damaged; move it away"])
+        raise UsageError([f"{name}: is not a table of settings; {REMEDY}"])
     return translate_saved(settings)
+
+
+def _is_setting(word: str) -> bool:
+    return "=" in word or word.startswith("~")
 
 
 def writes_elsewhere(word: str) -> bool:
@@ -72,24 +80,60 @@ def read_json(path: Path, kind: type, empty: Any) -> Any:
     """Read a JSON file of a run; `empty` if there is none, UsageError if it holds another kind."""
     if not path.is_file():
         return empty
+    text = _read_text(path, MAX_JSON_BYTES)
     try:
-        content = json.loads(_read_text(path, MAX_JSON_BYTES))
+        if text.count("[") + text.count("{") > MAX_JSON_BRACKETS or text.count('"') > MAX_JSON_QUOTES:
+            raise ValueError("holds too much")
+        content = json.loads(text)
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, kind):
-        raise UsageError([f"{path}: is damaged; move it away"])
+        raise UsageError([f"{path}: is damaged; {REMEDY}"])
     return content
 
 
-def _read_text(path: Path, most: int) -> str:
+def _read_text(path: Path, most: int, remedy: str = REMEDY) -> str:
+    """Read a text of at most so many bytes; UsageError naming the file if it is larger, unreadable or no text."""
     try:
-        if path.stat().st_size > most:
-            raise UsageError([f"{path}: is too large to be of a run of deeptrain"])
-        return path.read_text("utf-8")
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise UsageError([f"{path}: is too large to be of a run of deeptrain; {remedy}"])
+        return content.decode()
     except OSError as error:
-        raise UsageError([f"{path}: cannot be read ({error.strerror})"]) from None
+        raise UsageError([f"{path}: cannot be read ({error.strerror}); {remedy}"]) from None
     except UnicodeDecodeError:
-        raise UsageError([f"{path}: is no text"]) from None
+        raise UsageError([f"{path}: is no text; {remedy}"]) from None
+
+
+def _parse_yaml(text: str, name: str, remedy: str) -> Any:
+    """Parse lists, mappings, numbers and text; UsageError naming `name` on anything else."""
+    try:
+        loader = _PlainLoader(text)
+        return loader.get_single_data()
+    except (yaml.YAMLError, RecursionError, ValueError, ArithmeticError) as error:
+        reason = str(error).partition("\n")[0] or "nested too deep"
+        raise UsageError([f"{name}: is damaged ({reason}); {remedy}"]) from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads the YAML that our own files hold. Dates and long numbers are text; what could unfold is refused."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in known if tag in YAML_TAGS]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None or getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError("anchors, aliases and tags are not read")
+        return super().compose_node(parent, index)
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        if kind is yaml.ScalarNode and len(value) > MAX_NUMBER_CHARACTERS:
+            return self.DEFAULT_SCALAR_TAG
+        return super().resolve(kind, value, implicit)
 
 
 def check_own_files(folders: list[Path], key: str) -> None:

@@ -5,16 +5,24 @@ import hashlib
 import io
 import pickletools  # only lists what a file would call; nothing is called
 import re
+import struct
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from deeptrain.runtime.files import previous, write_parts
 
 MARK = b"deeptrain-sha256"  # a checkpoint ends in this and the digest of all before; torch.load ignores what trails
 TAIL = len(MARK) + hashlib.sha256().digest_size
-MAX_INDEX_BYTES = 64 * 2**20  # bytes of a checkpoint that are no tensor: names, shapes, settings
-ENTRY = re.compile(r"[^/]+/(data\.pkl|data/\d+|byteorder|version|\.format_version|\.storage_alignment|\.data/\w+)")
+MAX_ENTRIES = 2**15  # of an archive: a tensor each
+MAX_DIRECTORY_BYTES = 96 * MAX_ENTRIES
+MAX_INDEX_BYTES = 16 * 2**20  # bytes of a checkpoint that are no tensor: names, shapes, settings
+OPERATIONS, OPERATIONS_PER_ENTRY = 200_000, 48  # that an index may have; a tensor of ours takes 31
+ENTRY = re.compile(
+    r"archive/(data\.pkl|data/\d+|byteorder|version|\.format_version|\.storage_alignment|\.data/\w+)", re.ASCII
+)
+SHARING = ("model", "average")  # parts of a state in which many names may share one storage
 TENSOR = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}  # besides storages, all that weights need
 
 
@@ -58,24 +66,24 @@ def save(path: Path, state: dict[str, Any], *, keep: bool = False) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; Damaged if it is not whole, ValueError if it holds more than save would write.
 
-    What is not `torch.load`'s business is looked at first, since a stranger's file has a fitting checksum too: that
-    nothing in it is compressed or larger than the file, and that it calls for tensors alone.
+    A stranger's file has a fitting checksum too. So its content is looked at first, through the same view by which
+    torch then reads it: one archive from byte 0 on, small in all it lists, that calls for tensors alone.
     """
     import torch
 
     try:
-        whole = _is_whole(path)
+        with path.open("rb") as file:
+            content = _Content(file)
+            if not content.is_whole():
+                raise Damaged(f"{path}: damaged or not a checkpoint of deeptrain (its checksum does not fit)")
+            return _read(content, torch)
     except OSError as error:
         raise Damaged(f"{path}: cannot be read ({error.strerror}); is it the path of a checkpoint?") from error
-    if not whole:
-        raise Damaged(f"{path}: damaged or not a checkpoint of deeptrain (its checksum does not fit)")
-    try:
-        _check_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        _check_content(state, path.stat().st_size)
+    except Damaged:
+        raise
     except Exception as error:  # made to mislead, it can fail in any way
-        raise ValueError(f"{path}: holds more than weights and plain values, so it is not opened") from error
-    return state
+        reason = "holds more than weights and plain values, so it is not opened"
+        raise ValueError(f"{path}: {reason}; take a checkpoint that deeptrain wrote") from error
 
 
 def digest(tensors: dict[str, Any]) -> str:
@@ -109,45 +117,137 @@ def load_newest(path: Path) -> tuple[dict[str, Any], str | None]:
 # --- reading ---
 
 
-def _is_whole(path: Path) -> bool:
-    """Say whether a file ends in the digest of the rest."""
-    digest, left = hashlib.sha256(), path.stat().st_size - TAIL
-    with path.open("rb") as file:
-        while left > 0 and (block := file.read(min(left, 2**20))):
-            digest.update(block)
+class _Content(io.RawIOBase):
+    """A checkpoint without its checksum, as a file of its own: all that is looked at, and all that torch gets."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.size = max(0, file.seek(0, io.SEEK_END) - TAIL)
+
+    def is_whole(self) -> bool:
+        """Say whether the file ends in the digest of the rest."""
+        found, left = hashlib.sha256(), self.size
+        self._file.seek(0)
+        while left > 0 and (block := self._file.read(min(left, 2**20))):
+            found.update(block)
             left -= len(block)
-        return left == 0 and file.read() == MARK + digest.digest()
+        return left == 0 and self._file.read() == MARK + found.digest()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            offset, whence = self.size + offset, io.SEEK_SET
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        left = max(0, self.size - self._file.tell())
+        return self._file.readinto(memoryview(buffer)[:left])  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _check_archive(path: Path) -> None:
-    """Raise ValueError if a checkpoint could unfold to more than its size, or asks for anything but tensors."""
-    with zipfile.ZipFile(path) as archive:
+def _read(content: _Content, torch: Any) -> dict[str, Any]:
+    """Look at a content, then read it; an error of any kind if it is not what save writes."""
+    _check_archive(content)
+    content.seek(0)
+    state = torch.load(content, map_location="cpu", weights_only=True)
+    _check_weights(state)
+    _check_sizes(state, content.size)
+    return state
+
+
+def _check_archive(content: _Content) -> None:
+    """Raise ValueError if an archive could unfold to more than its size, or asks for anything but tensors."""
+    count = _count_entries(content)
+    with zipfile.ZipFile(content) as archive:
         entries = archive.infolist()
-        total = sum(entry.file_size for entry in entries)
-        plain = all(entry.compress_type == zipfile.ZIP_STORED and ENTRY.fullmatch(entry.filename) for entry in entries)
-        index = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-        if not plain or total > path.stat().st_size or len(index) != 1 or index[0].file_size > MAX_INDEX_BYTES:
+        names = {entry.orig_filename for entry in entries}
+        plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not plain or not all(map(ENTRY.fullmatch, names)) or not len(entries) == len(names) == count:
             raise ValueError("not laid out like a checkpoint")
-        operations = [(code.name, str(value)) for code, value, _ in pickletools.genops(archive.read(index[0]))]
-    for name, value in operations:
-        plain = name == "GLOBAL" and (value in TENSOR or (value.startswith("torch ") and value.endswith("Storage")))
-        if name in ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX", "OBJ") and not plain:
-            raise ValueError(f"calls {value}")
+        index = archive.getinfo("archive/data.pkl")
+        if sum(entry.file_size for entry in entries) > content.size or index.file_size > MAX_INDEX_BYTES:
+            raise ValueError("larger than it may be")
+        _check_operations(archive.read(index), OPERATIONS + OPERATIONS_PER_ENTRY * count)
 
 
-def _check_content(state: Any, size: int) -> None:
-    """Raise ValueError unless weights are a dict of tensors and no tensor claims to be larger than the file."""
+def _count_entries(content: _Content) -> int:
+    """Return how many entries an archive has; ValueError if they are too many, or something is around it.
+
+    Readers search for the end of an archive, each in its way. Here it must stand at the end, and nothing in front.
+    """
+    content.seek(max(0, content.size - 98))
+    tail, stop = content.read(98), content.size - 22
+    signature, _, _, _, count, length, start, comment = struct.unpack("<4s4H2LH", tail[-22:])
+    right = signature == b"PK\5\6" and comment == 0
+    if tail[56:60] == b"PK\6\7" and len(tail) == 98:  # over 4 GB: one more end before it, and the place of that one
+        stop = content.size - 98
+        signature, *_, count, length, start = struct.unpack("<4sQ2H2L4Q", tail[:56])
+        right = right and signature == b"PK\6\6" and struct.unpack("<Q", tail[64:72]) == (stop,)
+    content.seek(0)
+    right = right and content.read(4) == b"PK\3\4" and start + length == stop
+    if not right or count > MAX_ENTRIES or length > MAX_DIRECTORY_BYTES:
+        raise ValueError("no archive, or not that alone")
+    return count
+
+
+def _check_operations(index: bytes, most: int) -> None:
+    """Raise ValueError if a pickle calls for anything but tensors, or is longer than `most` operations."""
+    for number, (code, value, _) in enumerate(pickletools.genops(index)):
+        if number >= most:
+            raise ValueError("too many values for its tensors")
+        if code.name in ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX", "OBJ"):
+            called = str(value)
+            storage = called.startswith("torch ") and called.endswith("Storage")
+            if code.name != "GLOBAL" or not (called in TENSOR or storage):
+                raise ValueError(f"calls {called}")
+
+
+def _check_weights(state: Any) -> None:
+    """Raise ValueError unless the weights are a dict of tensors."""
     import torch
 
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise ValueError("no weights")
     if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state["model"].items()):
         raise ValueError("weights that are none")
-    waiting, seen = [state], set()
+
+
+def _check_sizes(state: dict[str, Any], size: int) -> None:
+    """Raise ValueError if all storages, or all tensors once they are copied, take more than the file.
+
+    A tensor can be larger than its storage, and many can share one. Weights that share are copied into a model that
+    shares them too, so of those only what is beyond the storage counts.
+    """
+    storages, copied = {}, 0
+    for part, content in state.items():
+        for tensor in _tensors(content):
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            bytes_ = tensor.numel() * tensor.element_size()
+            copied += max(0, bytes_ - storage.nbytes()) if part in SHARING else bytes_
+    if max(sum(storages.values()), copied) > size:
+        raise ValueError("tensors larger than the file")
+
+
+def _tensors(content: Any) -> Iterator[Any]:
+    """Yield every tensor in nested dicts, lists and tuples once."""
+    import torch
+
+    waiting, seen = [content], set()
     while waiting:
         value = waiting.pop()
-        if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > size:
-            raise ValueError("a tensor larger than the file")
-        if isinstance(value, dict | list | tuple) and id(value) not in seen:  # one may hold itself
+        if id(value) in seen:  # one may hold itself
+            continue
+        if isinstance(value, torch.Tensor):
+            seen.add(id(value))
+            yield value
+        elif isinstance(value, dict | list | tuple):
             seen.add(id(value))
             waiting += [*value.keys(), *value.values()] if isinstance(value, dict) else value
