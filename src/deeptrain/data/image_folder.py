@@ -6,7 +6,6 @@ from pathlib import Path
 from deeptrain.data.dataset import Samples
 from deeptrain.data.folder_layout import read_layout
 from deeptrain.data.image_files import FileLayout, ImageFiles
-from deeptrain.data.path_messages import printable
 from deeptrain.schema import validate_call
 
 
@@ -22,9 +21,6 @@ class ImageFolder(ImageFiles):
     def read_layout(self) -> FileLayout:
         try:
             return read_layout(Path(self.root).expanduser())
-        except OSError as error:
-            path = printable(error.filename or self.root)
-            raise ValueError(f"root={self.root}: {path} cannot be read ({error.strerror}); make it readable") from error
         except ValueError as error:
             raise ValueError(f"root={self.root}: {error}") from error
 
