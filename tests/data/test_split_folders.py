@@ -5,7 +5,9 @@ from PIL import Image
 
 from deeptrain.analysis.check_data import check
 from deeptrain.data.dataset import _held_out
+from deeptrain.data.decode import Decoder
 from deeptrain.data.folder_layout import natural_order, read_layout
+from deeptrain.data.image_folder import ImageFolder
 from deeptrain.data.split_folders import split_part
 
 
@@ -205,6 +207,27 @@ def test_pictures_and_labels_follow_the_order_of_the_classes(tmp_path):
     assert layout.classes == ["1", "2", "10"]
     assert layout.splits["train"].names == ["1/1.jpg", "2/1.jpg", "10/1.jpg"]
     assert layout.splits["train"].labels.tolist() == [0, 1, 2]
+
+
+def test_an_evaluation_keeps_the_order_that_its_run_has_learned(tmp_path):
+    root = build(tmp_path / "P", "train/{1,2,10}/1.jpg test/{2,10}/1.jpg")
+    layout = read_layout(root, learned_classes=["1", "10", "2"])
+    assert layout.classes == ["1", "10", "2"] and layout.splits["train"].labels.tolist() == [0, 1, 2]
+    assert layout.splits["test"].names == ["10/1.jpg", "2/1.jpg"] and layout.splits["test"].labels.tolist() == [1, 2]
+    assert read_layout(root, learned_classes=["1", "2", "3"]).classes == ["1", "2", "10"], (
+        "other classes are not hidden"
+    )
+
+
+def test_an_evaluation_takes_test_without_train(tmp_path):
+    root = build(tmp_path / "P", "Test_Set/{cat,dog}/1.jpg")
+    source = ImageFolder(root=str(root), learned_classes=["ant", "cat", "dog"], input_shape=[3, 8, 8])
+    assert source.load().classes == ["ant", "cat", "dog"] and source.load().image_shape == (3, 8, 8)
+    assert source.test().labels.tolist() == [1, 2]
+    large = ImageFolder(root=str(root), learned_classes=["cat", "dog"], input_shape=[1, 224, 224], loader="stream")
+    assert large.test().decoder == Decoder(224, 224, 1, 256, (256, 480))
+    with pytest.raises(ValueError, match=r"Test_Set/dog is no class of train \(cat, emu\)"):
+        ImageFolder(root=str(root), learned_classes=["cat", "emu"], input_shape=[3, 8, 8])
 
 
 def test_the_share_that_was_held_out_is_said():

@@ -24,30 +24,32 @@ from deeptrain.data.split_folders import (
 IGNORED_FILES = ("thumbs.db", "desktop.ini")  # written by Windows; names that begin with a dot are ignored too
 
 
-def read_layout(root: Path, errors: list[str] | None = None) -> FileLayout:
+def read_layout(root: Path, errors: list[str] | None = None, learned_classes: list[str] | None = None) -> FileLayout:
     """List the images below a folder. ValueError, with what the folder holds, if the layout is unknown.
 
     With a list of errors, a wrong class folder is skipped and its error is appended to the list instead of raised.
+    With the classes that a run has learned, the layout has their order, and test/ may be there without train/.
     """
     if not root.is_dir():
         raise ValueError(describe_missing(root))
     try:
-        return _read_layout(root, errors)
+        return _read_layout(root, errors, learned_classes)
     except OSError as error:
         path = printable(error.filename or root)
         raise ValueError(f"{path} cannot be read ({error.strerror}); make it readable") from error
 
 
-def _read_layout(root: Path, errors: list[str] | None) -> FileLayout:
+def _read_layout(root: Path, errors: list[str] | None, learned_classes: list[str] | None) -> FileLayout:
     folders = [inspect_folder(path) for path in visible_folders(root)]
     splits = find_splits(folders)
-    if splits and "train" not in splits:
+    if splits and "train" not in splits and not (learned_classes and "test" in splits):
         raise ValueError(f"has {join_names(splits.values())} but no train/; {EXPECTED_LAYOUT}")
-    layout = FileLayout(_classes(splits["train"].base if splits else root))
+    bases = {part: folder.base for part, folder in splits.items()} or {"train": root}
+    classes = _classes(bases["train"]) if "train" in bases else learned_classes or []
     if not splits:
         refuse_one_split_of_several(root)
+    layout = FileLayout(learned_classes if learned_classes and set(learned_classes) == set(classes) else classes)
     table = {name: index for index, name in enumerate(layout.classes)}
-    bases = {part: folder.base for part, folder in splits.items()} or {"train": root}
     layout.splits = {part: _read_split(root, base, table, errors) for part, base in bases.items()}
     layout.notes = split_notes(root, splits, folders) if splits else []
     layout.notes += [note for split in layout.splits.values() for note in split.notes]
@@ -84,7 +86,7 @@ def _read_split(root: Path, folder: Path, table: dict[str, int], errors: list[st
     names: list[str] = []
     labels: list[int] = []
     others: Counter[str] = Counter()
-    for name, class_folder in sorted(_class_folders(folder).items(), key=lambda item: natural_order(item[0])):
+    for name, class_folder in sorted(_class_folders(folder).items(), key=lambda item: table.get(item[0], len(table))):
         if name not in table:
             known = ", ".join(list(table)[:6]) + (", ..." if len(table) > 6 else "")
             _report(f"{label}{name} is no class of train ({known}); rename or remove it", errors)
