@@ -92,6 +92,18 @@ def test_training_never_opens_the_test_split():
     assert done.returncode == 2 and ".png" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_run_is_evaluated_on_a_folder_with_test_alone():
+    for folder in ("data/train", "data/test", "only/test"):
+        pictures(Path(folder))
+    assert train([*SMALL, "data=image_folder", "dir=run"]) == 0
+    evaluate = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "run"]
+    heads = [
+        subprocess.run([*evaluate, *words], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+        for words in ([], ["data.root=only"])
+    ]
+    assert heads[0] == heads[1]
+
+
 def test_a_missing_folder_names_what_is_there(capsys):
     pictures(Path("pictures/train"))
     text = said(["data=image_folder", "data.root=pictures/tran"], capsys)

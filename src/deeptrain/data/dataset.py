@@ -194,9 +194,17 @@ def _normalization(
 
 def _summary(source: DataSource, classes: list[str], train: Samples, val: Samples, splits: SourceSplits) -> str:
     shape = "x".join(map(str, train.shape))
-    held_out = f"{source.val_fraction * 100:g} % of {splits.train_folder or 'train'}, stratified"
+    held_out = _held_out(source.val_fraction, len(train), len(val), splits.train_folder or "train")
     folder = f" ({splits.train_folder})" if splits.train_folder else ""
     return (
         f"{source.name}: {len(classes)} classes, {shape}, train {len(train):,}{folder}, "
         f"val {len(val):,} ({splits.val_folder if splits.val else held_out}), {splits.test}"
     )
+
+
+def _held_out(fraction: float, kept: int, held: int, folder: str) -> str:
+    """Say which share of train was held out: small classes make it differ from the fraction that was asked for."""
+    asked = f"{fraction * 100:g} %"
+    if abs(held - fraction * (kept + held)) <= 1:
+        return f"{asked} of {folder}, stratified"
+    return f"{held / (kept + held) * 100:.3g} % of {folder}, stratified, not {asked}: a class gives one and keeps one"

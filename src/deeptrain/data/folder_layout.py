@@ -1,84 +1,92 @@
 """How a folder of images is read: the splits, the classes, and the class of each file."""
 
 import os
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from deeptrain.data.decode import EXTENSIONS
 from deeptrain.data.image_files import FileLayout, FileSplit
-from deeptrain.data.path_messages import describe_missing, list_contents, printable
+from deeptrain.data.path_messages import describe_missing, list_contents, printable, visible_folders
+from deeptrain.data.split_folders import (
+    EXPECTED_LAYOUT,
+    find_splits,
+    inspect_folder,
+    join_names,
+    refuse_one_split_of_several,
+    split_notes,
+)
 
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 IGNORED_FILES = ("thumbs.db", "desktop.ini")  # written by Windows; names that begin with a dot are ignored too
-EXPECTED_LAYOUT = "expected <class>/<picture>, or train/, val/ and test/ with class folders inside"
 
 
-def read_layout(root: Path, errors: list[str] | None = None) -> FileLayout:
+def read_layout(root: Path, errors: list[str] | None = None, learned_classes: list[str] | None = None) -> FileLayout:
     """List the images below a folder. ValueError, with what the folder holds, if the layout is unknown.
 
     With a list of errors, a wrong class folder is skipped and its error is appended to the list instead of raised.
+    With the classes that a run has learned, the layout has their order, and test/ may be there without train/.
     """
     if not root.is_dir():
         raise ValueError(describe_missing(root))
-    folders = _visible_folders(root)
-    splits = _split_folders(folders) or {"train": root}
-    if "train" not in splits:
-        raise ValueError(f"has {_join_names(splits.values())} but no train/; {EXPECTED_LAYOUT}")
-    layout = FileLayout(_classes(splits["train"]))
+    try:
+        return _read_layout(root, errors, learned_classes)
+    except OSError as error:
+        path = printable(error.filename or root)
+        raise ValueError(f"{path} cannot be read ({error.strerror}); make it readable") from error
+
+
+def _read_layout(root: Path, errors: list[str] | None, learned_classes: list[str] | None) -> FileLayout:
+    folders = [inspect_folder(path) for path in visible_folders(root)]
+    splits = find_splits(folders)
+    if splits and "train" not in splits and not (learned_classes and "test" in splits):
+        raise ValueError(f"has {join_names(splits.values())} but no train/; {EXPECTED_LAYOUT}")
+    bases = {part: folder.base for part, folder in splits.items()} or {"train": root}
+    classes = _classes(bases["train"]) if "train" in bases else learned_classes or []
+    if not splits:
+        refuse_one_split_of_several(root)
+    layout = FileLayout(learned_classes if learned_classes and set(learned_classes) == set(classes) else classes)
     table = {name: index for index, name in enumerate(layout.classes)}
-    layout.splits = {part: _read_split(root, folder, table, errors) for part, folder in splits.items()}
-    if splits["train"] != root:
-        others = [folder for folder in folders if folder not in splits.values()]
-        layout.notes = [f"{printable(folder)} is no split with class folders, and is left alone" for folder in others]
+    layout.splits = {part: _read_split(root, base, table, errors) for part, base in bases.items()}
+    layout.notes = split_notes(root, splits, folders) if splits else []
     layout.notes += [note for split in layout.splits.values() for note in split.notes]
     return layout
 
 
-def _split_folders(folders: list[Path]) -> dict[str, Path]:
-    """Find the folders that are splits: they have the name of a split, and class folders inside."""
-    splits: dict[str, Path] = {}
-    without_classes = []
-    for part, spellings in SPLIT_NAMES.items():
-        named = [folder for folder in folders if folder.name.lower() in spellings]
-        found = [folder for folder in named if _visible_folders(folder)]
-        without_classes += [folder for folder in named if folder not in found]
-        if len(found) > 1:
-            raise ValueError(f"has {_join_names(found)}, which mean the same; keep one of them")
-        if found:
-            splits[part] = found[0]
-    # a class may have the name train, but test images must not become a class with the name test
-    only_these = len(without_classes) == len(folders)
-    misplaced = [folder for folder in without_classes if only_these or folder.name.lower() not in SPLIT_NAMES["train"]]
-    if misplaced and "train" not in splits:
-        raise ValueError(
-            f"{misplaced[0].name}/ has no class folders (it holds {list_contents(misplaced[0], 3)}); {EXPECTED_LAYOUT}"
-        )
-    return splits
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """Return the sort key of a class name: numbers by value, so that 2 comes before 10; all else as text."""
+    return [int(piece) if index % 2 else piece for index, piece in enumerate(re.split(r"(\d+)", name))], name
 
 
 def _classes(train: Path) -> list[str]:
-    """Return the names of the classes: the class folders in train, sorted."""
-    classes = sorted(_class_folders(train))
+    """Return the names of the classes: the class folders in train, in natural order."""
+    classes = sorted(_class_folders(train), key=natural_order)
     if not classes:
         raise ValueError(f"no class folders ({train} holds {list_contents(train)}); {EXPECTED_LAYOUT}")
     if len(classes) == 1:
-        inside = [folder.name for folder in _visible_folders(train / classes[0])]
-        hint = f"did you mean data.root={train / classes[0]}?" if inside else EXPECTED_LAYOUT
+        hint = f"did you mean data.root={meant}?" if (meant := _meant_root(train)) else EXPECTED_LAYOUT
         raise ValueError(f"only one class folder in {train}, {classes[0]}/, and one class cannot be learnt; {hint}")
     return classes
 
 
+def _meant_root(folder: Path) -> Path | None:
+    """Return the first folder below that holds several folders; None if pictures come first."""
+    inner = visible_folders(folder)
+    while len(inner) == 1:
+        folder, inner = inner[0], visible_folders(inner[0])
+    return folder if inner else None
+
+
 def _read_split(root: Path, folder: Path, table: dict[str, int], errors: list[str] | None) -> FileSplit:
     """List the images of a split. Classes are matched by name."""
-    label = "" if folder == root else f"{folder.name}/"
+    label = "" if folder == root else f"{folder.relative_to(root)}/"
     names: list[str] = []
     labels: list[int] = []
     others: Counter[str] = Counter()
-    for name, class_folder in sorted(_class_folders(folder).items()):
+    for name, class_folder in sorted(_class_folders(folder).items(), key=lambda item: table.get(item[0], len(table))):
         if name not in table:
             known = ", ".join(list(table)[:6]) + (", ..." if len(table) > 6 else "")
             _report(f"{label}{name} is no class of train ({known}); rename or remove it", errors)
@@ -107,7 +115,7 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     folded: dict[str, Path] = {}
-    for path in _visible_folders(folder):
+    for path in visible_folders(folder):
         name = unicodedata.normalize("NFC", path.name)
         if not name.isprintable():
             raise ValueError(f"class folder {printable(path)}: its name has characters that cannot be shown; rename it")
@@ -149,11 +157,3 @@ def _ignored_notes(folder: Path, label: str, others: Counter[str]) -> list[str]:
         kinds = printable(", ".join(f"{count:,} {ending}" for ending, count in others.most_common(4)))
         notes.append(f"files in {label or folder} that are no pictures are left alone ({kinds})")
     return notes
-
-
-def _join_names(folders: Iterable[Path]) -> str:
-    return " and ".join(f"{folder.name}/" for folder in folders)
-
-
-def _visible_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_dir())

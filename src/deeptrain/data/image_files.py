@@ -132,8 +132,8 @@ class ImageFiles(DataSource):
         return self._open(split, decoder, cache_dir)[0]
 
     def _choose_decoder(self, cache_dir: Path | str | None) -> tuple[Decoder, list[str]]:
-        """Choose size and channels from some training images. Their sizes are kept in the cache."""
-        train = self.layout.splits["train"]
+        """Choose size and channels from some images of train, or of test if it is alone. Their sizes are cached."""
+        train = self.layout.splits.get("train") or self.layout.splits["test"]
         files = [train.files[index] for index in evenly_spaced(len(train.names), INSPECTED_IMAGES)]
 
         def build(folder: Path) -> None:

@@ -3,30 +3,49 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeptrain.data.dataset import Samples
+import numpy as np
+
+from deeptrain.data.dataset import Dataset, Samples
 from deeptrain.data.folder_layout import read_layout
 from deeptrain.data.image_files import FileLayout, ImageFiles
-from deeptrain.data.path_messages import printable
 from deeptrain.schema import validate_call
 
 
 @validate_call
 @dataclass
 class ImageFolder(ImageFiles):
-    """Images in class folders. All splits share the class names of train. The test split is never used for val."""
+    """Images in class folders. All splits share the class names of train. The test split is never used for val.
+
+    An evaluation gives the classes and the input shape that its run has learned. Then test/ is enough.
+    """
 
     root: str = "data"
+    learned_classes: list[str] | None = None
+    input_shape: list[int] | None = None  # (C, H, W)
 
     name = "image_folder"
 
+    def __post_init__(self):
+        super().__post_init__()
+        if "train" not in self.layout.splits and self.input_shape:
+            channels, height, width = self.input_shape
+            self.channels = 1 if channels == 1 else 3
+            self.image_size = height if height == width else None  # pictures of one oblong size keep it
+
     def read_layout(self) -> FileLayout:
         try:
-            return read_layout(Path(self.root).expanduser())
-        except OSError as error:
-            path = printable(error.filename or self.root)
-            raise ValueError(f"root={self.root}: {path} cannot be read ({error.strerror}); make it readable") from error
+            return read_layout(Path(self.root).expanduser(), learned_classes=self.learned_classes)
         except ValueError as error:
             raise ValueError(f"root={self.root}: {error}") from error
+
+    def load(self, cache_dir: Path | str | None = None) -> Dataset:
+        """Return train and val; where an evaluation has test/ alone, test for both, without statistics of its own."""
+        if "train" in self.layout.splits:
+            return super().load(cache_dir)
+        test = self.test(cache_dir)
+        zeros, ones = np.zeros(test.shape[0]), np.ones(test.shape[0])
+        summary = f"{self.name}: {len(self.layout.classes)} classes, test {len(test):,} alone"
+        return Dataset(self.name, self.layout.classes, test.shape, test, test, zeros, ones, summary, "", {})
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         if "test" not in self.layout.splits:

@@ -25,3 +25,8 @@ def list_contents(folder: Path, limit: int = 6) -> str:
         return f"what cannot be listed ({error.strerror})"
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return printable(", ".join(names[:limit])) + more if names else "nothing"
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted, without hidden ones. Links are followed."""
+    return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_dir())

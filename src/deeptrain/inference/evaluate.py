@@ -51,7 +51,7 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
         state = checkpoint.load(state_path)
     except ValueError as error:
         raise UsageError([str(error)]) from error
-    source = instantiate("data", run.parts["data"])
+    source = instantiate("data", run.parts["data"], **_learned(state))
     dataset = build.opened(run, source.load)
     if split == "val" and read_json(state_path.parent.parent / "split.json", dict, dataset.split) != dataset.split:
         raise UsageError(["split=val: these settings hold out other images than the run did; leave data as it was"])
@@ -87,6 +87,18 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
 
 def _sides(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
+
+
+def _learned(state: dict[str, Any]) -> dict[str, Any]:
+    """Return what a source of files takes over from the run: the order of its classes, and the shape of its images."""
+    classes, shape = state.get("classes"), state.get("input_shape")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return {}
+    if not isinstance(shape, list) or len(shape) != 3:
+        return {}
+    if not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in shape):
+        return {}
+    return {"learned_classes": classes, "input_shape": shape}
 
 
 def _describes_data(state: dict[str, Any], image_shape: tuple[int, int, int]) -> bool:
