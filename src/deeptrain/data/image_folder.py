@@ -6,7 +6,7 @@ from pathlib import Path
 from deeptrain.data.dataset import Samples
 from deeptrain.data.folder_layout import read_layout
 from deeptrain.data.image_files import FileLayout, ImageFiles
-from deeptrain.data.path_messages import printable
+from deeptrain.data.path_messages import name_heif_reader, printable
 from deeptrain.schema import validate_call
 
 
@@ -26,7 +26,7 @@ class ImageFolder(ImageFiles):
             path = printable(error.filename or self.root)
             raise ValueError(f"root={self.root}: {path} cannot be read ({error.strerror}); make it readable") from error
         except ValueError as error:
-            raise ValueError(f"root={self.root}: {error}") from error
+            raise ValueError(name_heif_reader(f"root={self.root}: {error}")) from error
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         if "test" not in self.layout.splits:

@@ -25,3 +25,9 @@ def list_contents(folder: Path, limit: int = 6) -> str:
         return f"what cannot be listed ({error.strerror})"
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return printable(", ".join(names[:limit])) + more if names else "nothing"
+
+
+def name_heif_reader(line: str) -> str:
+    """Add to a line about HEIC pictures, as iPhones take them, how they become pictures that can be read."""
+    is_heif = any(ending in line.lower() for ending in (".heic", ".heif"))
+    return f"{line}; the package pillow-heif reads HEIC and can save it as jpg" if is_heif else line

@@ -52,10 +52,11 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
         state = checkpoint.load(state_path)
     except ValueError as error:
         raise UsageError([str(error)]) from error
-    source = instantiate("data", run.parts["data"])
+    held_out = read_json(state_path.parent.parent / "split.json", dict, None)
+    source = instantiate("data", _with_range(run.parts["data"], held_out and held_out.pop("range", None)))
     dataset = build.opened(run, source.load)
-    held_out = read_json(state_path.parent.parent / "split.json", dict, dataset.split)
-    if split == "val" and held_out != dataset.split:
+    dataset.split.pop("range", None)
+    if split == "val" and held_out is not None and held_out != dataset.split:
         raise UsageError(["split=val: these settings hold out other images than the run did; leave data as it was"])
     samples = build.opened(run, source.test) if split == "test" else dataset.val
     if not _describes_data(state, dataset.image_shape):
@@ -82,6 +83,14 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
     metrics = build.metrics(run, dataset)
     measured = score(logits, labels, loss, metrics)
     return Evaluation(split, measured, classes, matrix, per_class(matrix), len(labels), metrics)
+
+
+def _with_range(data: dict[str, Any], ends: Any) -> dict[str, Any]:
+    """Set the range of deep pictures that the run found, so that other files are read in the same way."""
+    is_pair = isinstance(ends, list) and len(ends) == 2
+    if data.get("range") != "auto" or not is_pair or not all(isinstance(end, float) for end in ends):
+        return data
+    return {**data, "range": ends}
 
 
 def _describes_data(state: dict[str, Any], image_shape: tuple[int, int, int]) -> bool:
