@@ -14,10 +14,11 @@ from statistics import median
 import numpy as np
 
 from deeptrain.data.csv_file import build_layout
-from deeptrain.data.decode import open_image, to_8_bit
+from deeptrain.data.decode import open_image
 from deeptrain.data.folder_layout import read_layout
 from deeptrain.data.image_files import FileLayout
 from deeptrain.data.path_messages import printable
+from deeptrain.data.pixels import kind_of, to_8_bit
 
 PROCESSES = 2  # reading is bound by the disk soon after
 EXAMPLES = 5  # of each thing that is wrong
@@ -105,7 +106,8 @@ def _see(path: str) -> Seen:
     try:
         with open_image(Path(path)) as image:
             kind = f"{image.format} {image.mode}"
-            pixels = np.asarray(to_8_bit(ImageOps.exif_transpose(image), 3))
+            image = ImageOps.exif_transpose(image)
+            pixels = np.asarray(image if kind_of(image) else to_8_bit(image, 3))
     except ValueError as error:
         return str(error)
     size = pixels.shape[1], pixels.shape[0]

@@ -6,18 +6,30 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.machinery import PathFinder
 from itertools import takewhile
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from deeptrain.data.path_messages import printable
+from deeptrain.data.path_messages import name_heif_reader, printable
+from deeptrain.data.pixels import WHITE, Color, OutOfRangeError, Ranges, pad, to_8_bit
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # with all of its formats PIL may start Ghostscript
-GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+
+def _pillow_has(module: str) -> bool:
+    """Return whether this build of Pillow has a module. Nothing is imported."""
+    pillow = PathFinder.find_spec("PIL")
+    return bool(pillow and PathFinder.find_spec(module, pillow.submodule_search_locations))
+
+
+Resize = Literal["crop", "pad", "squash"]
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000")  # others may start Ghostscript
+if _pillow_has("_avif"):
+    EXTENSIONS, FORMATS = (*EXTENSIONS, ".avif"), (*FORMATS, "AVIF")
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, one line an image; real problems are raised
 
@@ -33,24 +45,27 @@ class Decoder:
     short_side_range: tuple[int, int] | None = (
         None  # range of the short side in training (ResNet, He et al. 2015); None: as above
     )
+    ranges: Ranges = ()  # of the data set's deep pictures; of the kinds that it names none for, the full range
+    background: Color | None = None  # behind transparent pixels and around padded ones; None: white
+    resize: Resize = "crop"  # what is done with a picture of other proportions than the window
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """Return what a cache entry of decoded images depends on; the names are those of version 0.3."""
+        """Return what a cache entry of decoded images depends on; names and defaults are those of version 0.3."""
         names = {"short_side_range": "drawn"}
-        return {names.get(name, name): value for name, value in asdict(self).items()}
+        later = {"ranges": (), "background": None, "resize": "crop"}
+        values = {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+        return {names.get(name, name): value for name, value in values.items()}
 
     def decode_center(self, path: Path) -> np.ndarray:
         """Resize and crop the centre. ValueError with the file's name if it is no readable image."""
 
         def crop(image: Any) -> Any:
-            wide, tall = image.size
-            fit = max(self.width / wide, self.height / tall)
-            scale = self.short_side / min(wide, tall) if self.short_side else fit
-            left, top = (wide * scale - self.width) / 2, (tall * scale - self.height) / 2
-            return self._window(image, scale, round(left), round(top))
+            image, across, down = self._fit(image, self.short_side)
+            left, top = (image.width * across - self.width) / 2, (image.height * down - self.height) / 2
+            return self._window(image, across, down, round(left), round(top))
 
-        return _decode(path, self.channels, self.short_side or max(self.height, self.width), crop)
+        return self._decode(path, self.short_side or max(self.height, self.width), crop)
 
     def decode_random(self, path: Path, rng: np.random.Generator, flip: bool = False) -> np.ndarray:
         """Sample the short side, the window and whether to mirror it. Errors as in decode_center."""
@@ -59,21 +74,41 @@ class Decoder:
         x, y, coin = rng.random(3)
 
         def crop(image: Any) -> Any:
-            wide, tall = image.size
-            scale = short / min(wide, tall)
-            left = int(x * (round(wide * scale) - self.width + 1))
-            top = int(y * (round(tall * scale) - self.height + 1))
-            return self._window(image, scale, left, top)
+            image, across, down = self._fit(image, short)
+            left = int(x * (round(image.width * across) - self.width + 1))
+            top = int(y * (round(image.height * down) - self.height + 1))
+            return self._window(image, across, down, left, top)
 
-        array = _decode(path, self.channels, short, crop)
+        array = self._decode(path, short, crop)
         return array[:, ::-1] if flip and coin < 0.5 else array
 
-    def _window(self, image: Any, scale: float, left: int, top: int) -> Any:
+    def _fit(self, image: Any, short_side: int | None) -> tuple[Any, float, float]:
+        """Return the picture, perhaps padded, and the factors across and down by which it is resized.
+
+        Its short side becomes short_side; None: the window just fits in. Padded or squashed, it has the window's
+        proportions.
+        """
+        if self.resize != "crop":
+            grow = short_side / min(self.width, self.height) if short_side else 1
+            width, height = round(self.width * grow), round(self.height * grow)
+            if self.resize == "pad":
+                return pad(image, width, height, self.background or WHITE), 1, 1
+            return image, width / image.width, height / image.height
+        wide, tall = image.size
+        scale = short_side / min(wide, tall) if short_side else max(self.width / wide, self.height / tall)
+        return image, scale, scale
+
+    def _decode(self, path: Path, short_side: int, crop: Callable[[Any], Any]) -> np.ndarray:
+        convert = partial(to_8_bit, channels=self.channels, ranges=self.ranges, background=self.background or WHITE)
+        array = _read(path, short_side, lambda image: crop(convert(image)))
+        return array.reshape(*array.shape[:2], self.channels)
+
+    def _window(self, image: Any, across: float, down: float, left: int, top: int) -> Any:
         """Crop a window from the resized image. Only the window is computed."""
         from PIL.Image import Resampling
 
         wide, tall = image.size
-        box = (left / scale, top / scale, (left + self.width) / scale, (top + self.height) / scale)
+        box = (left / across, top / down, (left + self.width) / across, (top + self.height) / down)
         box = (max(box[0], 0), max(box[1], 0), min(box[2], wide), min(box[3], tall))  # rounding may exceed the image
         if box == (0, 0, self.width, self.height) == (0, 0, *image.size):
             return image
@@ -91,7 +126,7 @@ def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 64) -> Itera
         paths = takewhile(lambda path: not stop.is_set(), files[start : start + size])
         return np.stack([decoder.decode_center(path) for path in paths])
 
-    threads, starts = _cores(), range(0, len(files), size)
+    threads, starts = cores(), range(0, len(files), size)
     with ThreadPoolExecutor(threads) as pool:
         try:
             for first in range(0, len(starts), 4 * threads):  # few at a time: decoded chunks wait in memory
@@ -100,22 +135,20 @@ def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 64) -> Itera
             stop.set()
 
 
-def inspect_images(files: Sequence[Path]) -> tuple[list[tuple[int, int]], bool]:
-    """Return the (width, height) of each image, and whether all images are gray."""
-    with ThreadPoolExecutor(_cores()) as pool:
-        sizes = list(pool.map(_size, files))
-    return sizes, all(map(_is_gray, files))  # stops at the first colour image
+def decode_whole(path: Path, size: int) -> np.ndarray:
+    """Decode a picture as uint8 (size, size, 3); its proportions are not kept."""
+    return _read(path, size, lambda image: to_8_bit(image, 3).resize((size, size)))
 
 
-def _decode(path: Path, channels: int, short_side: int, crop: Callable[[Any], Any]) -> np.ndarray:
+def _read(path: Path, short_side: int, convert: Callable[[Any], Any]) -> np.ndarray:
+    """Read a picture, turned upright by its EXIF, in little more detail than short_side needs."""
     from PIL import ImageOps
 
     with open_image(path) as image:
         scale = short_side / min(image.size)
         if scale <= 0.5:  # a large JPEG can be decoded at a half, a quarter or an eighth
             image.draft(None, (int(image.width * scale), int(image.height * scale)))
-        array = np.asarray(crop(to_8_bit(ImageOps.exif_transpose(image), channels)))
-    return array.reshape(*array.shape[:2], channels)
+        return np.asarray(convert(ImageOps.exif_transpose(image)))
 
 
 @contextmanager
@@ -126,43 +159,20 @@ def open_image(path: Path) -> Iterator[Any]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             yield image
+    except OutOfRangeError as error:
+        raise ValueError(f"{printable(path)}: {error}") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise ValueError(f"{printable(path)}: has more than {limit:,} pixels; shrink or remove it") from error
     except Image.UnidentifiedImageError as error:
         kinds = f"none of {' '.join(kind.lower() for kind in FORMATS)}, or damaged"
-        raise ValueError(f"{printable(path)}: not a readable picture ({kinds}); repair or remove it") from error
+        line = f"{printable(path)}: not a readable picture ({kinds}); repair or remove it"
+        raise ValueError(name_heif_reader(line)) from error
     except Exception as error:  # a broken file can fail in any way
         reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{printable(path)}: not a readable picture ({reason}); repair or remove it") from error
 
 
-def to_8_bit(image: Any, channels: int) -> Any:
-    """Convert any mode to 8-bit RGB or gray. PIL alone would clip 16 bits to white."""
-    from PIL import Image
-
-    if image.mode[0] in "IF":
-        values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
-        top = values.max(initial=0)
-        full = 65535 if image.mode[0] == "I" and (top > 255 or ";16" in image.mode) else 255 if top > 1 else 1
-        image = Image.fromarray((values / full * 255).clip(0, 255).round().astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB" if channels == 3 else "L")
-
-
-def _size(path: Path) -> tuple[int, int]:
-    with open_image(path) as image:
-        return image.size
-
-
-def _is_gray(path: Path) -> bool:
-    with open_image(path) as image:
-        if image.mode in GRAY_MODES:
-            return True
-    pixels = _decode(path, 3, 64, lambda image: image.resize((64, 64)))
-    return bool((pixels == pixels[..., :1]).all())
-
-
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -24,17 +24,24 @@ from deeptrain.data.dataset import (
     evenly_spaced,
     make_dataset,
 )
-from deeptrain.data.decode import Decoder, decode_all, inspect_images
+from deeptrain.data.decode import Decoder, Resize, decode_all
 from deeptrain.data.decoded_images import DecodedImages, from_arrays, from_cache
-from deeptrain.data.path_messages import printable
+from deeptrain.data.path_messages import name_heif_reader, printable
+from deeptrain.data.pixels import WHITE, Color, Kind, Ranges
+from deeptrain.data.survey import Survey, ValueRange, measure_ranges, survey
 from deeptrain.schema import NonNegativeInt, Range
 
 MAX_SMALL_SIDE = 128  # pixels: up to here images are decoded once, at their own size; beyond, the ResNet recipe
 INSPECTED_IMAGES = 256  # they decide on size and channels
+RANGED_IMAGES = 4096  # they decide on the range of deep values
 MEASURED_IMAGES = 1024  # they give mean and std if decoding all images would take minutes
 RESNET_CROP = 224  # pixels, like the short sides below (ResNet, He et al. 2015)
 RESNET_EVAL_SIDE = 256
 RESNET_TRAIN_SIDES = (256, 480)
+MAX_CUT = 0.34  # of a picture's area, cropped to other proportions: a 3:2 photo loses a third, and nobody minds
+NARROW = 8  # the range is so many times the inner one: a few pixels decide on it
+
+Byte = Annotated[int, Range(minimum=0, maximum=255)]
 
 
 @dataclass
@@ -90,10 +97,17 @@ class ImageFiles(DataSource):
     channels: Literal[1, 3] | None = None
     crop_padding: NonNegativeInt = 4
     flip: bool = True
+    range: Literal["auto"] | list[float] = "auto"  # the values that become 0 and 255, if they have more than 8 bits
+    background: Literal["white"] | list[Byte] = "white"  # behind transparent pixels, around padded pictures
+    resize: Resize = "crop"
 
     def __post_init__(self):
         if self.download:
             raise ValueError("download=true: your own images cannot be downloaded; put them into data.root")
+        if isinstance(self.range, list) and (len(self.range) != 2 or self.range[0] >= self.range[1]):
+            raise ValueError(f"range={self.range}: must be auto, or the lowest and the highest value, as [0,4095]")
+        if isinstance(self.background, list) and len(self.background) != 3:
+            raise ValueError(f"background={self.background}: must be white, or red, green and blue, as [255,255,255]")
         self.layout: FileLayout = self.read_layout()
 
     def read_layout(self) -> FileLayout:
@@ -119,9 +133,12 @@ class ImageFiles(DataSource):
             train_folder=train.label,
             val_folder=val.label if val else "",
             test=f"test {len(test.names):,} ({test.label}) kept shut" if test else "no test split",
-            notes=self.layout.notes + notes,
+            notes=[*map(name_heif_reader, self.layout.notes), *notes],
         )
-        return make_dataset(self, self.layout.classes, splits)
+        dataset = make_dataset(self, self.layout.classes, splits)
+        if len(ends := {(low, high) for _, low, high in decoder.ranges}) == 1:
+            dataset.split["range"] = list(ends.pop())  # so that an evaluation reads other files by it too
+        return dataset
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Return the test split, with the image size and channels of train; ValueError if there is none."""
@@ -132,17 +149,65 @@ class ImageFiles(DataSource):
         return self._open(split, decoder, cache_dir)[0]
 
     def _choose_decoder(self, cache_dir: Path | str | None) -> tuple[Decoder, list[str]]:
-        """Choose size and channels from some images of train, or of test if it is alone. Their sizes are cached."""
-        train = self.layout.splits.get("train") or self.layout.splits["test"]
-        files = [train.files[index] for index in evenly_spaced(len(train.names), INSPECTED_IMAGES)]
+        """Choose size, channels and range from some training images. What was seen of them is kept in the cache."""
+        seen = self._survey(cache_dir)
+        color = self._color()
+        gray = seen.gray and not (seen.transparent and len(set(color)) > 1)
+        decoder, notes = choose_decoder(seen.sizes, gray, self.image_size, self.channels, self.loader, self.resize)
+        if seen.transparent or color != WHITE:
+            decoder = replace(decoder, background=color)
+        if seen.transparent and color == WHITE:
+            notes.append("background white: some pictures are transparent; data.background=[r,g,b] sets another")
+        notes += describe_cut(seen.sizes, decoder)
+        if seen.cut_to_8_bit:
+            notes.append(
+                "16 bits a colour are read as 8, Pillow keeps no more: values up to 255 become 0; save those as grey"
+            )
+        if isinstance(self.range, list):
+            notes += [] if seen.deep else ["data.range has no effect: the pictures looked at have 8 bits"]
+            return replace(decoder, ranges=one_range(*self.range)), notes
+        ranges = self._ranges(cache_dir) if seen.deep else {}
+        notes += [describe_range(kind, values) for kind, values in ranges.items()]
+        if len(ranges) == 1:
+            return replace(decoder, ranges=one_range(*next(iter(ranges.values())).ends)), notes
+        return replace(decoder, ranges=tuple((kind, *values.ends) for kind, values in ranges.items())), notes
+
+    def _color(self) -> Color:
+        if not isinstance(self.background, list):
+            return WHITE
+        red, green, blue = self.background
+        return red, green, blue
+
+    def _survey(self, cache_dir: Path | str | None) -> Survey:
+        files = self._some_files(INSPECTED_IMAGES)
 
         def build(folder: Path) -> None:
-            sizes, gray = inspect_images(files)
-            (folder / "look.json").write_text(json.dumps({"sizes": sizes, "grey": gray}), "utf-8")
+            (folder / "survey.json").write_text(json.dumps(asdict(survey(files))), "utf-8")
 
-        folder = get_or_build(cache_dir, "look", {"files": train.digests[1]}, build)
-        content = json.loads((folder / "look.json").read_text("utf-8"))
-        return choose_decoder(content["sizes"], content["grey"], self.image_size, self.channels, self.loader)
+        folder = get_or_build(cache_dir, "survey", {"files": self._inspected.digests[1]}, build)
+        return Survey(**json.loads((folder / "survey.json").read_text("utf-8")))
+
+    def _ranges(self, cache_dir: Path | str | None) -> dict[Kind, ValueRange]:
+        """Return the range of the deep values in train. The files of val and test have no say in it."""
+        files = self._some_files(RANGED_IMAGES)
+
+        def build(folder: Path) -> None:
+            logging.getLogger(__name__).info("looking for the range of the values in %s pictures", f"{len(files):,}")
+            content = {kind: asdict(values) for kind, values in sorted(measure_ranges(files).items())}
+            (folder / "range.json").write_text(json.dumps(content), "utf-8")
+
+        folder = get_or_build(cache_dir, "range", {"files": self._inspected.digests[1]}, build)
+        content = json.loads((folder / "range.json").read_text("utf-8"))
+        return {kind: ValueRange(**values) for kind, values in content.items()}
+
+    def _some_files(self, count: int) -> list[Path]:
+        split = self._inspected
+        return [split.files[index] for index in evenly_spaced(len(split.names), count)]
+
+    @property
+    def _inspected(self) -> FileSplit:
+        """Return train, or test if an evaluation has it alone."""
+        return self.layout.splits.get("train") or self.layout.splits["test"]
 
     def _open(
         self, split: FileSplit, decoder: Decoder, cache_dir: Path | str | None
@@ -184,12 +249,18 @@ class ImageFiles(DataSource):
 
 
 def choose_decoder(
-    sizes: list[tuple[int, int]], gray: bool, image_size: int | None, channels: int | None, loader: Loading
+    sizes: list[tuple[int, int]],
+    gray: bool,
+    image_size: int | None,
+    channels: int | None,
+    loader: Loading,
+    resize: Resize = "crop",
 ) -> tuple[Decoder, list[str]]:
     """Choose size and channels from the (width, height) of some images; return the reasons too, one line each.
 
     All of one small size: that size. Mostly small: the median short side, rounded down to a multiple of 8. Large: the
-    ResNet recipe at 224, or in proportion at image_size.
+    ResNet recipe at 224, or in proportion at image_size. Small pictures that are kept whole get the median height and
+    width.
     """
     notes = []
     inspected = f"the {len(sizes)} pictures looked at"
@@ -199,20 +270,54 @@ def choose_decoder(
     short = int(median(min(size) for size in sizes))
     alike = len({tuple(size) for size in sizes}) == 1
     if image_size is None and short <= MAX_SMALL_SIDE:
-        width, height = sizes[0] if alike else (max(short // 8 * 8, min(short, 8)),) * 2
-        if not alike:
+        if alike:
+            width, height = sizes[0]
+        elif resize == "crop":
+            width = height = _multiple_of_8(short)
             notes.append(f"image size {width}: {inspected} differ in size, the median short side is {short}")
-        return Decoder(height, width, channels), notes
+        else:
+            width, height = (_multiple_of_8(median(sides)) for sides in zip(*sizes, strict=True))
+            notes.append(f"image size {height}x{width}: {inspected} differ in size, these are near the medians")
+        return Decoder(height, width, channels, resize=resize), notes
     size = image_size or RESNET_CROP
     if image_size is None:
         notes.append(
             f"image size {size}: the median short side of {inspected} is {short}; data.image_size sets another"
         )
     if size <= MAX_SMALL_SIDE:
-        return Decoder(size, size, channels), notes
+        return Decoder(size, size, channels, resize=resize), notes
     eval_side, low, high = (round(size * side / RESNET_CROP) for side in (RESNET_EVAL_SIDE, *RESNET_TRAIN_SIDES))
     if loader == "resident":
         notes.append(f"loader=resident: pictures are resized once, short side to {eval_side}, not anew each time")
-        return Decoder(size, size, channels, eval_side), notes
+        return Decoder(size, size, channels, eval_side, resize=resize), notes
     notes.append(f"large pictures: short side drawn from {low} to {high}, crop {size}; evaluated at {eval_side}")
-    return Decoder(size, size, channels, eval_side, (low, high)), notes
+    return Decoder(size, size, channels, eval_side, (low, high), resize=resize), notes
+
+
+def one_range(low: float, high: float) -> Ranges:
+    """Return the same range for integers and for floats."""
+    return (("I", float(low), float(high)), ("F", float(low), float(high)))
+
+
+def describe_cut(sizes: list[tuple[int, int]], decoder: Decoder) -> list[str]:
+    """Return a line if cropping to the proportions of the window takes much away from a tenth of the pictures."""
+    ratios = [width * decoder.height / (height * decoder.width) for width, height in sizes]
+    count = sum(1 - min(ratio, 1 / ratio) > MAX_CUT for ratio in ratios)
+    if decoder.resize != "crop" or count < len(sizes) / 10:
+        return []
+    where = f"{count:,} of the {len(sizes):,} pictures looked at lose more than a third"
+    return [f"cropped to {decoder.height}x{decoder.width}, {where}; data.resize=pad or squash keeps them whole"]
+
+
+def describe_range(kind: Kind, values: ValueRange) -> str:
+    """Return a line on the range of the deep pictures; one that keeps more detail, if a few pixels stand apart."""
+    what = "floats" if kind == "F" else "more than 8 bits"
+    line = f"range {values.low:g} to {values.high:g}: the values in {values.pictures:,} pictures of train with {what}"
+    inner = values.inner_high - values.inner_low
+    if 0 < inner * NARROW < values.high - values.low:
+        return f"{line}; nearly all are in data.range=[{values.inner_low:g},{values.inner_high:g}], which keeps more"
+    return f"{line}; data.range=[lo,hi] sets another"
+
+
+def _multiple_of_8(side: float) -> int:
+    return max(int(side) // 8 * 8, min(int(side), 8))

@@ -8,6 +8,7 @@ import numpy as np
 from deeptrain.data.dataset import Dataset, Samples
 from deeptrain.data.folder_layout import read_layout
 from deeptrain.data.image_files import FileLayout, ImageFiles
+from deeptrain.data.path_messages import name_heif_reader
 from deeptrain.schema import validate_call
 
 
@@ -36,7 +37,7 @@ class ImageFolder(ImageFiles):
         try:
             return read_layout(Path(self.root).expanduser(), learned_classes=self.learned_classes)
         except ValueError as error:
-            raise ValueError(f"root={self.root}: {error}") from error
+            raise ValueError(name_heif_reader(f"root={self.root}: {error}")) from error
 
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
         """Return train and val; where an evaluation has test/ alone, test for both, without statistics of its own."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from deeptrain.data.array_source import ArraySource, Split
-from deeptrain.data.decode import to_8_bit
+from deeptrain.data.pixels import kind_of, to_8_bit
 from deeptrain.schema import Range, validate_call
 
 CHUNK = 256  # images that are decoded before they are written to the cache
@@ -48,7 +48,10 @@ class MapStyleSource(ArraySource):
                     raise ValueError(
                         f"data={self.name}: item {index} must be (image, int), it is {type(item).__name__}"
                     )
-                image = _to_rgb(item[0], self.image_size)
+                try:
+                    image = _to_rgb(item[0], self.image_size)
+                except ValueError as error:
+                    raise ValueError(f"data={self.name}: item {index}: {error}") from error
                 size = size or image.shape[:2]
                 if image.shape[:2] != size:
                     shapes = f"{image.shape[0]}x{image.shape[1]}, others {size[0]}x{size[1]}"
@@ -64,6 +67,8 @@ def _to_rgb(image: Any, size: int | None) -> np.ndarray:
 
     if not isinstance(image, Image.Image):
         image = Image.fromarray(np.asarray(image))
+    if kind_of(image):
+        raise ValueError(f"mode {image.mode} has more than 8 bits; scale it to 8 bits where the dataset reads it")
     image = to_8_bit(image, 3)
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR) if size else image)
 

@@ -30,3 +30,9 @@ def list_contents(folder: Path, limit: int = 6) -> str:
 def visible_folders(folder: Path) -> list[Path]:
     """Return the folders in a folder, sorted, without hidden ones. Links are followed."""
     return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_dir())
+
+
+def name_heif_reader(line: str) -> str:
+    """Add to a line about HEIC pictures, as iPhones take them, how they become pictures that can be read."""
+    is_heif = any(ending in line.lower() for ending in (".heic", ".heif"))
+    return f"{line}; the package pillow-heif reads HEIC and can save it as jpg" if is_heif else line

@@ -27,6 +27,7 @@ from deeptrain.training import checkpoint
 from deeptrain.training.validation import predict, score
 
 Split = Literal["test", "val"]
+MAX_SIDE = 4096  # pixels of an input that a checkpoint may ask for: a stranger's could fill the memory
 IN_HEAD = ("accuracy", "top5", "loss")  # metrics of the first line
 
 
@@ -51,9 +52,12 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
         state = checkpoint.load(state_path)
     except ValueError as error:
         raise UsageError([str(error)]) from error
-    source = instantiate("data", run.parts["data"], **_learned(state))
+    held_out = read_json(state_path.parent.parent / "split.json", dict, None)
+    data = _with_range(run.parts["data"], held_out and held_out.pop("range", None))
+    source = instantiate("data", data, **_learned(state))
     dataset = build.opened(run, source.load)
-    if split == "val" and read_json(state_path.parent.parent / "split.json", dict, dataset.split) != dataset.split:
+    dataset.split.pop("range", None)
+    if split == "val" and held_out is not None and held_out != dataset.split:
         raise UsageError(["split=val: these settings hold out other images than the run did; leave data as it was"])
     samples = build.opened(run, source.test) if split == "test" else dataset.val
     if not _describes_data(state, dataset.image_shape):
@@ -96,9 +100,17 @@ def _learned(state: dict[str, Any]) -> dict[str, Any]:
         return {}
     if not isinstance(shape, list) or len(shape) != 3:
         return {}
-    if not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in shape):
+    if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in shape):
         return {}
     return {"learned_classes": classes, "input_shape": shape}
+
+
+def _with_range(data: dict[str, Any], ends: Any) -> dict[str, Any]:
+    """Set the range of deep pictures that the run found, so that other files are read in the same way."""
+    is_pair = isinstance(ends, list) and len(ends) == 2
+    if data.get("range") != "auto" or not is_pair or not all(isinstance(end, float) for end in ends):
+        return data
+    return {**data, "range": ends}
 
 
 def _describes_data(state: dict[str, Any], image_shape: tuple[int, int, int]) -> bool:

@@ -77,6 +77,9 @@ POLICY = {
             "data",
             "data.val_fraction",
             "data.split_seed",
+            "data.range",
+            "data.background",
+            "data.resize",
         ],
         CONFIRM,
     ),
@@ -89,6 +92,7 @@ OPTIONS: dict[str, ResumePolicy] = dict.fromkeys(("data", "model", "optimizer"),
 WHY = {
     "data.val_fraction": "images held out so far would be trained on",
     "data.split_seed": "images held out so far would be trained on",
+    **dict.fromkeys(("data.range", "data.background", "data.resize"), "the pictures would be read in another way"),
     "monitor": "the best value so far is of another metric",
     "batch_size": "a step is no longer the same step",
 }
