@@ -216,7 +216,7 @@ def _refuse_pictures_in_splits(folders: list[Folder]) -> None:
     only_these = len(named) == len(folders)
     if misplaced := next((folder for folder in named if only_these or folder.part != "train"), None):
         raise ValueError(
-            f"{misplaced.path.name}/ has no class folders (it holds {list_contents(misplaced.path, 3)}); "
+            f"{printable(misplaced.path.name)}/ has no class folders (it holds {list_contents(misplaced.path, 3)}); "
             f"{EXPECTED_LAYOUT}; if it is a class, rename it"
         )
 
