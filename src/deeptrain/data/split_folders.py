@@ -73,6 +73,7 @@ def find_splits(folders: list[Folder]) -> dict[str, Folder]:
     candidates = [folder for folder in folders if folder.part and folder.inside]
     if not candidates or not _are_splits(candidates, folders):
         _refuse_pictures_in_splits(folders)
+        _refuse_classes_by_split(folders)
         _refuse_splits_inside_classes(folders)
         _refuse_nameless_splits(folders)
         return {}
@@ -160,7 +161,7 @@ def _contents(path: Path, is_split: bool) -> tuple[bool, dict[str, Path]]:
 
 
 def fold(name: str) -> str:
-    """Return a name as it is compared: macOS writes é as two characters."""
+    """Return a name as names are compared: without case, and é in one spelling. macOS writes it as two characters."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -197,6 +198,7 @@ def _looks_like_a_class(folder: Folder) -> bool:
 
 
 def _refuse_doubtful(split: Folder, others: list[Folder]) -> NoReturn:
+    """Raise ValueError: a folder has the name of a split, but those beside it look like classes."""
     place = "elsewhere" if split.part == "train" else "into train/"
     raise ValueError(
         f"{printable(split.path.name)}/ holds {list_contents(split.base, 3)}, so it may be a split, or a class beside "
@@ -209,14 +211,18 @@ def _are_alike(names: set[str], others: set[str]) -> bool:
 
 
 def _refuse_pictures_in_splits(folders: list[Folder]) -> None:
-    """A class may have the name train, but images of test/ or cats_test/ must not become a class."""
+    """Raise ValueError if images of test/ would become a class. A class may have the name train."""
     named = [folder for folder in folders if folder.is_plain]
     only_these = len(named) == len(folders)
     if misplaced := next((folder for folder in named if only_these or folder.part != "train"), None):
         raise ValueError(
-            f"{misplaced.path.name}/ has no class folders (it holds {list_contents(misplaced.path, 3)}); "
+            f"{printable(misplaced.path.name)}/ has no class folders (it holds {list_contents(misplaced.path, 3)}); "
             f"{EXPECTED_LAYOUT}; if it is a class, rename it"
         )
+
+
+def _refuse_classes_by_split(folders: list[Folder]) -> None:
+    """Raise ValueError if cats_train/ and cats_test/ hold pictures: they would be two classes."""
     by_stem: dict[tuple[str, ...], Folder] = {}
     for folder in folders:
         if folder.part is None:
