@@ -381,7 +381,7 @@ def test_the_draws_of_the_training_crop_of_resnet(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "picture.png")
     drawn = []
     monkeypatch.setattr(
-        Decoder, "_window", lambda self, image, scale, left, top: drawn.append((scale, left, top)) or image
+        Decoder, "_window", lambda self, image, across, down, left, top: drawn.append((across, left, top)) or image
     )
     decoder = Decoder(224, 224, 3, RESNET_EVAL_SIDE, RESNET_TRAIN_SIDES)
     for epoch in range(6000):

@@ -66,6 +66,24 @@ def test_the_same_pixels_are_found_whatever_the_file(folder):
     assert "train/cat/0.png = test/cat/leak.bmp = test/dog/wrong.tif" in text
 
 
+def test_deep_pictures_are_compared_by_all_their_bits(folder):
+    """Two that differ in the lowest of 12 bits are not the same; the same values in a PNG and a PGM are."""
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(folder / "train" / "cat" / "deep.png")
+    Image.fromarray(values + 1).save(folder / "test" / "cat" / "other.png")
+    assert check(folder).is_intact
+    Image.fromarray(values).save(folder / "test" / "cat" / "deep.pgm")
+    assert check(folder).leaks == [["train/cat/deep.png", "test/cat/deep.pgm"]]
+
+
+def test_shapes_in_the_alpha_channel_are_not_all_the_same(folder):
+    for index, part in enumerate(("train", "test")):
+        pixels = np.zeros((8, 8, 4), np.uint8)
+        pixels[index, :, 3] = 255
+        Image.fromarray(pixels).save(folder / part / "cat" / "icon.png")
+    assert check(folder).is_intact
+
+
 def test_a_repetition_within_a_class_is_told_and_spoils_nothing(folder):
     picture(folder / "train" / "cat" / "again.png", 0)
     report = check(folder)

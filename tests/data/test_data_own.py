@@ -254,11 +254,16 @@ def test_items_that_do_not_fit_are_one_line():
             image, label = super().__getitem__(index)
             return (image if index < 20 else image.resize((9, 9))), label
 
+    class Deep(Pairs):
+        def __getitem__(self, index):
+            return Image.fromarray(np.zeros((8, 8), np.uint16)), 0
+
     class Wrong(Pairs):
         def __getitem__(self, index):
             return {"image": 1}
 
     assert "write data.image_size=" in refusal(lambda: OwnPairs(pairs=Mixed()).load(), "image_size=null: image 20")
+    assert "mode I;16 has more than 8 bits" in refusal(lambda: OwnPairs(pairs=Deep()).load(), "data=pairs: item 0")
     assert "must be (image, int)" in refusal(lambda: OwnPairs(pairs=Wrong()).load(), "data=pairs: item 0")
 
 

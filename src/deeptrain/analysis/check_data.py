@@ -107,7 +107,7 @@ def _see(path: str) -> Seen:
         with open_image(Path(path)) as image:
             kind = f"{image.format} {image.mode}"
             image = ImageOps.exif_transpose(image)
-            pixels = np.asarray(image if kind_of(image) else to_8_bit(image, 3))
+            pixels = np.asarray(image, np.float64) if kind_of(image) else np.asarray(to_8_bit(image, 3))
     except ValueError as error:
         return str(error)
     size = pixels.shape[1], pixels.shape[0]

@@ -160,17 +160,20 @@ class ImageFiles(DataSource):
             notes.append("background white: some pictures are transparent; data.background=[r,g,b] sets another")
         notes += describe_cut(seen.sizes, decoder)
         if seen.cut_to_8_bit:
-            notes.append(
-                "16 bits a colour are read as 8, Pillow keeps no more: values up to 255 become 0; save those as grey"
-            )
+            notes.append("16 bits a colour are read as 8, which is all that Pillow keeps; grey ones keep their 16 bits")
+        ranges, range_notes = self._choose_ranges(seen.deep, cache_dir)
+        return replace(decoder, ranges=ranges), notes + range_notes
+
+    def _choose_ranges(self, deep: bool, cache_dir: Path | str | None) -> tuple[Ranges, list[str]]:
+        """Return the setting, or the range of train. Only if there are integers and floats, each kind has its own."""
         if isinstance(self.range, list):
-            notes += [] if seen.deep else ["data.range has no effect: the pictures looked at have 8 bits"]
-            return replace(decoder, ranges=one_range(*self.range)), notes
-        ranges = self._ranges(cache_dir) if seen.deep else {}
-        notes += [describe_range(kind, values) for kind, values in ranges.items()]
-        if len(ranges) == 1:
-            return replace(decoder, ranges=one_range(*next(iter(ranges.values())).ends)), notes
-        return replace(decoder, ranges=tuple((kind, *values.ends) for kind, values in ranges.items())), notes
+            without_effect = ["data.range has no effect: the pictures looked at have 8 bits"]
+            return one_range(*self.range), [] if deep else without_effect
+        found = self._ranges(cache_dir) if deep else {}
+        notes = [describe_range(kind, values) for kind, values in found.items()]
+        if len(found) == 1:
+            return one_range(*next(iter(found.values())).ends), notes
+        return tuple((kind, *values.ends) for kind, values in found.items()), notes
 
     def _color(self) -> Color:
         if not isinstance(self.background, list):

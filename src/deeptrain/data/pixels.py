@@ -77,7 +77,7 @@ def _scale(values: np.ndarray, kind: Kind, ranges: Ranges) -> np.ndarray:
     if known is None and finite.any():
         least, most = float(values[finite].min()), float(values[finite].max())
         if least < low or most > high:
-            told = f"has values from {least:g} to {most:g}, and no picture of train that was looked at is so deep"
-            raise OutOfRangeError(f"{told}; write data.range=[{least:g},{most:g}]")
+            values_are = f"has values from {least:g} to {most:g}, and no picture of train that was looked at is so deep"
+            raise OutOfRangeError(f"{values_are}; write data.range=[{least:g},{most:g}]")
     scaled = (values - low) / (high - low) * 255
     return np.where(finite, scaled, 0).clip(0, 255).round().astype(np.uint8)
