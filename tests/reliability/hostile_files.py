@@ -429,6 +429,7 @@ FOLDERS: dict[str, Spoil] = {
     "a word nested deep": words("aug=" + "[" * 1500 + "]" * 1500),
     "a word that refers to itself": words("seed=${seed}"),
     "allowed packages": words("allow_targets=[os]"),
+    "a server": words("loggers=mlflow", "loggers.mlflow.tracking_uri=http://elsewhere"),
     "allowed packages, forced": words("++allow_targets=[os,subprocess]"),
     "options of its own": own_options,
     "a target": words("model._target_=os.system"),

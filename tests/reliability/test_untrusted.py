@@ -94,6 +94,7 @@ def test_no_word_of_theirs_moves_the_cursor_or_fills_the_screen(found):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("a server", "asks for loggers.mlflow.tracking_uri=http://elsewhere, by which it could send what"),
         ("allowed packages", "overrides.yaml: asks for allow_targets=[os], by which it could run any code"),
         ("options of its own", "overrides.yaml: asks for --config-dir="),
         ("a link for the settings", "config.yaml is a link or no file; put the file itself there"),

@@ -10,6 +10,8 @@ from deeptrain.loggers.append_only_file import AppendOnlyFile
 from deeptrain.loggers.logger import Logger
 from deeptrain.runtime.files import write_atomically
 
+MAX_BYTES = 256 * 2**20  # a million log points
+
 
 class JsonLines(Logger):
     """Each line has `kind` (step or validation), `step` and the values by tag. pandas reads it (lines=True)."""
@@ -30,7 +32,9 @@ class JsonLines(Logger):
         self._file.add(b"")  # what waits is written first
         if not self.path.exists():
             return
-        lines = self.path.read_text("utf-8").splitlines(keepends=True)
+        if self.path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{self.path}: is too large to be of a run of deeptrain; move it away")
+        lines = self.path.read_text("utf-8", "replace").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         if len(kept) < len(lines):
             write_atomically(self.path, "".join(kept).encode())

@@ -1,16 +1,33 @@
 """What a logger is: it gets what a run measures, and writes it somewhere."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from deeptrain.runtime.files import write_atomically
+
+MAX_ID_BYTES = 1000
 VALIDATED = ("train_clean", "val", "val_average")
 
 
 def validated(row: Mapping[str, float]) -> dict[str, float]:
     """Return what a validation has measured by tag, without the training means: log points had these."""
     return {tag: value for tag, value in row.items() if tag.partition("/")[2] in VALIDATED}
+
+
+def read_run_id(path: Path) -> str:
+    """Read the id of a run from a file of its folder, which may be a stranger's; ValueError if it holds none."""
+    content = json.loads(path.read_bytes()[:MAX_ID_BYTES] or b"null")
+    if not isinstance(content, dict) or not isinstance(content.get("run_id"), str):
+        raise ValueError(f"{path}: holds no run_id; move it away")
+    return content["run_id"]
+
+
+def write_run_id(path: Path, run_id: str) -> None:
+    write_atomically(path, json.dumps({"run_id": run_id}).encode())
 
 
 class Logger:

@@ -1,6 +1,5 @@
 """MLflow tracking: one MLflow run for a run, one point for each tag and step, also after a resume."""
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deeptrain.loggers.logger import Logger, validated
+from deeptrain.loggers.logger import Logger, read_run_id, validated, write_run_id
 from deeptrain.schema import format_value
 
 MAX_BATCH = 1000  # points that MLflow takes at once
@@ -44,13 +43,13 @@ class MLflow(Logger):
         self._written = 0.0
         saved = Path(run_dir) / "mlflow.json"
         if step and saved.is_file():
-            self.run_id = json.loads(saved.read_text("utf-8"))["run_id"]
+            self.run_id = read_run_id(saved)
             self._last = self._last_steps()
             return
         found = self._client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
         self.run_id = self._client.create_run(experiment_id, run_name=title[:250] or None).info.run_id
-        saved.write_text(json.dumps({"run_id": self.run_id}), "utf-8")
+        write_run_id(saved, self.run_id)
         self._last: dict[str, int] = {}
 
     def describe(self, settings: Mapping[str, Any], samples: np.ndarray, step: int) -> None:

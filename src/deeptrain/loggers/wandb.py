@@ -1,13 +1,12 @@
 """Weights & Biases: one run there for a run, also after a resume."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from deeptrain.loggers.logger import Logger, validated
+from deeptrain.loggers.logger import Logger, read_run_id, validated, write_run_id
 
 
 class WandB(Logger):
@@ -32,12 +31,12 @@ class WandB(Logger):
         import wandb  # pyright: ignore[reportMissingImports]
 
         saved = Path(run_dir) / "wandb.json"
-        known = json.loads(saved.read_text("utf-8"))["run_id"] if step and saved.is_file() else None
+        known = read_run_id(saved) if step and saved.is_file() else None
         self._image = wandb.Image
         self._run = wandb.init(
             project=project, entity=entity, mode=mode, dir=str(run_dir), name=title[:120], id=known, resume="allow"
         )
-        saved.write_text(json.dumps({"run_id": self._run.id}), "utf-8")
+        write_run_id(saved, self._run.id)
 
     def describe(self, settings: Mapping[str, Any], samples: np.ndarray, step: int) -> None:
         self._run.config.update(dict(settings), allow_val_change=True)

@@ -20,15 +20,21 @@ YAML_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "fl
 MAX_OVERRIDES, MAX_OVERRIDE_CHARACTERS = 1000, 10_000
 REMEDY = "move it away"
 OVERRIDES_REMEDY = "take the file that the run was started with"
-CODE_KEYS = ("allow_targets", "--config-dir", "-cd")  # settings that could run any code
+TRUSTED = {  # settings that a folder may not decide, and what they could do
+    "allow_targets": "run any code",
+    "--config-dir": "run any code",
+    "-cd": "run any code",
+    "loggers.mlflow.tracking_uri": "send what the run measures elsewhere",
+    "loggers.wandb.entity": "send what the run measures elsewhere",
+}
 
 
 def load_overrides(folder: Path, now: Sequence[str] = ()) -> list[str]:
     """Read the overrides that a run was started with, without those that write elsewhere.
 
-    now: the overrides typed now. One that could run any code (allow_targets, --config-dir) raises UsageError unless it
-    is typed now too. Only the overrides typed now decide what is downloaded (data.download) and where files are written
-    (dir, and cache_dir unless it is a cache already).
+    now: the overrides typed now. One of TRUSTED raises UsageError unless it is typed now too. Only the overrides typed
+    now decide what is downloaded (data.download) and where files are written (dir, and cache_dir unless it is a cache
+    already).
     """
     path = folder / "overrides.yaml"
     words = _parse_yaml(_read_text(path, MAX_YAML_BYTES, OVERRIDES_REMEDY), str(path), OVERRIDES_REMEDY) or []
@@ -40,11 +46,11 @@ def load_overrides(folder: Path, now: Sequence[str] = ()) -> list[str]:
         raise UsageError([f"{path}: holds what no command line would; {OVERRIDES_REMEDY}"])
     typed = {override_key(word) for word in now}
     for word in words:
-        if override_key(word) in CODE_KEYS and override_key(word) not in typed:
+        if (key := override_key(word)) in TRUSTED and key not in typed:
             raise UsageError(
-                [f"{path}: asks for {word}, by which it could run any code; if you trust it, add this word"]
+                [f"{path}: asks for {word}, by which it could {TRUSTED[key]}; if you trust it, add this word"]
             )
-    return [word for word in words if override_key(word) not in CODE_KEYS and not writes_elsewhere(word)]
+    return [word for word in words if override_key(word) not in TRUSTED and not writes_elsewhere(word)]
 
 
 def load_config(folder: Path) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any]) -> 
 def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
     """Return what one may want to do next, as commands to paste, with the words that are not taken from a folder."""
     where, kept = shlex.quote(str(run_dir)), run_dir / "checkpoints"
-    trusted = [shlex.quote(word) for word in trainer.metadata["overrides"] if override_key(word) in saved.CODE_KEYS]
+    trusted = [shlex.quote(word) for word in trainer.metadata["overrides"] if override_key(word) in saved.TRUSTED]
     where = " ".join([where, *trusted])
     over = trainer.outcome() is not None and not trainer.stop.reason
     commands = []
