@@ -15,6 +15,7 @@ from deeptrain.runtime.resources import CLONE_COMMANDS, CONFIGS, IS_CLONE, comma
 from deeptrain.runtime.world import get_world, was_torchrun
 from deeptrain.schema import suggest
 
+OPTION_WIDTH = 19  # of the longest name of an option
 HELP = ("-h", "--help", "-help", "help")
 NODES = ("validate.", "early_stop.", "checkpoint.", "log.")
 COMPLETION = ("-sc", "--shell-completion")
@@ -213,12 +214,11 @@ def help_page() -> str:
         options = [(file.stem, describe(file)) for file in sorted((CONFIGS / group).glob("*.yaml"))]
         for folder in sorted(path for path in (CONFIGS / group).iterdir() if path.is_dir()):
             names = ", ".join(sorted(file.stem for file in folder.glob("[!_]*.yaml")))
-            first, *rest = textwrap.wrap(names, width - 31)
-            options += [(f"{folder.name}/...", first), *(("", more) for more in rest)]
+            options.append((f"{folder.name}/...", names))
         for index, (option, what) in enumerate(options):
             mark = "*" if defaults.get(group) == option else " "
             label = f"{group}=" if index == 0 else ""
-            lines.append(f"  {label:<11}{mark}{option:<16} {what}"[:width])
+            lines += _wrapped(f"  {label:<11}{mark}{option:<{OPTION_WIDTH}} ", what, width)
     lines += ["", "Settings of every run (those of an option: --cfg job, or explain=)"]
     node = ""
     for indent, key, value, comment in re.findall(
@@ -227,8 +227,14 @@ def help_page() -> str:
         node = node if indent else f"{key}."
         setting = f"{node}{key}" if indent else key
         if value and (comment if not indent else node in NODES):
-            lines.append(f"  {f'{setting}={value}':<28} {comment}"[:width])
+            lines += _wrapped(f"  {f'{setting}={value}':<28} ", comment, width)
     return "\n".join([*lines, "", "Examples", *(f"  {line}" for line in EXAMPLES.splitlines())])
+
+
+def _wrapped(label: str, text: str, width: int) -> list[str]:
+    """Break a text between words; further lines stand below its start."""
+    first, *rest = textwrap.wrap(text, max(20, width - len(label)), break_long_words=False) or [""]
+    return [label + first, *(" " * len(label) + part for part in rest)]
 
 
 def describe(file: Path) -> str:
