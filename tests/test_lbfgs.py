@@ -48,7 +48,7 @@ def test_full_batch_steps_are_those_of_torch(accumulate):
         loss.backward()
         return loss
 
-    losses = [float(theirs.step(closure)) for _ in range(4)]
+    losses = [theirs.step(closure).item() for _ in range(4)]
     for ours, reference in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, reference, rtol=2e-3, atol=2e-4)
     assert len(calls) == len(evaluations), "the first evaluation of a step is not made twice"
