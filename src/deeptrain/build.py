@@ -72,7 +72,7 @@ def open_setup(run: RunConfig) -> Setup:
         raise UsageError([str(error)]) from error
     check_loggers(run)
     source = instantiate("data", run.parts["data"])
-    dataset = opened(run, source.load)
+    dataset = load_data(run, source.load)
     nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
     augmentations = [augmentation(key, node, run, dataset) for key, node in nodes]
     pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
@@ -104,7 +104,7 @@ def augmentation(key: str, node: Mapping[str, Any], run: RunConfig, dataset: "Da
 
     accepted, facts = inspect.signature(locate(key, node["_target_"])).parameters, data_info(dataset)
     if "covariance" in accepted:  # it takes a look at thousands of images
-        facts["covariance"] = opened(run, lambda cache_dir: covariance(dataset, cache_dir))
+        facts["covariance"] = load_data(run, lambda cache_dir: covariance(dataset, cache_dir))
     when = {name: node[name] for name in ("probability", "until") if name in node and name not in accepted}
     own = {name: value for name, value in node.items() if name not in when}
     return RandomApply(instantiate(key, own, **facts), **when)
@@ -136,11 +136,11 @@ def whitening(run: RunConfig, source: Any, dataset: "Dataset", pipeline: "Pipeli
     if values <= MAX_UNCACHED_VALUES:
         arrays = fit()
     else:
-        arrays = opened(run, lambda cache_dir: cached_arrays(dataset, what, fit, cache_dir))
+        arrays = load_data(run, lambda cache_dir: cached_arrays(dataset, what, fit, cache_dir))
     return Whitening(*map(torch.from_numpy, arrays))
 
 
-def opened(run: RunConfig, load: Callable[[Path | None], T]) -> T:
+def load_data(run: RunConfig, load: Callable[[Path | None], T]) -> T:
     """Open data through a source's method, with the user's cache; UsageError that name the setting or the file."""
     cache = run.settings.cache_dir
     try:
@@ -378,7 +378,7 @@ def _validator(setup: Setup, network: "nn.Module", criterion: Any, average: "Ave
     bn_images = average.bn_images if average is not None else 0
 
     def loader(samples: "Samples") -> "Loader":
-        return eval_loader(setup.source, _own(samples, setup.world), setup.run, setup.runtime)
+        return eval_loader(setup.source, _shard(samples, setup.world), setup.run, setup.runtime)
 
     return Validator(
         network,
@@ -415,7 +415,7 @@ def _check_batch_norm(setup: Setup, network: "nn.Module") -> None:
         raise UsageError([f"{message}; take a larger batch, or model.norm=group"])
 
 
-def _own(samples: "Samples", world: World) -> "Samples":
+def _shard(samples: "Samples", world: World) -> "Samples":
     """Pick a process's share of the images to be evaluated: each is somebody's, once."""
     import numpy as np
 

@@ -46,7 +46,7 @@ class Report:
 
 
 def check(root: Path) -> Report:
-    """Read every picture below a folder; ValueError if it cannot be told what the folder is meant for."""
+    """Read every picture below a folder; ValueError if it is unclear what the folder is meant for."""
     faults: list[str] = []
     layout = build_layout(root, root.parent) if root.is_file() else read_layout(root, faults)
     counts = {part: Counter(layout.classes[label] for label in split.labels) for part, split in layout.splits.items()}
@@ -122,14 +122,14 @@ def lines(report: Report, *, every: bool = False) -> list[str]:
     shown = [*_table(report), "", f"sizes      {_sizes(report.sizes)}", f"kinds      {_most(report.kinds)}"]
     shown += [f"note       {note}" for note in report.layout.notes]
     limit = None if every else EXAMPLES
-    told = (
+    findings = (
         ("folders", report.faults, "class folders are wrong", ""),
         ("broken", report.broken, "pictures cannot be read", ""),
         ("leaks", report.leaks, "pictures lie in more than one split", "keep each in one, or a test tests nothing"),
         ("labels", report.ambiguous, "pictures lie in more than one class", "keep each in one"),
         ("repeated", report.repeated, "pictures are there more than once in a class", ""),
     )
-    for word, cases, meaning, remedy in told:
+    for word, cases, meaning, remedy in findings:
         if cases:
             shown.append(f"{word:<10} {len(cases):,} {meaning}" + f"; {remedy}" * bool(remedy))
             shown += [f"           {case if isinstance(case, str) else ' = '.join(case)}" for case in cases[:limit]]

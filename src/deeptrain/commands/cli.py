@@ -1,4 +1,4 @@
-"""The command line: flags, help, and mistakes told in a line each. Answers all of these without importing torch."""
+"""The command line: flags, help, and a line for each mistake. All of these are answered without torch."""
 
 import os
 import re

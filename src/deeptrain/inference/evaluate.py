@@ -55,11 +55,11 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
     held_out = read_json(state_path.parent.parent / "split.json", dict, None)
     data = _with_range(run.parts["data"], held_out and held_out.pop("range", None))
     source = instantiate("data", data, **_learned(state))
-    dataset = build.opened(run, source.load)
+    dataset = build.load_data(run, source.load)
     dataset.split.pop("range", None)
     if split == "val" and held_out is not None and held_out != dataset.split:
         raise UsageError(["split=val: these settings hold out other images than the run did; leave data as it was"])
-    samples = build.opened(run, source.test) if split == "test" else dataset.val
+    samples = build.load_data(run, source.test) if split == "test" else dataset.val
     if not _describes_data(state, dataset.image_shape):
         raise UsageError([f"{state_path}: does not say what it was trained on; is it from a run of deeptrain?"])
     classes, shape = state["classes"], tuple(state["input_shape"])

@@ -102,20 +102,20 @@ class Console:
         and as many warnings as there is room for kept.
         """
         rows, width = _aligned(lines), min(self._console.width, WIDTH)
-        told = [(WARNING, printable(sentence)) for sentence in warnings]
-        self._record(*(label + value for label, value in [*rows, *told]))
+        warned = [(WARNING, printable(sentence)) for sentence in warnings]
+        self._record(*(label + value for label, value in [*rows, *warned]))
         shown = [line for row in rows for line in _wrapped(*row, width, "bold")]
-        if len(shown) + len(told) > HEAD_LINES:
+        if len(shown) + len(warned) > HEAD_LINES:
             shown = [_cut(*row, width) for row in rows]
-        room = max(HEAD_LINES - len(told), HEAD_LINES // 2)
+        room = max(HEAD_LINES - len(warned), HEAD_LINES // 2)
         if len(shown) > room:
             shown[room - 2 : -1] = [Text(f"and {len(shown) - room + 1} more lines, in run.log")]
         left = HEAD_LINES - len(shown)
-        if len(told) > left:
-            told[left - 1 :] = [(WARNING, f"and {len(told) - left + 1} more like these, in run.log")]
+        if len(warned) > left:
+            warned[left - 1 :] = [(WARNING, f"and {len(warned) - left + 1} more like these, in run.log")]
         for line in shown:
             self._show(line)
-        for label, sentence in told:
+        for label, sentence in warned:
             self._show(Text.assemble((label, "yellow"), sentence))
 
     def message(self, text: str) -> None:
@@ -163,7 +163,7 @@ class Console:
         self.advance(step_in_epoch)
 
     def advance(self, step_in_epoch: int) -> None:
-        """Move the live line on, at most ten times a second; it says what `progress` told last."""
+        """Move the live line on, at most ten times a second; it shows what `progress` gave last."""
         if not self._live:
             return
         now = time.monotonic()

@@ -12,7 +12,7 @@ from deeptrain.errors import UsageError
 
 
 def check_settings(run: RunConfig) -> list[str]:
-    """Build what needs no torch, the data source and the schedule, so that their messages are told within a second.
+    """Build what needs no torch, the data source and the schedule, so that their mistakes show within a second.
 
     Returns a sentence for every setting that will have no effect, as far as the settings alone can tell.
     """

@@ -123,15 +123,15 @@ def folder_name(name: str) -> str:
 def _run(job: Job) -> None:
     """Train in a process of its own, so that no run sees what another left behind in memory.
 
-    Told to stop, however often, it passes that on, waits until the run has saved, and raises KeyboardInterrupt. The run
+    A signal to stop is passed on. Then it waits until the run has saved, and raises KeyboardInterrupt. The run
     is no part of the terminal's processes, so that Ctrl-C reaches it once.
     """
     command = [*train_process(), *job.words, f"dir={job.folder}"]
     process: subprocess.Popen | None = None
-    told: list[int] = []
+    received: list[int] = []
 
     def pass_on(number: int) -> None:
-        told.append(number)
+        received.append(number)
         if process is not None:
             process.send_signal(number if number in signals.SIGNALS else signal.SIGTERM)
 
@@ -139,15 +139,15 @@ def _run(job: Job) -> None:
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
-        if told:  # while it was being started
+        if received:  # while it was being started
             process.terminate()
-        _, said = process.communicate()
+        _, errors = process.communicate()
     result = job.folder / "result.json"
     job.result = json.loads(result.read_text()) if result.is_file() else None
     if process.returncode:
-        lines = [line.removeprefix("error: ") for line in said.strip().splitlines()]
+        lines = [line.removeprefix("error: ") for line in errors.strip().splitlines()]
         job.error = (job.result or {}).get("reason") or (lines[-1] if lines else f"exit code {process.returncode}")
-    if told or process.returncode == signals.EXIT_CODE or -process.returncode in signals.SIGNALS:
+    if received or process.returncode == signals.EXIT_CODE or -process.returncode in signals.SIGNALS:
         raise KeyboardInterrupt
 
 
