@@ -19,6 +19,7 @@ from deeptrain.runtime.world import SINGLE, World, get_world
 
 if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from deeptrain.aug.pipeline import Pipeline, RandomApply
     from deeptrain.aug.whitening import Whitening
@@ -30,7 +31,7 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from deeptrain.metrics.metric import Metric
     from deeptrain.runtime.device import Runtime
     from deeptrain.training.progress import Plan
-    from deeptrain.training.trainer import Trainer
+    from deeptrain.training.trainer import Gradient, Trainer
     from deeptrain.training.validation import Validator
 
 EVAL_BATCH = 512
@@ -256,10 +257,8 @@ def worker_count(workers: int | Literal["auto"]) -> int:
 
 def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLogger | None" = None) -> "Trainer":
     """Build what a run still lacks and put all of it together; without a logger it trains in silence."""
-    from deeptrain.gradient import plain_gradient
     from deeptrain.loggers.console import Console
     from deeptrain.loggers.run_logger import RunLogger
-    from deeptrain.optimizer import needs_closure, parameter_groups
     from deeptrain.training.recovery import auto_accumulate
     from deeptrain.training.trainer import Trainer
 
@@ -271,16 +270,7 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     if settings.sync_batch_norm:
         world.sync_batch_norm(network)
     average = instantiate("average", parts["average"], model=network) if parts["average"] else None
-    groups = parameter_groups(network)
-    if not _decays(parts["optimizer"]):
-        groups = [{"params": [parameter for _, parameter in network.named_parameters() if parameter.requires_grad]}]
-    optimizer = instantiate("optimizer", parts["optimizer"], parameters=groups)
-    gradient = plain_gradient
-    if parts["gradient"]:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        gradient = instantiate("gradient", parts["gradient"], model=network, parameters=parameters)
-    if needs_closure(optimizer):
-        _check_closure(setup)
+    optimizer = _optimizer(setup, network)
     criterion = loss(setup)
     trainer = Trainer(
         network,
@@ -293,7 +283,7 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
         loss=criterion,
         runtime=setup.runtime,
         logger=logger or RunLogger(Console(quiet=True)),
-        gradient=gradient,
+        gradient=_gradient(setup, network, optimizer),
         penalty=instantiate("penalty", parts["penalty"]) if parts["penalty"] else None,
         average=average,
         accumulate=1 if settings.accumulate == "auto" else settings.accumulate,
@@ -314,6 +304,29 @@ def build_trainer(run: RunConfig) -> "Trainer":
 
     keep_malloc_arena()
     return trainer(open_setup(run))
+
+
+def _optimizer(setup: Setup, network: "nn.Module") -> "Optimizer":
+    """Build the optimizer: with weight decay it gets two groups of parameters, else one."""
+    from deeptrain.optimizer import needs_closure, parameter_groups
+
+    node = setup.run.parts["optimizer"]
+    groups = parameter_groups(network)
+    if not _decays(node):
+        groups = [{"params": [parameter for parameter in network.parameters() if parameter.requires_grad]}]
+    optimizer = instantiate("optimizer", node, parameters=groups)
+    if needs_closure(optimizer):
+        _check_closure(setup)
+    return optimizer
+
+
+def _gradient(setup: Setup, network: "nn.Module", optimizer: "Optimizer") -> "Gradient":
+    from deeptrain.gradient import plain_gradient
+
+    if not (node := setup.run.parts["gradient"]):
+        return plain_gradient
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return instantiate("gradient", node, model=network, parameters=parameters)
 
 
 def _decays(node: Mapping[str, Any]) -> bool:

@@ -89,6 +89,8 @@ SYNONYMS = {  # what others call some of our options
     "erasing": "random_erasing",
     "autoaugment": "randaugment",
     "polyak": "swa",
+    "f1": "macro_f1",
+    "calibration": "ece",
 }
 
 P = ParamSpec("P")
