@@ -155,8 +155,8 @@ def _build(kind: Callable[..., Optimizer], parameters: list[dict], **settings: A
     """
     if settings.get("weight_decay") == 0:
         parameters = [{"params": [parameter for group in parameters for parameter in group["params"]]}]
-    places = {(parameter.device, parameter.dtype) for group in parameters for parameter in group["params"]}
-    if all(_fuses(kind, *place) for place in places):
+    pairs = {(parameter.device, parameter.dtype) for group in parameters for parameter in group["params"]}
+    if all(_fuses(kind, *pair) for pair in pairs):
         settings["fused"] = True
     return kind(parameters, **settings)
 

@@ -35,8 +35,8 @@ def step(
     if beyond := [milestone for milestone in milestones if as_fraction(milestone, epochs) > 1]:
         raise ValueError(f"milestones={list(milestones)}: {beyond[0]} lies beyond the run (epochs={epochs})")
     shares = [as_fraction(milestone, epochs) for milestone in milestones]
-    if wrong := [milestones[i] for i in range(1, len(shares)) if shares[i] <= shares[i - 1]]:
-        raise ValueError(f"milestones={list(milestones)}: must ascend; {wrong[0]} is not after the one before it")
+    if unordered := [milestones[i] for i in range(1, len(shares)) if shares[i] <= shares[i - 1]]:
+        raise ValueError(f"milestones={list(milestones)}: must ascend; {unordered[0]} is not after the one before it")
     drops = [share - ROUNDING for share in shares]
     return with_warmup(lambda progress: gamma ** sum(progress >= drop for drop in drops), warmup, epochs)
 

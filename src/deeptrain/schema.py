@@ -108,8 +108,8 @@ def validate_call(function: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         hints = get_type_hints(function, include_extras=True)
         for name, value in signature.bind(*args, **kwargs).arguments.items():
-            if name in hints and (wrong := type_error(value, hints[name])):
-                raise ValueError(f"{name}={value}: {wrong}")
+            if name in hints and (error := type_error(value, hints[name])):
+                raise ValueError(f"{name}={value}: {error}")
         return function(*args, **kwargs)
 
     return call
@@ -121,20 +121,20 @@ def type_error(value: Any, annotation: Any) -> str | None:
     if annotation is None or annotation is type(None):
         return None if value is None else "must be null"
     if origin is Annotated:
-        wrong = type_error(value, arguments[0])
-        limits = [limit for limit in arguments[1:] if isinstance(limit, Range) and (wrong or value not in limit)]
-        return f"{wrong} {limits[0]}" if wrong and limits else wrong or (f"must be {limits[0]}" if limits else None)
+        error = type_error(value, arguments[0])
+        limits = [limit for limit in arguments[1:] if isinstance(limit, Range) and (error or value not in limit)]
+        return f"{error} {limits[0]}" if error and limits else error or (f"must be {limits[0]}" if limits else None)
     if origin in (Union, types.UnionType):
-        wrongs = [type_error(value, option) for option in arguments]
-        return None if None in wrongs else _either(value, arguments, wrongs)
+        errors = [type_error(value, option) for option in arguments]
+        return None if None in errors else _either(value, arguments, errors)
     if origin is Literal:
         fits = any(value == option and type(value) is type(option) for option in arguments)
         return None if fits else suggest(value, arguments)
     if annotation is list or origin is list:
         if not isinstance(value, list | tuple):
             return "must be a list, written [a,b]"
-        wrong = next((wrong for item in value if arguments and (wrong := type_error(item, arguments[0]))), None)
-        return wrong and f"every item {wrong}"
+        error = next((error for item in value if arguments and (error := type_error(item, arguments[0]))), None)
+        return error and f"every item {error}"
     return _scalar_problem(value, annotation)
 
 
@@ -153,22 +153,22 @@ def _scalar_problem(value: Any, annotation: Any) -> str | None:
     return None
 
 
-def _either(value: Any, options: tuple, wrongs: list[str | None]) -> str:
+def _either(value: Any, options: tuple, errors: list[str | None]) -> str:
     """Word the refusal of a union: the closest alternative's if there is one, else all of them."""
     if isinstance(value, str):  # a misspelt choice: its list of choices says most
         choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
         if choices and not any(option is str for option in options):
-            others = [str(w) for o, w in zip(options, wrongs, strict=True) if get_origin(o) is not Literal]
+            others = [str(w) for o, w in zip(options, errors, strict=True) if get_origin(o) is not Literal]
             return _join([suggest(value, choices), *others])
     if isinstance(value, list | tuple):  # what is wrong in a list, rather than that it might be something else
-        lists = [w for o, w in zip(options, wrongs, strict=True) if o is list or get_origin(o) is list]
-        return _join(lists or wrongs)
-    return _join(wrongs)
+        lists = [w for o, w in zip(options, errors, strict=True) if o is list or get_origin(o) is list]
+        return _join(lists or errors)
+    return _join(errors)
 
 
-def _join(wrongs: Iterable[str | None]) -> str:
-    first, *rest = dict.fromkeys(map(str, wrongs))
-    return " or ".join([first, *(wrong.removeprefix("must be ") for wrong in rest)])
+def _join(errors: Iterable[str | None]) -> str:
+    first, *rest = dict.fromkeys(map(str, errors))
+    return " or ".join([first, *(error.removeprefix("must be ") for error in rest)])
 
 
 def suggest(value: Any, options: Iterable[Any]) -> str:

@@ -52,21 +52,21 @@ def check(root: Path) -> Report:
     counts = {part: Counter(layout.classes[label] for label in split.labels) for part, split in layout.splits.items()}
     report = Report(layout, counts, faults=faults)
     found: dict[bytes, list[tuple[str, int]]] = defaultdict(list)  # split and number in it, by what is to be seen
-    for place, seen in zip(_places(layout), _look(layout), strict=True):
+    for sample, seen in zip(_samples(layout), _look(layout), strict=True):
         if isinstance(seen, str):
             report.broken.append(seen)
             continue
         digest, size, kind = seen
         report.sizes[size] += 1
         report.kinds[kind] += 1
-        found[digest].append(place)
+        found[digest].append(sample)
     for same in found.values():
         if len(same) > 1:
             _note(report, same)
     return report
 
 
-def _places(layout: FileLayout) -> Iterator[tuple[str, int]]:
+def _samples(layout: FileLayout) -> Iterator[tuple[str, int]]:
     return ((part, index) for part, split in layout.splits.items() for index in range(len(split.names)))
 
 
@@ -119,8 +119,8 @@ def _see(path: str) -> Seen:
 
 def lines(report: Report, *, every: bool = False) -> list[str]:
     """Compose the report, in the order in which one asks; `every` lists all files instead of the first few."""
-    shown = [*_table(report), "", f"sizes      {_sizes(report.sizes)}", f"kinds      {_most(report.kinds)}"]
-    shown += [f"note       {note}" for note in report.layout.notes]
+    text = [*_table(report), "", f"sizes      {_sizes(report.sizes)}", f"kinds      {_most(report.kinds)}"]
+    text += [f"note       {note}" for note in report.layout.notes]
     limit = None if every else EXAMPLES
     findings = (
         ("folders", report.faults, "class folders are wrong", ""),
@@ -131,12 +131,12 @@ def lines(report: Report, *, every: bool = False) -> list[str]:
     )
     for word, cases, meaning, remedy in findings:
         if cases:
-            shown.append(f"{word:<10} {len(cases):,} {meaning}" + f"; {remedy}" * bool(remedy))
-            shown += [f"           {case if isinstance(case, str) else ' = '.join(case)}" for case in cases[:limit]]
+            text.append(f"{word:<10} {len(cases):,} {meaning}" + f"; {remedy}" * bool(remedy))
+            text += [f"           {case if isinstance(case, str) else ' = '.join(case)}" for case in cases[:limit]]
             if len(cases) > len(cases[:limit]):
-                shown.append(f"           and {len(cases) - EXAMPLES:,} more: --all lists them")
+                text.append(f"           and {len(cases) - EXAMPLES:,} more: --all lists them")
     verdict = "nothing wrong found" if report.is_intact else "to be mended before training"
-    return [*shown, f"verdict    {verdict}"]
+    return [*text, f"verdict    {verdict}"]
 
 
 def _table(report: Report) -> Iterable[str]:

@@ -47,11 +47,11 @@ def training_samples(
     rng = generator(seed, "augment", epoch, step)
     images, targets, words = augmented(setup.pipeline.augmentations, images, targets, rng, progress)
     names = [mixed_caption(label, classes) for label in labels.tolist()]
-    said = _captions(targets[: len(names)], words, classes)
+    captions = _captions(targets[: len(names)], words, classes)
     rows = [slice(start, start + COLUMNS) for start in range(0, len(names), COLUMNS)]
     before, after = _pixels(originals), _pixels(images[: len(names)])
     sheet = np.concatenate([part[row] for row in rows for part in (before, after)])
-    return grid(sheet, [text for row in rows for text in (*names[row], *said[row])], COLUMNS, CELL)
+    return grid(sheet, [text for row in rows for text in (*names[row], *captions[row])], COLUMNS, CELL)
 
 
 def draw_regularizers(run: RunConfig, path: Path) -> None:
@@ -69,10 +69,10 @@ def draw_regularizers(run: RunConfig, path: Path) -> None:
         node |= {key: value for key, value in {"probability": 1.0, "per_image": True}.items() if key in node}
         augmentation = build.augmentation(f"aug.{name}", node, run, setup.dataset)
         rng = generator(run.settings.seed, "augment", 0, 0)
-        seen, targets, said = augmented([augmentation], images, labels, rng)
+        seen, targets, drawn = augmented([augmentation], images, labels, rng)
         rows.append(_pixels(seen))
         titles.append(name)
-        captions += _captions(targets, said, setup.dataset.classes, only_mixed=True)
+        captions += _captions(targets, drawn, setup.dataset.classes, only_mixed=True)
     save(path, grid(np.concatenate(rows), captions, COLUMNS, CELL, titles))
 
 
@@ -97,12 +97,12 @@ def augmented(
     """Apply augmentations as a pipeline does; return what it returns, and of every image what was drawn for it."""
     words: list[list[str]] = [[] for _ in images]
     for augmentation in augmentations:
-        for said, drawn in zip(
+        for image_words, drawn in zip(
             words, augmentation.describe(images, targets, copy.deepcopy(rng), progress), strict=True
         ):
-            said += [drawn] if drawn else []
+            image_words += [drawn] if drawn else []
         images, targets = augmentation(images, targets, rng, progress)
-    return images, targets, [" · ".join(said) for said in words]
+    return images, targets, [" · ".join(image_words) for image_words in words]
 
 
 def _captions(targets: Tensor, words: list[str], classes: list[str], only_mixed: bool = False) -> list[str]:

@@ -89,7 +89,7 @@ def _settings(typed: str) -> list[str]:
     if option:
         prefix = f"{group}.{option}" if group == "aug" else group
         found = settings_of(CONFIGS / group / f"{option}.yaml").items()
-        return [_line(f"{prefix}.{key}", *said) for key, said in found if key != "_target_"]
+        return [_line(f"{prefix}.{key}", *comment) for key, comment in found if key != "_target_"]
     group, _, key = typed.rpartition(".")
     files = sorted((CONFIGS / group).glob("*.yaml")) if (CONFIGS / group).is_dir() else [CONFIGS / "train.yaml"]
     owners = {file.stem: settings_of(file)[key] for file in files if key in settings_of(file)}

@@ -92,8 +92,8 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
     for job in axes:
         try:
             _compose_checked(_parse(job, messages), [], searchpath)
-        except UsageError as wrong:
-            messages += wrong.lines
+        except UsageError as error:
+            messages += error.lines
     if messages:
         raise UsageError(messages)
     keys = [override.key_or_group for override in overrides if override.is_sweep_override()]
@@ -128,10 +128,10 @@ def _split_config_dirs(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
     They are made absolute, since a run remembers them among its words and may be resumed from elsewhere.
     """
     folders = [word.removeprefix(CONFIG_DIR) for word in words if word.startswith(CONFIG_DIR)]
-    if wrong := [folder for folder in folders if not folder or not Path(folder).is_dir()]:
+    if missing := [folder for folder in folders if not folder or not Path(folder).is_dir()]:
         raise UsageError(
             f"{CONFIG_DIR}{folder}: is no folder; name the one that holds model/, aug/, ... of your own"
-            for folder in wrong
+            for folder in missing
         )
     rest = [word for word in words if not word.startswith(CONFIG_DIR)]
     searchpath = tuple(dict.fromkeys(str(Path(folder).resolve()) for folder in folders))
@@ -260,9 +260,9 @@ def experiment_overrides(run: RunConfig) -> list[str]:
     return [f"{key}={format_value(value)}" for key, value in differ.items() if key not in typed]
 
 
-def _report(messages: list[str], wrong: str | None) -> bool:
-    messages += wrong.splitlines() if wrong else []
-    return wrong is not None
+def _report(messages: list[str], error: str | None) -> bool:
+    messages += error.splitlines() if error else []
+    return error is not None
 
 
 def _checked_run(config: DictConfig, words: list[str], messages: list[str], searchpath: tuple[str, ...]) -> RunConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def make_importable(config_dirs: Iterable[str]) -> None:
     """Let modules in these folders and beside them be imported. Installed modules of the same name come first."""
-    for folder in _places(config_dirs):
+    for folder in _import_paths(config_dirs):
         if folder not in sys.path:
             sys.path.append(folder)
 
@@ -19,8 +19,8 @@ def is_user_module(module: str, config_dirs: Iterable[str]) -> bool:
     spec = None if package in sys.builtin_module_names else PathFinder.find_spec(package)
     paths = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
     found = {str(Path(path).parent) for path in paths}
-    return bool(found) and found <= set(_places(config_dirs))
+    return bool(found) and found <= set(_import_paths(config_dirs))
 
 
-def _places(config_dirs: Iterable[str]) -> list[str]:
-    return [str(place) for folder in config_dirs for place in (Path(folder), Path(folder).parent)]
+def _import_paths(config_dirs: Iterable[str]) -> list[str]:
+    return [str(path) for folder in config_dirs for path in (Path(folder), Path(folder).parent)]

@@ -202,9 +202,9 @@ def _summary(source: DataSource, classes: list[str], train: Samples, val: Sample
     )
 
 
-def _held_out(fraction: float, kept: int, held: int, folder: str) -> str:
+def _held_out(fraction: float, train: int, val: int, folder: str) -> str:
     """Say which share of train was held out: small classes make it differ from the fraction that was asked for."""
     asked = f"{fraction * 100:g} %"
-    if abs(held - fraction * (kept + held)) <= 1:
+    if abs(val - fraction * (train + val)) <= 1:
         return f"{asked} of {folder}, stratified"
-    return f"{held / (kept + held) * 100:.3g} % of {folder}, stratified, not {asked}: a class gives one and keeps one"
+    return f"{val / (train + val) * 100:.3g} % of {folder}, stratified, not {asked}: a class gives one and keeps one"

@@ -83,7 +83,6 @@ class ResidentLoader:
         self.host_labels = samples.labels
         self.labels = torch.from_numpy(samples.labels).to(self.device)
         self.images = _padded(samples.images, self.padding, self.device)  # (N, H + 2p, W + 2p, C)
-        self.place = f"resident on {self.device}, {self.images.nbytes / 1e6:,.0f} MB"
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -156,7 +155,6 @@ class StreamLoader:
             worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # its random number must not come from the generator that models use
         )
-        self.place = f"streamed by {workers} workers" if workers else "streamed"
 
     def __len__(self) -> int:
         return self.steps.count

@@ -90,21 +90,21 @@ def find_splits(folders: list[Folder]) -> dict[str, Folder]:
 
 def split_notes(root: Path, splits: dict[str, Folder], folders: list[Folder]) -> list[str]:
     """Return a line that says which folder plays which part, unless all names do, and one for each other folder."""
-    places = {part: printable(split.base.relative_to(root)) for part, split in splits.items()}
+    paths = {part: printable(split.base.relative_to(root)) for part, split in splits.items()}
     notes = []
-    if any(place.lower() != part for part, place in places.items()):
-        parts = ", ".join(f"{part} is {place}/" for part, place in places.items())
+    if any(path.lower() != part for part, path in paths.items()):
+        parts = ", ".join(f"{part} is {path}/" for part, path in paths.items())
         notes.append(f"split folders: {parts}; rename one if its part is wrong")
     for folder in folders:
         if folder in splits.values():
             continue
-        shown = printable(folder.path)
+        name = printable(folder.path)
         if not folder.inside:
-            notes.append(f"{shown} is no split with class folders, and is left alone")
+            notes.append(f"{name} is no split with class folders, and is left alone")
         elif folder.part in splits:
-            notes.append(f"{shown} is left alone: {folder.part} is {places[folder.part]}/")
+            notes.append(f"{name} is left alone: {folder.part} is {paths[folder.part]}/")
         else:
-            notes.append(f"{shown} is left alone: its name is not that of a split (train, val, test)")
+            notes.append(f"{name} is left alone: its name is not that of a split (train, val, test)")
     return notes
 
 
@@ -199,10 +199,10 @@ def _looks_like_a_class(folder: Folder) -> bool:
 
 def _refuse_doubtful(split: Folder, others: list[Folder]) -> NoReturn:
     """Raise ValueError: a folder has the name of a split, but those beside it look like classes."""
-    place = "elsewhere" if split.part == "train" else "into train/"
+    destination = "elsewhere" if split.part == "train" else "into train/"
     raise ValueError(
         f"{printable(split.path.name)}/ holds {list_contents(split.base, 3)}, so it may be a split, or a class beside "
-        f"{join_names(others)}; rename it if it is a class, or move {join_names(others)} {place}"
+        f"{join_names(others)}; rename it if it is a class, or move {join_names(others)} {destination}"
     )
 
 
@@ -261,8 +261,8 @@ def _refuse_nameless_splits(folders: list[Folder]) -> None:
     if len(common) < 2:
         return
     alike = [folder for folder in folders if common & set(folder.inside)]
-    shown = ", ".join(f"{printable(path.name)}/" for name, path in sorted(alike[0].inside.items()) if name in common)
+    examples = ", ".join(f"{printable(path.name)}/" for name, path in sorted(alike[0].inside.items()) if name in common)
     raise ValueError(
-        f"{join_names(alike)} hold folders of the same names ({shown[:60]}), as splits do; "
+        f"{join_names(alike)} hold folders of the same names ({examples[:60]}), as splits do; "
         "rename them train/, val/ and test/, or give one as data.root; classes hold their pictures directly"
     )

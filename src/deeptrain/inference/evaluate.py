@@ -173,9 +173,9 @@ def lines(evaluation: Evaluation, opened: int) -> list[str]:
     width = max(5, *(len(name) for name in evaluation.classes))
     table = [f"{'class':<{width}}  precision  recall     f1  images  most taken for"]
     for index in sorted(range(len(evaluation.classes)), key=lambda index: evaluation.table[index].f1):
-        row, wrong = evaluation.table[index], matrix[index].clone()
-        wrong[index] = 0
-        taken = f"{evaluation.classes[int(wrong.argmax())]} ({int(wrong.max())})" if wrong.any() else ""
+        row, errors = evaluation.table[index], matrix[index].clone()
+        errors[index] = 0
+        taken = f"{evaluation.classes[int(errors.argmax())]} ({int(errors.max())})" if errors.any() else ""
         numbers = f"{row.precision:9.3f}  {row.recall:6.3f}  {row.f1:5.3f}  {row.images:>6}"
         table.append(f"{evaluation.classes[index]:<{width}}  {numbers}  {taken}")
     return [*head, "", *table]

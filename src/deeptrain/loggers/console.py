@@ -104,16 +104,16 @@ class Console:
         rows, width = _aligned(lines), min(self._console.width, WIDTH)
         warned = [(WARNING, printable(sentence)) for sentence in warnings]
         self._record(*(label + value for label, value in [*rows, *warned]))
-        shown = [line for row in rows for line in _wrapped(*row, width, "bold")]
-        if len(shown) + len(warned) > HEAD_LINES:
-            shown = [_cut(*row, width) for row in rows]
+        head = [line for row in rows for line in _wrapped(*row, width, "bold")]
+        if len(head) + len(warned) > HEAD_LINES:
+            head = [_cut(*row, width) for row in rows]
         room = max(HEAD_LINES - len(warned), HEAD_LINES // 2)
-        if len(shown) > room:
-            shown[room - 2 : -1] = [Text(f"and {len(shown) - room + 1} more lines, in run.log")]
-        left = HEAD_LINES - len(shown)
+        if len(head) > room:
+            head[room - 2 : -1] = [Text(f"and {len(head) - room + 1} more lines, in run.log")]
+        left = HEAD_LINES - len(head)
         if len(warned) > left:
             warned[left - 1 :] = [(WARNING, f"and {len(warned) - left + 1} more like these, in run.log")]
-        for line in shown:
+        for line in head:
             self._show(line)
         for label, sentence in warned:
             self._show(Text.assemble((label, "yellow"), sentence))

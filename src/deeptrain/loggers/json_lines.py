@@ -35,9 +35,9 @@ class JsonLines(Logger):
         if self.path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{self.path}: is too large to be of a run of deeptrain; move it away")
         lines = self.path.read_text("utf-8", "replace").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        if len(kept) < len(lines):
-            write_atomically(self.path, "".join(kept).encode())
+        remaining = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if len(remaining) < len(lines):
+            write_atomically(self.path, "".join(remaining).encode())
 
     def close(self) -> None:
         self._file.add(b"")  # try once more to write what a full disk has kept waiting

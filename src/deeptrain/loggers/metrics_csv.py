@@ -55,9 +55,9 @@ class MetricsTable(Logger):
         """Drop the rows of later steps: what a killed run wrote after the checkpoint it is resumed from."""
         self._file.add(b"")  # those that wait too
         rows = self.rows()
-        kept = [row for row in rows if row.get("step", 0) <= step]
-        if len(kept) < len(rows):
-            self._rewrite(kept)
+        remaining = [row for row in rows if row.get("step", 0) <= step]
+        if len(remaining) < len(rows):
+            self._rewrite(remaining)
 
     def _read(self) -> tuple[list[str], list[Row]]:
         """Return the columns and rows on disk, less a torn last line; ValueError if that is no table of a run."""

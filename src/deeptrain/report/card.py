@@ -63,12 +63,12 @@ class CardData:
 def worst_classes(matrix: np.ndarray, classes: Sequence[str], limit: int = 10) -> list[WorstClass]:
     """List the classes of lowest accuracy from counts (K, K), a row a true class; none without an error."""
     counts = np.asarray(matrix)
-    images, wrong = counts.sum(1), counts - np.diag(counts.diagonal())
-    accuracy = 1 - wrong.sum(1) / np.maximum(images, 1)
+    images, errors = counts.sum(1), counts - np.diag(counts.diagonal())
+    accuracy = 1 - errors.sum(1) / np.maximum(images, 1)
     found = []
     for index in map(int, np.argsort(accuracy, kind="stable")[:limit]):
-        other, total = int(wrong[index].argmax()), int(images[index])
-        share = int(wrong[index, other]) / max(total, 1)
+        other, total = int(errors[index].argmax()), int(images[index])
+        share = int(errors[index, other]) / max(total, 1)
         found.append(WorstClass(classes[index], total, float(accuracy[index]), classes[other], share))
     return [entry for entry in found if entry.confused_share > 0]
 

@@ -43,8 +43,8 @@ def grid(
         y = MARGIN + sum(heights[:number])
         if number < len(titles):
             draw.text((MARGIN, y + (height - line) // 2), titles[number], fill="#202020", font=font)
-        for place, index in enumerate(row):
-            x = left + place * (width + MARGIN)
+        for column, index in enumerate(row):
+            x = left + column * (width + MARGIN)
             sheet.paste(_resized(images[index], width, height), (x, y))
             for below, text in enumerate(texts[index]):
                 draw.text((x, y + height + 2 + below * line), text, fill="#202020", font=font)

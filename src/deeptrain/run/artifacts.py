@@ -111,12 +111,12 @@ def _draw_mistakes(val: "Loader", classes: list[str], logits: Any, labels: Any, 
     worst = [index for index in losses.argsort(descending=True)[:32].tolist() if losses[index] > 0]
     pixels, start = {}, 0
     for images, _ in val.epoch(0):
-        here = [index for index in worst if start <= index < start + len(images)]
-        pixels |= {index: images[index - start].permute(1, 2, 0).cpu().numpy() for index in here}
+        indices = [index for index in worst if start <= index < start + len(images)]
+        pixels |= {index: images[index - start].permute(1, 2, 0).cpu().numpy() for index in indices}
         start += len(images)
     if worst:
-        said = [f"{classes[int(logits[index].argmax())]}, not {classes[int(labels[index])]}" for index in worst]
-        save(path, grid(np.stack([pixels[index] for index in worst]), said))
+        captions = [f"{classes[int(logits[index].argmax())]}, not {classes[int(labels[index])]}" for index in worst]
+        save(path, grid(np.stack([pixels[index] for index in worst]), captions))
 
 
 def _hyperparameters(run: RunConfig) -> dict[str, Any]:

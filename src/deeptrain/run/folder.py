@@ -104,8 +104,8 @@ def find_to_resume(path: str) -> tuple[Path, Path | None]:
     `auto` is the newest run in outputs/, sweeps included, that did not finish and that no process holds.
     """
     folder, state = resolve(str(_newest_unfinished()) if path == "auto" else path, "resume")
-    kept = [file for file in state.parent.iterdir() if not file.name.endswith(UNFINISHED)]
-    if kept and not _is_saved(state):
+    files = [file for file in state.parent.iterdir() if not file.name.endswith(UNFINISHED)]
+    if files and not _is_saved(state):
         raise UsageError([f"resume={path}: is no run to load ({state.name} is missing); name the folder of a run"])
     return folder, state if _is_saved(state) else None
 

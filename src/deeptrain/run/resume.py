@@ -94,8 +94,8 @@ def _check_data(trainer: "Trainer", run: RunConfig, then: Any) -> None:
     now = trainer.metadata["data"]
     if then is not None and then != now and not run.settings.resume_changed:
         fingerprints = f"fingerprint {resume_policy.safe_repr(then)}, now {now}"
-        said = f"resume={run.settings.resume}: the training images are others: {fingerprints}"
-        raise UsageError([f"{said}; give it those that it had (data.root), or add resume_changed=true"])
+        message = f"resume={run.settings.resume}: the training images are others: {fingerprints}"
+        raise UsageError([f"{message}; give it those that it had (data.root), or add resume_changed=true"])
 
 
 def _history(trainer: "Trainer", run: RunConfig, before: Any, at: Path) -> list[str]:

@@ -71,16 +71,16 @@ def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any]) -> 
 
 def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
     """Return what one may want to do next, as commands to paste, with the words that are not taken from a folder."""
-    where, kept = shlex.quote(str(run_dir)), run_dir / "checkpoints"
+    folder, checkpoints = shlex.quote(str(run_dir)), run_dir / "checkpoints"
     trusted = [shlex.quote(word) for word in trainer.metadata["overrides"] if override_key(word) in saved.TRUSTED]
-    where = " ".join([where, *trusted])
+    folder = " ".join([folder, *trusted])
     over = trainer.outcome() is not None and not trainer.stop.reason
     commands = []
-    if (kept / "best.pt").is_file():
-        commands.append(("evaluate", f"{command('evaluate')} {where}"))
-    if (kept / "last.pt").is_file():
+    if (checkpoints / "best.pt").is_file():
+        commands.append(("evaluate", f"{command('evaluate')} {folder}"))
+    if (checkpoints / "last.pt").is_file():
         longer = f" {longer_override(trainer)}" if over else ""
-        commands.append(("train longer" if over else "go on", f"{command('train')} resume={where}{longer}"))
+        commands.append(("train longer" if over else "go on", f"{command('train')} resume={folder}{longer}"))
     return [*commands, ("see curves", f"tensorboard --logdir {shlex.quote(str(run_dir.parent))}")]
 
 

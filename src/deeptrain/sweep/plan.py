@@ -92,8 +92,8 @@ def check(all_words: list[list[str]]) -> list[str]:
             try:
                 with log_to_console(Console(sys.stdout)):
                     warnings += build_one(run)
-            except UsageError as wrong:
-                mistakes += wrong.lines
+            except UsageError as error:
+                mistakes += error.lines
             except Exception:  # such as too little memory here and now
                 continue
         if mistakes:
