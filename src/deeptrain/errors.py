@@ -17,6 +17,10 @@ class UsageError(ValueError):
         super().__init__("\n".join(self.lines))
 
 
+class NothingToDo(Exception):
+    """What was asked for is done already. The command line prints the line and exits with 0: a requeued job is over."""
+
+
 def error_line(error: Exception) -> str:
     """Return one line about an error; of an error with a file, the file's name first."""
     if isinstance(error, OSError) and error.filename is not None:

@@ -143,9 +143,7 @@ def test_a_run_that_fails_at_the_start_lets_go(capsys):
 def test_a_folder_in_use_is_named_with_what_to_do():
     Path("full").mkdir()
     Path("full/notes.txt").write_text("")
-    with pytest.raises(
-        UsageError, match=r"dir=full: is there already; name a new folder, or go on there with resume=full"
-    ):
+    with pytest.raises(UsageError, match=r"dir=full: holds other files \(notes.txt\); name a new folder"):
         folder.new_folder("full")
     assert [path.name for path in Path("full").iterdir()] == ["notes.txt"]
     Path("file").write_text("")

@@ -20,6 +20,7 @@ from deeptrain.loss import for_evaluation
 from deeptrain.metrics.metric import METRICS, Metric
 from deeptrain.metrics.per_class import ClassScore, confusion_matrix, per_class
 from deeptrain.report import formatting
+from deeptrain.run.folder import other_checkpoint
 from deeptrain.run.saved import read_json
 from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_device, pick_precision, use_threads
 from deeptrain.runtime.files import write_atomically
@@ -50,6 +51,9 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
     try:
         device, _ = pick_device(run.settings.device)
         state = checkpoint.load(state_path)
+    except checkpoint.Damaged as error:
+        other = other_checkpoint(state_path)
+        raise UsageError([f"{error}" + (f"; name another one: {other}" if other else "")]) from error
     except ValueError as error:
         raise UsageError([str(error)]) from error
     held_out = read_json(state_path.parent.parent / "split.json", dict, None)

@@ -57,7 +57,8 @@ def draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str
     try:
         _draw(trainer, setup, run_dir, result)
     except Exception as error:
-        console.warn(f"the pictures could not all be drawn ({type(error).__name__}: {error})")
+        reason = f"{type(error).__name__}: {error}"
+        console.warn(f"the pictures could not all be drawn ({reason}); resume={run_dir} draws them")
 
 
 def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> None:

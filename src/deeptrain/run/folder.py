@@ -2,16 +2,21 @@
 
 import os
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from deeptrain.errors import UsageError
+from deeptrain.errors import NothingToDo, UsageError
 from deeptrain.run.lock import LOCK, is_locked, lock, lock_owner, unlock
-from deeptrain.run.saved import check_own_files, read_json
+from deeptrain.run.saved import OVERRIDES_REMEDY, check_own_files, read_json, read_overrides
 from deeptrain.runtime.files import UNFINISHED
 from deeptrain.training import checkpoint
 
 OUTPUTS = Path("outputs")
+OVERRIDES = "overrides.yaml"
+BEFORE_OVERRIDES = {LOCK, "checkpoints", "run.log", "split.json", "config.yaml"}  # what a start makes first
+MAX_NAMED = 3  # files of a folder in a message
 
 # --- new ---
 
@@ -28,7 +33,7 @@ def new_folder(named: str | None = None) -> Path:
         if _is_used(folder):
             unlock(folder)
             check_new(named)
-        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints").mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError([f"{key}: cannot be made ({error.strerror}); name a folder that you may write to"]) from None
     return folder
@@ -44,13 +49,24 @@ def check_new(named: str | None) -> None:
     except OSError as error:
         raise UsageError([f"{key}: cannot be read ({error.strerror}); name a folder that you may write to"]) from None
     if used:
-        holder = lock_owner(folder)
-        state = f"is in use{holder}" if holder else "is there already" if folder.is_dir() else "is a file"
-        raise UsageError([f"{key}: {state}; name a new folder, or go on there with resume={named}"])
+        raise UsageError([f"{key}: {_describe_used(folder, named)}"])
     above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not os.access(above, os.W_OK | os.X_OK):
         reason = "Permission denied" if above.is_dir() else "Not a directory"
         raise UsageError([f"{key}: cannot be made ({reason}: {above}); name a folder that you may write to"])
+
+
+def _describe_used(folder: Path, named: str) -> str:
+    """Say why no run can begin in a folder, and what to type instead."""
+    if not folder.is_dir():
+        return "is a file; name a new folder"
+    if is_locked(folder):
+        return f"is in use{lock_owner(folder)}; name a new folder, or wait for its end"
+    if (folder / OVERRIDES).is_file():
+        return f"is there already; name a new folder, or go on there with resume={named}"
+    names = sorted(path.name for path in folder.iterdir())
+    more = ", ..." if len(names) > MAX_NAMED else ""
+    return f"holds other files ({', '.join(names[:MAX_NAMED])}{more}); name a new folder"
 
 
 def new_sweep_folder(named: str | None = None) -> Path:
@@ -66,7 +82,16 @@ def new_sweep_folder(named: str | None = None) -> Path:
 
 
 def _is_used(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir()))
+    if not folder.is_dir():
+        return folder.exists()
+    return any(path.name != LOCK for path in folder.iterdir()) and not _has_not_begun(folder)
+
+
+def _has_not_begun(folder: Path) -> bool:
+    """Tell whether a run was killed in this folder before it had written its overrides. Nothing in it is of use."""
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(UNFINISHED)}
+    checkpoints = folder / "checkpoints"
+    return "checkpoints" in names <= BEFORE_OVERRIDES and checkpoints.is_dir() and not any(checkpoints.iterdir())
 
 
 def _make_unique(base: Path, *, checkpoints: bool = True) -> Path:
@@ -94,19 +119,20 @@ def find(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
     """
     folder, state = resolve(path, key, best=best)
     if not _is_saved(state):
-        raise UsageError([f"{key}={path}: is no run to load ({state.name} is missing); name the folder of a run"])
+        raise UsageError([f"{key}={path}: {_describe_missing(state)}"])
     return folder, state
 
 
-def find_to_resume(path: str) -> tuple[Path, Path | None]:
+def find_to_resume(path: str, now: Sequence[str] = ()) -> tuple[Path, Path | None]:
     """Return the folder of a run and its last.pt, or the checkpoint that is named; None if it was killed before any.
 
-    `auto` is the newest run in outputs/, sweeps included, that did not finish and that no process holds.
+    `auto` is the newest run in outputs/, sweeps included, that did not finish and that no process holds. now: the
+    overrides typed now. NothingToDo if all have finished and the newest was started with them.
     """
-    folder, state = resolve(str(_newest_unfinished()) if path == "auto" else path, "resume")
+    folder, state = resolve(str(_newest_unfinished(now)) if path == "auto" else path, "resume")
     files = [file for file in state.parent.iterdir() if not file.name.endswith(UNFINISHED)]
     if files and not _is_saved(state):
-        raise UsageError([f"resume={path}: is no run to load ({state.name} is missing); name the folder of a run"])
+        raise UsageError([f"resume={path}: {_describe_missing(state)}"])
     return folder, state if _is_saved(state) else None
 
 
@@ -124,11 +150,33 @@ def resolve(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
         raise UsageError(
             [f"{key}={path}: there is no such run; name its folder, for example {_newest() or 'outputs/...'}"]
         )
-    for needed in (folder / "overrides.yaml", state.parent):
-        if not needed.exists():
-            raise UsageError([f"{key}={path}: is no run to load ({needed.name} is missing); name the folder of a run"])
+    if not state.parent.exists():
+        raise UsageError([f"{key}={path}: is no run to load (checkpoints is missing); name the folder of a run"])
+    if not (folder / OVERRIDES).exists():
+        raise UsageError([f"{key}={path}: {_describe_without_overrides(folder)}"])
     check_own_files([folder, state.parent], f"{key}={path}")
     return folder, state
+
+
+def _describe_without_overrides(folder: Path) -> str:
+    """Say what to do with a folder that has no overrides.yaml."""
+    if _has_not_begun(folder):
+        return f"was stopped before it had begun; start it again with its own settings, and with dir={folder}"
+    if any((folder / "checkpoints").iterdir()):
+        return f"{OVERRIDES} is missing; {OVERRIDES_REMEDY}"
+    return f"is no run to load ({OVERRIDES} is missing); name the folder of a run"
+
+
+def _describe_missing(state: Path) -> str:
+    other = other_checkpoint(state)
+    remedy = f"name the one that is there, {other}" if other else "name the folder of a run"
+    return f"is no run to load ({state.name} is missing); {remedy}"
+
+
+def other_checkpoint(state: Path) -> Path | None:
+    """Return the checkpoint that is there besides this one: the last or the best weights of its run."""
+    others = (state.with_name(name) for name in ("last.pt", "best.pt") if name != state.name)
+    return next((path for path in others if path.is_file()), None)
 
 
 def _is_saved(state: Path) -> bool:
@@ -145,11 +193,37 @@ def _newest_first() -> list[Path]:
     return [path.parent for path in sorted(starts, key=lambda path: (path.lstat().st_mtime_ns, path), reverse=True)]
 
 
-def _newest_unfinished() -> Path:
-    for folder in _newest_first():
-        result = read_json(folder / "result.json", dict, {})
-        if result.get("status", "interrupted") in ("interrupted", "failed") and not is_locked(folder):
+def _newest_unfinished(now: Sequence[str]) -> Path:
+    folders = _newest_first()
+    for folder in folders:
+        is_unfinished = read_result(folder).get("status", "interrupted") in ("interrupted", "failed")
+        if is_unfinished and not is_locked(folder):
             return folder
-    raise UsageError(
-        [f"resume=auto: every run in {OUTPUTS}/ has finished; name one to train longer, resume=RUN epochs=N"]
+    raise _nothing_unfinished(folders[0] if folders else None, now)
+
+
+def _nothing_unfinished(newest: Path | None, now: Sequence[str]) -> Exception:
+    """Return what resume=auto raises where no run is left to go on with; a requeued job that is over is no mistake."""
+    if newest is None:
+        return UsageError([f"resume=auto: there is no run in {OUTPUTS}/; start one without resume"])
+    if is_locked(newest):
+        return UsageError([f"resume=auto: {newest} is in use{lock_owner(newest)}; wait for its end, or end it"])
+    if set(now) <= set(read_overrides(newest)):
+        return NothingToDo(f"resume=auto: {newest} has finished; to train longer, name it: resume={newest} epochs=N")
+    return UsageError(
+        [f"resume=auto: every run in {OUTPUTS}/ has finished; name one to train longer, resume={newest} epochs=N"]
     )
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return a run's result; {} if it has none, or one that is cut off: then it counts as not finished."""
+    try:
+        return read_json(folder / "result.json", dict, {})
+    except UsageError:
+        return {}
+
+
+def is_complete(folder: Path) -> bool:
+    """Tell whether a run that is over has left all that it should: its result, and its pictures with the card last."""
+    is_drawn = (folder / "card.html").is_file() or not (folder / "checkpoints" / "best.pt").is_file()
+    return bool(read_result(folder)) and is_drawn

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deeptrain import build
 from deeptrain.config.override import last_value
 from deeptrain.config.settings import RunConfig
-from deeptrain.errors import UsageError, error_line, printable
+from deeptrain.errors import NothingToDo, UsageError, error_line, printable
 from deeptrain.loggers.console import Console
 from deeptrain.run import artifacts, dry_run, folder, lock, rerun
 from deeptrain.run.fit import fit
@@ -43,6 +43,10 @@ def main(overrides: list[str]) -> int:
                 raise dry_run.with_settings_checked(error) from None
             check(run)
             return train(run, run_dir, checkpoint)
+    except NothingToDo as answer:
+        if get_world().is_main:
+            print(printable(str(answer)))
+        return 0
     finally:
         lock.unlock_all()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from deeptrain.config.compose import compose_run
 from deeptrain.config.override import last_value
 from deeptrain.config.settings import RunConfig
-from deeptrain.errors import UsageError
+from deeptrain.errors import NothingToDo, UsageError
 from deeptrain.loggers.console import Console
 from deeptrain.run import folder, lock, resume_policy, saved
 from deeptrain.run.summary import longer_override
@@ -32,8 +32,14 @@ def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
         raise UsageError(["dir=: a resumed run goes on in its own folder; leave out dir"])
     now = [word for word in words if not word.startswith("resume=")]
     if not get_world().is_main:  # rank 0 alone reads the folder
-        return compose_without_origin(get_world().broadcast([])), None, None
-    at, state = folder.find_to_resume(given)
+        if (received := get_world().broadcast([])) is None:
+            raise NothingToDo
+        return compose_without_origin(received), None, None
+    try:
+        at, state = folder.find_to_resume(given, [word for word in now if not word.startswith(NOT_INHERITED)])
+    except NothingToDo:
+        get_world().broadcast(None)
+        raise
     lock.lock(at, f"resume={given}")
     run = compose_without_origin(get_world().broadcast([*saved.load_overrides(at, now), *now]))
     if state is not None:
@@ -76,6 +82,10 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, console: C
         trainer.load_state_dict(get_world().broadcast(state))
     except UsageError:
         raise
+    except checkpoint.Damaged as error:
+        other = folder.other_checkpoint(path)
+        remedy = f"; go on from another one: resume={other}" if other else "; start a new run"
+        raise UsageError([f"resume={error}{remedy}"]) from error
     except ValueError as error:
         raise UsageError([f"resume={path}: {error}".replace(f"{path}: {path}", str(path))]) from error
     except RuntimeError as error:
@@ -83,8 +93,8 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, console: C
     except (TypeError, KeyError, AttributeError, IndexError) as error:
         raise UsageError([f"resume={path}: is not what a run of deeptrain writes"]) from error
     end, validated = trainer.outcome(), trainer.progress.validated == trainer.progress.step
-    was_drawn = (path.parent.parent / "result.json").is_file()
-    if end is not None and validated and was_drawn:  # else it stopped before its last validation, or drawing pictures
+    is_complete = folder.is_complete(path.parent.parent)
+    if end is not None and validated and is_complete:  # else it stopped before its last validation, or drawing pictures
         longer = longer_override(trainer)
         raise UsageError([f"resume={path}: nothing left to do ({end[1]}); to train longer add {longer}"])
 

@@ -19,7 +19,7 @@ MAX_NUMBER_CHARACTERS = 40  # what is longer is text
 YAML_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}  # besides text: no dates
 MAX_OVERRIDES, MAX_OVERRIDE_CHARACTERS = 1000, 10_000
 REMEDY = "move it away"
-OVERRIDES_REMEDY = "take the file that the run was started with"
+OVERRIDES_REMEDY = "write the settings of its command into that file, a line each, as - epochs=3"
 TRUSTED = {  # settings that a folder may not decide, and what they could do
     "allow_targets": "run any code",
     "--config-dir": "run any code",
@@ -36,14 +36,7 @@ def load_overrides(folder: Path, now: Sequence[str] = ()) -> list[str]:
     now decide what is downloaded (data.download) and where files are written (dir, and cache_dir unless it is a cache
     already).
     """
-    path = folder / "overrides.yaml"
-    words = _parse_yaml(_read_text(path, MAX_YAML_BYTES, OVERRIDES_REMEDY), str(path), OVERRIDES_REMEDY) or []
-    if not isinstance(words, list) or not all(isinstance(word, str) and _is_setting(word) for word in words):
-        raise UsageError([f"{path}: is not a list of settings; {OVERRIDES_REMEDY}"])
-    if len(words) > MAX_OVERRIDES or any(
-        len(word) > MAX_OVERRIDE_CHARACTERS or not word.isprintable() for word in words
-    ):
-        raise UsageError([f"{path}: holds what no command line would; {OVERRIDES_REMEDY}"])
+    path, words = folder / "overrides.yaml", read_overrides(folder)
     typed = {override_key(word) for word in now}
     for word in words:
         if (key := override_key(word)) in TRUSTED and key not in typed:
@@ -51,6 +44,19 @@ def load_overrides(folder: Path, now: Sequence[str] = ()) -> list[str]:
                 [f"{path}: asks for {word}, by which it could {TRUSTED[key]}; if you trust it, add this word"]
             )
     return [word for word in words if override_key(word) not in TRUSTED and not writes_elsewhere(word)]
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """Read the overrides that a run was started with, all of them."""
+    path = folder / "overrides.yaml"
+    words = _parse_yaml(_read_text(path, MAX_YAML_BYTES, OVERRIDES_REMEDY), str(path), OVERRIDES_REMEDY)
+    if not isinstance(words, list) or not all(isinstance(word, str) and _is_setting(word) for word in words):
+        raise UsageError([f"{path}: is not a list of settings; {OVERRIDES_REMEDY}"])
+    if len(words) > MAX_OVERRIDES or any(
+        len(word) > MAX_OVERRIDE_CHARACTERS or not word.isprintable() for word in words
+    ):
+        raise UsageError([f"{path}: holds what no command line would; {OVERRIDES_REMEDY}"])
+    return words
 
 
 def load_config(folder: Path) -> dict[str, Any]:
