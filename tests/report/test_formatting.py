@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from deeptrain.report.formatting import duration, format_loss, format_lr, format_points, percent, speed
+from deeptrain.metrics.metric import METRICS
+from deeptrain.report.formatting import duration, format_loss, format_lr, format_metric, format_points, percent, speed
 
 
 @pytest.mark.parametrize(
@@ -19,9 +20,12 @@ from deeptrain.report.formatting import duration, format_loss, format_lr, format
         (format_loss, 123456.0, "1.2e+05"),
         (format_loss, 0, "0.0000"),
         (format_loss, math.nan, "nan"),
-        (format_lr, 0.1, "0.1"),
-        (format_lr, 0.00123, "0.00123"),
-        (format_lr, 0.0000123, "1.2e-05"),
+        (format_lr, 0.1, "1.00e-1"),
+        (format_lr, 0.00257, "2.57e-3"),
+        (format_lr, 0.00044963, "4.50e-4"),
+        (format_lr, 8.9e-12, "8.9e-12"),
+        (format_lr, 20.0, "2.00e1"),
+        (format_lr, 0.0, "0"),
         (percent, 0.98421, "98.42%"),
         (percent, 1.0, "100%"),
         (percent, 0.99999, "100%"),
@@ -42,9 +46,15 @@ def test_wording(write, value, text):
     assert write(value) == text
 
 
-@pytest.mark.parametrize("exponent", range(-9, 9))
+@pytest.mark.parametrize("exponent", range(-12, 9))
 def test_widths_hold_over_all_sizes(exponent):
     value = 9.9996 * 10.0**exponent
     assert len(format_loss(value)) <= 7 and len(format_lr(value)) <= 7
     assert exponent > 7 or len(speed(value)) <= 8
     assert sum(letter.isdigit() for letter in format_loss(value).split("e")[0].lstrip("0.")) <= 4
+
+
+def test_a_metric_is_written_in_its_unit_by_name_or_tag():
+    assert format_metric("accuracy/val", 0.98421, METRICS) == format_metric("accuracy", 0.98421, METRICS) == "98.42%"
+    assert format_metric("loss/val", 0.98421, METRICS) == "0.9842"
+    assert format_metric("of my own/val", 0.98421, METRICS) == "0.9842"

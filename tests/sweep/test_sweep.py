@@ -6,7 +6,7 @@ import pytest
 
 from deeptrain.commands.cli import train
 from deeptrain.config.compose import compose_sweep
-from deeptrain.sweep.plan import Job, _job, folder_name, summary, train_val_gap
+from deeptrain.sweep.plan import Job, _job, folder_name, summary, time_left, train_val_gap
 
 pytestmark = pytest.mark.slow
 
@@ -19,6 +19,7 @@ def job(setting: str, seed: int, best: float, step_ms: float = 10.0, error: str 
         "seconds": 30.0,
         "train_seconds": step_ms * 400 / 1000,
         "steps": 400,
+        "as_percent": True,
         "metrics": {"accuracy/train_clean": 0.9, "accuracy/val": best},
     }
     return Job([], {"experiment": setting, "seed": str(seed)}, Path(setting), None if error else result, error)
@@ -28,11 +29,17 @@ def test_the_table_has_mean_spread_gap_and_cost_of_each_setting():
     jobs = [job("shelf/plain", seed, best) for seed, best in enumerate((0.60, 0.62, 0.64))]
     jobs += [job("shelf/mixup", seed, best, step_ms=12.0) for seed, best in enumerate((0.65, 0.65, 0.65))]
     _, head, first, second, *rest = summary(jobs, Path("outputs"))
-    assert head.split() == ["setting", "runs", "accuracy/val", "gap", "ms/step", "seconds"]
-    assert first.split() == ["experiment=shelf/mixup", "3", "0.6500", "±", "0.0000", "+0.2500", "12", "30"]
-    assert second.split() == ["experiment=shelf/plain", "3", "0.6200", "±", "0.0200", "+0.2800", "10", "30"]
+    assert head.split() == ["setting", "runs", "accuracy/val", "gap", "ms/step", "time"]
+    assert first.split() == ["experiment=shelf/mixup", "3", "65.00%", "±", "0.00", "+25.0", "12", "30s"]
+    assert second.split() == ["experiment=shelf/plain", "3", "62.00%", "±", "2.00", "+28.0", "10", "30s"]
     assert rest[0] == "best    shelf/mixup"
     assert len({len(line) for line in (head, first, second)}) == 1, "columns are aligned"
+
+
+def test_a_sweep_says_how_long_it_will_take():
+    assert time_left(1, 9, 30.0) == "   about 4m00s left, if all runs take as long as this one"
+    assert time_left(3, 9, 60.0) == "   about 2m00s left"
+    assert time_left(9, 9, 60.0) == ""
 
 
 def test_one_run_of_a_setting_has_no_spread_and_failures_are_named():

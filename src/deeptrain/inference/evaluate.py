@@ -17,7 +17,7 @@ from deeptrain.config.instantiate import instantiate
 from deeptrain.config.settings import RunConfig
 from deeptrain.errors import UsageError
 from deeptrain.loss import for_evaluation
-from deeptrain.metrics.metric import METRICS, Metric
+from deeptrain.metrics.metric import METRICS, Metric, informative
 from deeptrain.metrics.per_class import ClassScore, confusion_matrix, per_class
 from deeptrain.report import formatting
 from deeptrain.run.folder import other_checkpoint
@@ -160,26 +160,29 @@ def interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, floa
     return centre - half, centre + half
 
 
-def _line(name: str, value: float, metric: Metric) -> str:
-    return f"{name} {formatting.metric_format(metric.as_percent)(value)}"
-
-
 def lines(evaluation: Evaluation, opened: int) -> list[str]:
     """Compose what is shown: the metrics with their interval, then a table of the classes, the worst first."""
     metrics, matrix = evaluation.metrics, evaluation.confusion
     low, high = interval(metrics["accuracy"], evaluation.images)
+    percent, shown = formatting.percent, informative(evaluation.formats, len(evaluation.classes))
+    top5 = f"top-5 {percent(metrics['top5'])}, " if "top5" in shown else ""
     head = [
-        f"{evaluation.split} accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
-        f"top-5 {metrics['top5']:.4f}, loss {metrics['loss']:.4f}, {evaluation.images:,} images",
-        *(_line(name, value, evaluation.formats[name]) for name, value in metrics.items() if name not in IN_HEAD),
+        f"{evaluation.split} accuracy {percent(metrics['accuracy'])} "
+        f"(95 % interval {percent(low)} to {percent(high)}), "
+        f"{top5}loss {formatting.format_loss(metrics['loss'])}, {evaluation.images:,} images",
+        *(
+            f"{name} {formatting.format_metric(name, value, evaluation.formats)}"
+            for name, value in metrics.items()
+            if name not in IN_HEAD
+        ),
         f"this run has opened {evaluation.split} {opened} time{'s' if opened > 1 else ''}",
     ]
     width = max(5, *(len(name) for name in evaluation.classes))
-    table = [f"{'class':<{width}}  precision  recall     f1  images  most taken for"]
+    table = [f"{'class':<{width}}  precision  recall      f1  images  most taken for"]
     for index in sorted(range(len(evaluation.classes)), key=lambda index: evaluation.table[index].f1):
         row, errors = evaluation.table[index], matrix[index].clone()
         errors[index] = 0
         taken = f"{evaluation.classes[int(errors.argmax())]} ({int(errors.max())})" if errors.any() else ""
-        numbers = f"{row.precision:9.3f}  {row.recall:6.3f}  {row.f1:5.3f}  {row.images:>6}"
+        numbers = f"{percent(row.precision):>9}  {percent(row.recall):>6}  {percent(row.f1):>6}  {row.images:>6}"
         table.append(f"{evaluation.classes[index]:<{width}}  {numbers}  {taken}")
     return [*head, "", *table]

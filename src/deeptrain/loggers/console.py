@@ -20,7 +20,7 @@ from deeptrain.report import formatting
 
 HEAD_LINES = 12  # with more than this before the first step nobody reads any
 WIDTH = 120  # of a pipe, and the most that the head takes of a terminal
-TABLE_WIDTH = 80
+TABLE_WIDTH = 80  # at least; of a wider terminal it takes as much as the head
 WARNING = "warning: "
 BAR_WIDTH = 30
 REDRAW_SECONDS = 0.1
@@ -42,7 +42,9 @@ VAL = Column("val acc", 7, ("accuracy/val",), formatting.percent)  # carries the
 GAP = Column(
     "gap", 5, ("accuracy/train_clean", "accuracy/val"), lambda train, val: formatting.format_points(train - val)
 )
-WAIT = Column("wait", 4, ("data_wait",), lambda wait: f"{wait:.0%}" if wait > 0.1 else "")
+SPEED = Column("img/s", 6, ("images_per_second",), formatting.speed)
+WAIT = Column("wait", 4, ("data_wait",), lambda wait: f"{wait:.0%}")  # its key is there while it is much
+WAIT_MEANS = "wait is the share of the time in which steps wait for pictures; more workers= may help"
 COLUMNS = (
     Column("train loss", 10, ("loss/train",), formatting.format_loss),
     Column("val loss", 8, ("loss/val",), formatting.format_loss),
@@ -50,11 +52,11 @@ COLUMNS = (
     Column("avg acc", 7, ("accuracy/val_average",), formatting.percent),
     GAP,
     Column("lr", 7, ("rate/lr",), formatting.format_lr),
-    Column("img/s", 6, ("images_per_second",), formatting.speed),
+    SPEED,
     Column("left", 6, ("seconds_left",), formatting.duration),
     WAIT,
 )
-DISPENSABLE = (GAP, WAIT)  # left out, in this order, where the table would be too wide
+DISPENSABLE = (WAIT, SPEED, GAP)  # left out, in this order, where the table would be too wide
 
 
 class Console:
@@ -172,7 +174,7 @@ class Console:
             self._draw(self._live_line(self._pass, step_in_epoch / self._steps, list(self._facts)))
 
     def epoch(self, row: Mapping[str, float], best: bool) -> None:
-        """Add a table row: metrics by tag, `epoch`, `images_per_second`, `data_wait` (fraction), `seconds_left`.
+        """Add a table row: metrics by tag, `epoch`, `images_per_second`, `seconds_left`, `data_wait` if it is much.
 
         The columns are those that some row had values for, with a new head where one is added (an average that starts
         late); whatever else a row holds is not shown.
@@ -180,8 +182,10 @@ class Console:
         width = max(5, 2 * len(f"{self._epochs:g}") + 1)
         before = self._columns or []
         columns = [column for column in self._all_columns if column in before or row.keys() >= set(column.keys)]
-        columns = _fitting(columns, width)
+        columns = _fitting(columns, width, max(TABLE_WIDTH, min(WIDTH, self._console.width)))
         if self._columns is None or not set(columns) <= set(before):
+            if WAIT in columns and WAIT not in before:
+                self.message(WAIT_MEANS)
             self._columns = columns
             heads = {column: column.head for column in columns}
             self._print(Text(_joined("epoch".rjust(width), heads), "bold"))
@@ -298,9 +302,9 @@ def _column(name: str, metric: Metric) -> Column:
     return Column(head, max(7, len(head)), (f"{name}/val",), formatting.metric_format(metric.as_percent))
 
 
-def _fitting(columns: list[Column], first: int) -> list[Column]:
+def _fitting(columns: list[Column], first: int, room: int) -> list[Column]:
     for column in DISPENSABLE:
-        if first + 2 + sum(2 + column.width for column in columns) > TABLE_WIDTH and column in columns:
+        if first + 2 + sum(2 + column.width for column in columns) > room and column in columns:
             columns.remove(column)
     return columns
 

@@ -10,6 +10,8 @@ from deeptrain.loggers.logger import Logger
 from deeptrain.loggers.metrics_csv import MetricsTable
 from deeptrain.metrics.metric import METRICS, Metric
 
+MUCH_WAITING = 0.1  # for data, of the time of a pass: from here on the table shows it
+
 
 class Plan(Protocol):
     """What a logger reads of training.progress.Plan."""
@@ -97,7 +99,8 @@ class RunLogger:
         self._images, self._seconds = progress.images, progress.train_seconds
         row = {"epoch": self.plan.epochs_done(progress), "step": progress.step, **metrics, "rate/lr": lr}
         row |= {"images_per_second": images / seconds, "seconds": progress.train_seconds}
-        clock = {"data_wait": waited / seconds, "seconds_left": self.plan.seconds_left(progress)}
+        clock = {"seconds_left": self.plan.seconds_left(progress)}
+        clock |= {"data_wait": waited / seconds} if waited > MUCH_WAITING * seconds else {}
         self.console.epoch(row | clock, is_best)
         self.history.append(row)
         self._each(lambda logger: logger.log_validation(row, progress.step))

@@ -69,3 +69,8 @@ METRICS: Mapping[str, Metric] = {
     "accuracy": Metric(lambda p: p.label_rank < 1, higher_is_better=True, as_percent=True),
     "top5": Metric(lambda p: p.label_rank < TOP, higher_is_better=True, as_percent=True, column=""),
 }
+
+
+def informative(metrics: Mapping[str, Metric], num_classes: int) -> dict[str, Metric]:
+    """Return the metrics to show: of five classes or fewer all answers are in the top 5."""
+    return {name: metric for name, metric in metrics.items() if name != "top5" or num_classes > TOP}

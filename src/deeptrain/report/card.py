@@ -1,7 +1,7 @@
 """card.html: a run on one page that needs nothing but itself, to mail, to print, to open in ten years."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def _tiles(facts: CardData, row: Row) -> list[tuple[str, str]]:
     result, tiles = facts.result, []
     if result.get("best") is not None:
         metric, _, split = result["monitor"].partition("/")
-        value = _format(facts, metric)(result["best"])
+        value = formatting.format_metric(metric, result["best"], facts.metrics)
         tiles.append((value, f"best {metric} on {PARTS.get(split, split)}, epoch {result['best_epoch']}"))
     if "accuracy/train_clean" in row and "accuracy/val" in row:
         gap = formatting.format_points(row["accuracy/train_clean"] - row["accuracy/val"])
@@ -125,11 +125,9 @@ def _tiles(facts: CardData, row: Row) -> list[tuple[str, str]]:
 
 
 def _cells(facts: CardData, row: Row, part: str, heads: Sequence[str]) -> list[str]:
-    return [_format(facts, name)(row[f"{name}/{part}"]) if f"{name}/{part}" in row else "" for name in heads]
-
-
-def _format(facts: CardData, name: str) -> Callable[[float], str]:
-    return formatting.metric_format(name in facts.metrics and facts.metrics[name].as_percent)
+    values = [row.get(f"{name}/{part}") for name in heads]
+    pairs = zip(heads, values, strict=True)
+    return ["" if value is None else formatting.format_metric(name, value, facts.metrics) for name, value in pairs]
 
 
 def _embed(path: Path) -> str:

@@ -1,7 +1,9 @@
 """Numbers as people read them: at most four digits, percent, points, speeds, spans of time."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from deeptrain.metrics.metric import Metric
 
 
 def format_loss(value: float) -> str:
@@ -14,9 +16,12 @@ def format_loss(value: float) -> str:
 
 
 def format_lr(value: float) -> str:
-    """Write a learning rate in at most seven columns, without zeros at its end: 0.1, 0.00123, 1.2e-05."""
-    text = f"{value:.3g}"
-    return text if len(text) <= 7 else f"{value:.1e}"
+    """Write a learning rate in at most seven columns, always in this form: 1.00e-1, 2.57e-3, 8.9e-12, or 0."""
+    if not value:
+        return "0"
+    texts = (f"{value:.{digits}e}".partition("e") for digits in (2, 1, 0))
+    short = [f"{number}e{int(exponent)}" for number, _, exponent in texts]
+    return next((text for text in short if len(text) <= 7), short[-1])
 
 
 def percent(fraction: float) -> str:
@@ -27,6 +32,12 @@ def percent(fraction: float) -> str:
 def metric_format(as_percent: bool) -> Callable[[float], str]:
     """Return how a metric is written: as a percentage, or like a loss."""
     return percent if as_percent else format_loss
+
+
+def format_metric(tag: str, value: float, metrics: Mapping[str, Metric]) -> str:
+    """Write a metric by its name or tag, such as accuracy/val."""
+    metric = metrics.get(tag.partition("/")[0])
+    return metric_format(metric is not None and metric.as_percent)(value)
 
 
 def format_points(difference: float) -> str:

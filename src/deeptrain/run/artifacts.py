@@ -63,6 +63,7 @@ def draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str
 
 def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> None:
     """Draw the curves, and of the best weights' answers on val the confusions and worst mistakes; then the card."""
+    from deeptrain.metrics.metric import informative
     from deeptrain.metrics.per_class import confusion_matrix
     from deeptrain.report.card import CardData, worst_classes, write_card
     from deeptrain.report.figures import draw_confusion, draw_curves
@@ -91,7 +92,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
         title=setup.run.title,
         result=result,
         rows=rows,
-        metrics=trainer.validator.metrics,
+        metrics=informative(trainer.validator.metrics, len(classes)),
         changed=[*words, *experiment_overrides(setup.run)],
         data=setup.dataset.summary,
         model=f"{setup.run.choices['model']}, {result['parameters']:,} parameters",

@@ -38,6 +38,7 @@ def make_result(trainer: "Trainer", status: str, reason: str, seconds: float) ->
         "reason": reason,
         "monitor": trainer.plan.monitor,
         "higher_is_better": trainer.plan.higher_is_better,
+        "as_percent": trainer.validator.metrics[trainer.plan.monitor.removesuffix("/val")].as_percent,
         "best": progress.best,
         "best_epoch": progress.best_epoch,
         "epochs": trainer.plan.epochs_done(trainer.progress),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from deeptrain import build
 from deeptrain.config.compose import experiment_overrides
 from deeptrain.config.override import override_key
+from deeptrain.report import formatting
 from deeptrain.run import saved
 from deeptrain.runtime.resources import command
 
@@ -59,10 +60,12 @@ def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any]) -> 
     metrics, best = result["metrics"], result["best"]
     lines = [f"{result['status'].replace('_', ' ')}  {result['reason']}"]
     if best is not None:
-        lines.append(f"best  {trainer.plan.monitor} {best:.4g} in epoch {result['best_epoch']}")
+        value = formatting.format_metric(trainer.plan.monitor, best, trainer.validator.metrics)
+        lines.append(f"best  {trainer.plan.monitor} {value} in epoch {result['best_epoch']}")
     if "accuracy/train_clean" in metrics:
         train, val = metrics["accuracy/train_clean"], metrics["accuracy/val"]
-        lines.append(f"gap  {train - val:+.4f} at the end: train {train:.4f} (not augmented), val {val:.4f}")
+        shares = f"train {formatting.percent(train)} (not augmented), val {formatting.percent(val)}"
+        lines.append(f"gap  {formatting.format_points(train - val)} points at the end: {shares}")
     speed = f"{result['images_per_second']:,.0f} images/s"
     lines.append(f"time  {result['train_seconds']:.1f} s of training, {speed}; {result['seconds']:.1f} s in all")
     lines.append(f"folder  {run_dir}" + (" (card.html, curves.png)" if (run_dir / "card.html").is_file() else ""))

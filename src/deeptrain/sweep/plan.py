@@ -8,15 +8,18 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from deeptrain.config.compose import compose_run, compose_sweep, declares_multirun, renamed_in
 from deeptrain.config.override import last_value, override_key
 from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
+from deeptrain.report import formatting
 from deeptrain.run import dry_run, folder
 from deeptrain.run.launch import log_to_console
 from deeptrain.runtime import signals
@@ -70,10 +73,12 @@ def _sweep(words: list[str]) -> int:
     print(f"sweep   {len(jobs)} runs over {', '.join(keys) or 'nothing'}, a process each\nfolder  {base}", flush=True)
     for sentence in dict.fromkeys(warnings):
         print(f"warning: {sentence}", flush=True)
+    started = perf_counter()
     try:
-        for index, job in enumerate(jobs):
+        for done, job in enumerate(jobs, start=1):
             _run(job)
-            print(f"{index + 1:>3}/{len(jobs)}  {job.name:<{width}}  {_outcome(job)}", flush=True)
+            estimate = time_left(done, len(jobs), perf_counter() - started)
+            print(f"{done:>3}/{len(jobs)}  {job.name:<{width}}  {_outcome(job)}{estimate}", flush=True)
     finally:
         print("\n".join(summary(jobs, base)))
     return 1 if any(job.error for job in jobs) else 0
@@ -154,7 +159,20 @@ def _run(job: Job) -> None:
 def _outcome(job: Job) -> str:
     if job.error or job.result is None:
         return f"failed: {job.error}"
-    return f"{job.result['monitor']} {job.result['best']:.4g}   {job.result['seconds']:.0f} s"
+    best = _format(job.result)(job.result["best"])
+    return f"{job.result['monitor']} {best}   {formatting.duration(job.result['seconds'])}"
+
+
+def time_left(done: int, total: int, seconds: float) -> str:
+    """Estimate from the runs that are done how long the others take; once, say what the estimate assumes."""
+    if done == total:
+        return ""
+    left = formatting.duration(seconds / done * (total - done))
+    return f"   about {left} left" + (", if all runs take as long as this one" if done == 1 else "")
+
+
+def _format(result: Mapping[str, Any]) -> Callable[[float], str]:
+    return formatting.metric_format(result["as_percent"])
 
 
 def summary(jobs: list[Job], base: Path) -> list[str]:
@@ -176,17 +194,24 @@ def summary(jobs: list[Job], base: Path) -> list[str]:
         gap, _ = mean_spread([train_val_gap(result["metrics"]) for result in results])
         seconds, _ = mean_spread([result["seconds"] for result in results])
         step, _ = mean_spread([1000 * result["train_seconds"] / max(1, result["steps"]) for result in results])
-        measured = f"{mean:.4f} ± {spread:.4f}" if len(repeats) > 1 else f"{mean:.4f}"
-        cells = [setting, f"{len(repeats)}", measured, f"{gap:+.4f}", f"{step:.3g}", f"{seconds:.0f}"]
+        deviation = f" ± {_format_spread(results[0], spread)}" if len(repeats) > 1 else ""
+        measured = _format(results[0])(mean) + deviation
+        points = formatting.format_points(gap)
+        cells = [setting, f"{len(repeats)}", measured, points, f"{step:.3g}", formatting.duration(seconds)]
         rows.append((sign * mean, cells))
     best = min(finished, key=lambda job: sign * job.result["best"])  # pyright: ignore
-    table = [["setting", "runs", monitor, "gap", "ms/step", "seconds"], *(row for _, row in sorted(rows))]
+    table = [["setting", "runs", monitor, "gap", "ms/step", "time"], *(row for _, row in sorted(rows))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
         for row in table
     ]
     return ["", *lines, f"best    {best.folder}", *_failures(jobs), *left, f"curves  tensorboard --logdir {base}"]
+
+
+def _format_spread(result: Mapping[str, Any], spread: float) -> str:
+    """Write the standard deviation of a metric in its unit: in points of per cent, or like a loss."""
+    return f"{100 * spread:.2f}" if result["as_percent"] else formatting.format_loss(spread)
 
 
 def _failures(jobs: list[Job]) -> list[str]:
