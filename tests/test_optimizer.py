@@ -172,3 +172,78 @@ def test_mistakes_are_named(factory, settings, message):
     with pytest.raises(ValueError) as error:
         factory(optimizer.parameter_groups(network()), **settings)
     assert str(error.value) == message
+
+
+def walk(build, gradients, left_out=(), prepare=optimizer.start_momenta):
+    """Take a step for each gradient as the trainer does in fp16; return the weights and the scale after each.
+
+    In the steps `left_out` the gradient overflows, so the scaler leaves them out.
+    """
+    weight = nn.Parameter(torch.linspace(-1, 1, 7))
+    update, scaler = build([{"params": [weight]}]), torch.amp.GradScaler("cpu", init_scale=4.0)
+    prepare(update)
+    passed = []
+    for number, gradient in enumerate(gradients):
+        scaled = gradient * scaler.scale(torch.ones(()))
+        weight.grad = torch.full_like(weight, torch.inf) if number in left_out else scaled
+        scaler.step(update)
+        scaler.update()
+        passed.append(weight.detach().clone())
+    return passed
+
+
+def plain(kind, **settings):
+    return lambda groups: kind(groups, lr=0.1, **settings)
+
+
+UPDATES = {
+    "sgd": optimizer.sgd,
+    "sgd without nesterov": lambda groups: optimizer.sgd(groups, nesterov=False),
+    "sgd without momentum": lambda groups: optimizer.sgd(groups, momentum=0.0, nesterov=False),
+    "torch's sgd, fused": plain(torch.optim.SGD, momentum=0.9, fused=True),
+    "torch's sgd": plain(torch.optim.SGD, momentum=0.9, dampening=0.5),
+    "adam": optimizer.adam,
+    "adamw": optimizer.adamw,
+    "rmsprop": lambda groups: optimizer.rmsprop(groups, momentum=0.9),
+    "adagrad": optimizer.adagrad,
+}
+
+
+@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("left_out", [(0,), (0, 1), (1,)])
+def test_a_step_that_the_scaler_leaves_out_leaves_no_trace(name, left_out, monkeypatch):
+    """In fp16 the first step often overflows. Memory that is not initialized holds NaN here, as it may anywhere."""
+    empty_like = torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **options: empty_like(*args, **options).fill_(torch.nan))
+    gradients = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    rest = [gradient for number, gradient in enumerate(gradients) if number not in left_out]
+    after = [weight for number, weight in enumerate(walk(UPDATES[name], gradients, left_out)) if number not in left_out]
+    for one, other in zip(after, walk(UPDATES[name], rest), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.5])
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize("fused", [True, False])
+def test_momenta_that_start_at_zero_have_the_bits_of_a_first_step(momentum, nesterov, decay, fused):
+    def bits(prepare):
+        settings = {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay, "fused": fused}
+        return [weight.view(torch.int32) for weight in walk(plain(torch.optim.SGD, **settings), gradients, (), prepare)]
+
+    gradients = torch.randn(6, 7, generator=torch.Generator().manual_seed(0))
+    gradients[:2, :3] = torch.tensor([0.0, -0.0, 1e-41])
+    started, usual = bits(optimizer.start_momenta), bits(lambda update: None)
+    assert all(map(torch.equal, started, usual))
+
+
+def test_a_weight_whose_first_gradient_comes_late_joins_in():
+    """Stochastic depth leaves out whole blocks; torch's fused SGD refuses momenta of which only some exist."""
+    early, late = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    update = optimizer.sgd([{"params": [early, late]}], lr=0.5, momentum=0.5, nesterov=False, weight_decay=0.0)
+    optimizer.start_momenta(update)
+    for gradients in ((1.0, None), (1.0, 1.0)):
+        for weight, gradient in zip((early, late), gradients, strict=True):
+            weight.grad = None if gradient is None else torch.full_like(weight, gradient)
+        update.step()
+    assert early.tolist() == [1 - 0.5 - 0.75] * 2 and late.tolist() == [0.5] * 2

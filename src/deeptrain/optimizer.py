@@ -44,6 +44,20 @@ def zero_grad(parameters: list[Tensor]) -> None:
         parameter.grad = None
 
 
+def start_momenta(optimizer: Optimizer) -> None:
+    """Give SGD the momenta 0 that it lacks; a first step from there has the same bits.
+
+    In fp16 the scaler may leave out the first step. The fused kernel then goes on with uninitialized memory.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] and not group["dampening"] else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def needs_closure(optimizer: Optimizer) -> bool:
     """Tell whether a step evaluates the loss several times by itself (torch.optim.LBFGS)."""
     parameter = inspect.signature(optimizer.step).parameters.get("closure")

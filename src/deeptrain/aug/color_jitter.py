@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deeptrain.aug.pixel_rows import to_channels_last
 from deeptrain.aug.random_grayscale import brightness
-from deeptrain.aug.sampling import to_device
+from deeptrain.runtime.upload import upload
 from deeptrain.schema import NonNegativeFloat, Range, validate_call
 
 HueShift = Annotated[float, Range(minimum=0, maximum=0.5)]  # half a turn reaches every hue
@@ -121,4 +121,4 @@ def _clip(planes: Tensor, is_uint8: bool) -> Tensor:
 
 def _per_image(values: np.ndarray, planes: Tensor) -> Tensor:
     """Send one value per image to the device: (N, 1, 1, 1)."""
-    return to_device(values, planes.device)[:, None, None, None]
+    return upload(values, planes.device)[:, None, None, None]

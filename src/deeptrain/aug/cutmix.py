@@ -6,7 +6,7 @@ from torch import Tensor
 
 from deeptrain.aug.mixup import NEIGHBOURS, mix_targets
 from deeptrain.aug.pixel_rows import box_masks, paste, pixel_rows, sample_boxes
-from deeptrain.aug.sampling import to_device
+from deeptrain.runtime.upload import upload
 from deeptrain.schema import PositiveFloat, validate_call
 
 
@@ -30,7 +30,7 @@ class CutMix:
         mixed = _paste_per_image(images, boxes) if self.per_image else _paste_all(images, boxes[0])
         top, bottom, left, right = boxes.T
         share = (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])  # the partner's
-        weights = to_device(share, images.device) if self.per_image else float(share[0])
+        weights = upload(share, images.device) if self.per_image else float(share[0])
         return mixed, mix_targets(targets, weights, self.num_classes)
 
     def _boxes(self, images: Tensor, rng: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from deeptrain.aug.pixel_rows import pad, to_dtype
-from deeptrain.aug.sampling import checked_range, to_device, uniform
+from deeptrain.aug.sampling import checked_range, uniform
+from deeptrain.runtime.upload import upload
 from deeptrain.schema import PositiveFloat, UnitFloat, validate_call
 
 SIGMA = [0.1, 2.0]  # pixels, as in SimCLR
@@ -37,7 +38,7 @@ class Blur:
             2 * weights.sum(1, keepdims=True) - weights[:, :1]
         )  # the centre occurs once, every other weight twice
         # R + 1 times (N, 1, 1), from the centre on
-        taps = to_device(weights, images.device)[:, :, None, None].unbind(1)
+        taps = upload(weights, images.device)[:, :, None, None].unbind(1)
         count, channels, height, width = images.shape
         padded = pad(images, self.radius, "reflect").float()
         smoothed = _convolve(padded.view(count, padded.shape[1], -1), taps, 1, 1)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeptrain.aug.sampling import to_device
+from deeptrain.runtime.upload import upload
 from deeptrain.schema import PositiveFloat, validate_call
 
 # An image's partner is its neighbour in the batch; the order is random already. Pairs of own and partner slices.
@@ -27,7 +27,7 @@ class Mixup:
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new float32 images and probabilities (N, K)."""
         lambdas = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_image else None)
-        weights = to_device(1 - lambdas, images.device) if isinstance(lambdas, np.ndarray) else 1 - lambdas
+        weights = upload(1 - lambdas, images.device) if isinstance(lambdas, np.ndarray) else 1 - lambdas
         images = images.to(torch.float32, memory_format=torch.channels_last)
         mixed = torch.empty_like(images)
         for own, partner in NEIGHBOURS:

@@ -16,7 +16,7 @@ from torch.nn.functional import grid_sample
 
 from deeptrain.aug.pixel_rows import pixel_rows, select, tile_channels, to_dtype
 from deeptrain.aug.random_grayscale import LUMA_WEIGHTS
-from deeptrain.aug.sampling import to_device
+from deeptrain.runtime.upload import upload
 
 GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 ENHANCE = ("Brightness", "Color", "Contrast", "Sharpness")
@@ -93,11 +93,11 @@ class Operations:
     def _apply(self, batch: Tensor, choices: np.ndarray, channels: int) -> None:
         """Apply sorted choices (M,) to pixel rows in place."""
         starts = dict(zip((*OPERATION_NAMES, "end"), np.searchsorted(choices, self.edges).tolist(), strict=True))
-        magnitude = to_device(self.magnitudes[choices], batch.device)[:, None, None]
+        magnitude = upload(self.magnitudes[choices], batch.device)[:, None, None]
         geometric = slice(starts["ShearX"], starts["Brightness"])
         if geometric.start < geometric.stop:
-            self.sources = self.sources.to(batch.device, non_blocking=True)
-            source_index = to_device(choices[geometric] - self.edges[OPERATION_NAMES.index("ShearX")], batch.device)
+            self.sources = upload(self.sources, batch.device)
+            source_index = upload(choices[geometric] - self.edges[OPERATION_NAMES.index("ShearX")], batch.device)
             sources = self.sources.index_select(0, source_index)
             batch[geometric] = move_pixels(batch[geometric], sources, channels)
         enhanced = slice(starts["Brightness"], starts["Posterize"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from deeptrain.aug.pixel_rows import pixel_rows
-from deeptrain.aug.sampling import to_device
+from deeptrain.runtime.upload import upload
 from deeptrain.schema import NonNegativeFloat, validate_call
 
 
@@ -31,7 +31,7 @@ class PCAJitter:
         shifts = rng.normal(0, self.strength, (len(images), len(self.colours))) @ self.colours  # (N, C)
         if not images.is_floating_point():
             shifts = shifts.round().clip(-255, 255).astype(np.int16)  # whole levels: half the bytes of float32
-        shift = to_device(shifts, images.device).repeat(1, images.shape[3])[:, None]  # (N, 1, W·C)
+        shift = upload(shifts, images.device).repeat(1, images.shape[3])[:, None]  # (N, 1, W·C)
         result = (pixel_rows(images) + shift).clamp_(0, 255).to(images.dtype)
         count, channels, height, width = images.shape
         return result.view(count, height, width, channels).permute(0, 3, 1, 2), targets

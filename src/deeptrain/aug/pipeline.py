@@ -8,6 +8,7 @@ from torch import Tensor
 
 from deeptrain.aug.pixel_rows import pixel_rows, scatter, select, tile_channels
 from deeptrain.aug.whitening import Whitening
+from deeptrain.runtime.upload import upload
 from deeptrain.schema import UnitFloat, validate_call
 
 Augmentation = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
@@ -65,7 +66,7 @@ class RandomApply:
     def _apply_at(
         self, images: Tensor, targets: Tensor, indices: np.ndarray, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        index = torch.from_numpy(indices).to(targets.device, non_blocking=True)
+        index = upload(indices, targets.device)
         own_targets = targets.index_select(0, index)
         new_images, new_targets = self.augmentation(select(images, indices), own_targets, rng)
         if new_targets is not own_targets:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deeptrain.runtime.upload import upload
+
 Border = Literal["zero", "reflect"]
 INTEGER_DTYPES = {torch.uint8: torch.uint8, torch.float32: torch.int32}  # integers of the same number of bits
 
@@ -26,7 +28,7 @@ def tile_channels(values: tuple[float, ...], width: int, dtype: torch.dtype, dev
     """Repeat one value per channel along a row of `width` pixels: (W·C,). Integer dtypes are rounded."""
     row = torch.tensor(values, dtype=torch.float32).repeat(width)
     row = row if dtype.is_floating_point else row.round()
-    return row.to(dtype).to(device, non_blocking=True)
+    return upload(row.to(dtype), device)
 
 
 def sample_boxes(
@@ -67,7 +69,7 @@ def sample_rectangles(
 def box_masks(boxes: np.ndarray, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return masks of rows (N, H, 1) and columns (N, 1, W·C): all bits are ones inside each image's box, else zeros."""
     _, channels, height, width = images.shape
-    top, bottom, left, right = torch.from_numpy(boxes).to(images.device, non_blocking=True)[:, :, None].unbind(1)
+    top, bottom, left, right = upload(boxes, images.device)[:, :, None].unbind(1)
     y = torch.arange(height, device=images.device)
     x = torch.arange(width * channels, device=images.device)
     rows, columns = (top <= y) & (y < bottom), (left * channels <= x) & (x < right * channels)
@@ -87,7 +89,7 @@ def paste(own: Tensor, other: Tensor, rows: Tensor, columns: Tensor, out: Tensor
 
 def select(images: Tensor, indices: np.ndarray) -> Tensor:
     """Copy the images at host indices (M,): (M, C, H, W), channels_last."""
-    index = torch.from_numpy(indices).to(images.device, non_blocking=True)
+    index = upload(indices, images.device)
     return images.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
@@ -97,7 +99,7 @@ def scatter(images: Tensor, indices: np.ndarray, updates: Tensor) -> Tensor:
     order[indices] = len(images) + np.arange(len(indices))
     dtype = torch.promote_types(images.dtype, updates.dtype)
     both = [part.to(dtype).permute(0, 2, 3, 1) for part in (images, updates)]
-    index = torch.from_numpy(order).to(images.device, non_blocking=True)
+    index = upload(order, images.device)
     return torch.cat(both).index_select(0, index).permute(0, 3, 1, 2)
 
 
@@ -153,7 +155,7 @@ def windows(padded: Tensor, down: np.ndarray, across: np.ndarray, size: Sequence
         window_rows = rows[(corners[:, None] + np.arange(height) * padded_width) * pixel]
         result = torch.from_numpy(window_rows.view(np.uint8)).view(padded.dtype).view(count, height, width, channels)
     else:
-        corner = torch.from_numpy(corners).to(padded.device, non_blocking=True)
+        corner = upload(corners, padded.device)
         y, x = (torch.arange(extent, device=padded.device) for extent in size)
         result = padded.view(-1, channels)[corner[:, None, None] + y[:, None] * padded_width + x]
     return result.permute(0, 3, 1, 2)

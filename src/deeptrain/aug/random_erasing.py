@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deeptrain.aug.pixel_rows import box_masks, paste, pixel_rows, sample_rectangles, tile_channels
 from deeptrain.aug.sampling import check_fit, checked_range, random_bytes
+from deeptrain.runtime.upload import upload
 from deeptrain.schema import PositiveFloat, UnitFloat, validate_call
 
 AREA, ASPECT = [0.02, 0.4], [0.3, 3.3]  # the paper's
@@ -46,7 +47,7 @@ class RandomErasing:
         boxes = sample_rectangles(rng, count, (height, width), self.area, self.aspect)
         if self.noise:
             values = random_bytes(rng, (count, height, width * channels))
-            fill = torch.from_numpy(values).to(images.device, non_blocking=True).to(images.dtype)
+            fill = upload(values, images.device).to(images.dtype)
         else:
             fill = tile_channels(self.fill, width, images.dtype, images.device)
         erased = torch.empty_like(images)

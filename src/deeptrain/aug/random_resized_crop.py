@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from deeptrain.aug.pixel_rows import sample_rectangles, to_channels_last
-from deeptrain.aug.sampling import check_fit, checked_range, to_device
+from deeptrain.aug.sampling import check_fit, checked_range
+from deeptrain.runtime.upload import upload
 from deeptrain.schema import PositiveFloat, UnitFloat, validate_call
 
 AREA, ASPECT = [0.08, 1.0], [0.75, 1.3333]  # the paper's
@@ -56,4 +57,4 @@ def _positions(start: np.ndarray, end: np.ndarray, extent: int, device: torch.de
     """
     start, end = start[:, None], end[:, None]
     pixels = start + (np.arange(extent) + 0.5) * (end - start) / extent - 0.5
-    return to_device((2 * np.clip(pixels, start, end - 1) + 1) / extent - 1, device)
+    return upload((2 * np.clip(pixels, start, end - 1) + 1) / extent - 1, device)

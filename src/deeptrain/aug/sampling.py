@@ -1,10 +1,9 @@
-"""Random values for augmentations, sampled on the host, and their copy to the device, which waits for nothing."""
+"""Random values for augmentations, sampled on the host."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 
 def checked_range(name: str, values: Sequence[float]) -> tuple[float, float]:
@@ -36,9 +35,3 @@ def random_bytes(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
     count = math.prod(shape)
     words = rng.integers(2**64 - 1, size=-(-count // 8), dtype=np.uint64, endpoint=True)
     return words.astype("<u8", copy=False).view(np.uint8)[:count].reshape(shape)
-
-
-def to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copy values to the device; float64 becomes float32."""
-    values = values.astype(np.float32) if values.dtype == np.float64 else values
-    return torch.from_numpy(values).to(device, non_blocking=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from deeptrain.runtime.random import generator
+from deeptrain.runtime.upload import upload
 
 
 @dataclass
@@ -67,9 +68,8 @@ class DeviceCrops:
     def __init__(self, samples: EpochSamples, labels: np.ndarray, padded: torch.Tensor, height: int, width: int):
         tall, wide = padded.shape[1:3]
         first = (samples.order * tall + samples.top) * wide + samples.left + samples.flips * (width - 1)
-        packed = torch.from_numpy(np.stack([first, samples.flips, labels[samples.order]]))  # int64 (3, N)
-        packed = packed.pin_memory() if padded.device.type == "cuda" else packed
-        self.first, self.flips, self.labels = packed.to(padded.device, non_blocking=True)
+        packed = np.stack([first, samples.flips, labels[samples.order]])  # int64 (3, N)
+        self.first, self.flips, self.labels = upload(packed, padded.device)
         rows = torch.arange(height, device=padded.device)[:, None] * wide
         columns = torch.arange(width, device=padded.device)
         # (2, H, W): distance of each pixel from the first one, plain and mirrored

@@ -17,6 +17,7 @@ from deeptrain.data.dataset import DataSource, LazyRows, Samples
 from deeptrain.data.decoded_images import chunks
 from deeptrain.runtime import signals
 from deeptrain.runtime.random import generator
+from deeptrain.runtime.upload import upload
 from deeptrain.runtime.world import SINGLE, World
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (N, C, H, W) stored channels_last, int64 (N,), both on the device
@@ -165,8 +166,7 @@ class StreamLoader:
         for images, labels, error in self.loader:
             if error:
                 break
-            images = images.to(self.device, non_blocking=True)
-            yield images.permute(0, 3, 1, 2), labels.to(self.device, non_blocking=True)
+            yield upload(images, self.device).permute(0, 3, 1, 2), upload(labels, self.device)
         else:
             return
         self.close()

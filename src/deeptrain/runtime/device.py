@@ -1,6 +1,7 @@
 """The machine a run is on: its device, its precision, its generators, and what to record of its versions."""
 
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -14,7 +15,20 @@ from torch import nn
 from deeptrain.runtime.world import SINGLE, World
 
 SMALL_BATCH = 32 * 1024  # pixels: 32 images of 32x32
+MAX_GRAPHS = 128  # of a compiled network: accumulate=auto makes many batch sizes, SAM doubles them
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "out of memory",
+    "_ALLOC_FAILED",
+)  # the last: CUDA's libraries
+PERHAPS_OUT_OF_MEMORY = (  # what these libraries say of a full GPU, but also of other troubles
+    "unable to find an engine to execute this computation",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+)
 
 
 @dataclass
@@ -31,12 +45,9 @@ class Runtime:
             self.autocast = torch.autocast(self.device.type, DTYPES[self.precision])
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.channels_last = self.device.type in ("cpu", "cuda")  # 1.2 to 1.4 times as fast for convolutions
-        if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")  # TF32
-            torch.backends.cudnn.allow_tf32 = True
         self.seeders: list[Callable[[int], Any]] = [torch.default_generator.manual_seed]  # stochastic depth: the host's
         if self.device.type == "cuda":
-            torch.cuda.init()  # there are no generators before
+            _set_up_cuda(self.device)
             self.seeders.append(torch.cuda.default_generators[self.device.index or 0].manual_seed)
         elif self.device.type == "mps":
             self.seeders.append(torch.mps.manual_seed)
@@ -47,8 +58,15 @@ class Runtime:
             seed(key)
 
     def compiled(self, network: nn.Module) -> nn.Module:
-        """Return the network, compiled by torch.compile if `compile` is set."""
-        return torch.compile(network) if self.compile else network  # pyright: ignore
+        """Return the network, compiled by torch.compile if `compile` is set.
+
+        Every batch size has a graph of its own. One graph for all sizes would be made at the second size only, so a
+        resumed run, which meets the sizes in another order, would get other bits.
+        """
+        if not self.compile:
+            return network
+        torch._dynamo.config.recompile_limit = MAX_GRAPHS  # pyright: ignore
+        return torch.compile(network, dynamic=False)  # pyright: ignore
 
     def to_device(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the memory format that is fastest there."""
@@ -56,6 +74,16 @@ class Runtime:
         if convolutional and self.channels_last:
             return model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
         return model.to(self.device)
+
+
+def _set_up_cuda(device: torch.device) -> None:
+    """Choose the GPU, TF32 for speed, and the kernels whose bits repeat."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+    torch.cuda.set_device(device)  # pinned memory belongs to the current GPU, by default the first one
+    torch.cuda.init()  # there are no generators before
+    torch.set_float32_matmul_precision("high")  # TF32
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
 
 
 def pick_device(name: str, world: World = SINGLE) -> tuple[torch.device, str]:
@@ -134,6 +162,18 @@ def keep_malloc_arena() -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that a device's or the machine's memory does not suffice."""
-    words = ("DefaultCPUAllocator", "not enough memory", "out of memory")  # the CPU's allocator has no class of its own
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    message = str(error) if isinstance(error, RuntimeError) else ""
+    if any(words in message for words in OUT_OF_MEMORY):
+        return True
+    return any(words in message for words in PERHAPS_OUT_OF_MEMORY) and _gpu_is_nearly_full()
+
+
+def _gpu_is_nearly_full() -> bool:
+    """Tell whether less than an eighth of the GPU's memory is free, cached blocks included."""
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return False
+    free, total = torch.cuda.mem_get_info()
+    cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return free + cached < total / 8

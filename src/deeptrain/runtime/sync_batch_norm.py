@@ -27,7 +27,7 @@ class SyncBatchNorm(_BatchNorm):
         axes = [axis for axis in range(input.ndim) if axis != 1]
         shape = [1, -1] + [1] * (input.ndim - 2)
         x = input.float()
-        numbers = x.new_tensor([x.numel() / x.shape[1]])
+        numbers = x.new_full((1,), x.numel() / x.shape[1])  # filled on the device: an upload would wait for it
         *_, count = totals = AllReduceSum.apply(torch.cat([x.sum(axes), numbers]))
         mean = totals[:-1] / count
         centered = x - mean.view(shape)

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
+from deeptrain.optimizer import start_momenta
 from deeptrain.schema import validate_call
 from deeptrain.training.progress import Progress
 
@@ -30,3 +33,17 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
         raise ValueError("it was trained with another optimizer; go on with that one, or start a new run")
     lr = float(saved_groups[0]["lr"])  # of the last step: a validation before the next step logs it
     optimizer.load_state_dict({"state": state["state"], "param_groups": [{**group, "lr": lr} for group in groups]})
+    match_layouts(optimizer)
+    start_momenta(optimizer)
+
+
+def match_layouts(optimizer: Optimizer) -> None:
+    """Give each momentum the memory layout of its parameter, as fused kernels demand.
+
+    Convolutions are channels_last on a CPU and on CUDA, contiguous on MPS: another device may have saved another one.
+    """
+    for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+        state = optimizer.state.get(parameter, {})
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -16,7 +16,7 @@ from deeptrain.data.loader import Loader
 from deeptrain.gradient import plain_gradient
 from deeptrain.loggers.run_logger import RunLogger, metric_names
 from deeptrain.model.layers import limit_norms
-from deeptrain.optimizer import closure, needs_closure, set_learning_rate, weights_of, zero_grad
+from deeptrain.optimizer import closure, needs_closure, set_learning_rate, start_momenta, weights_of, zero_grad
 from deeptrain.penalty import backward_penalty
 from deeptrain.runtime.device import Runtime
 from deeptrain.runtime.random import fold_in, generator
@@ -72,6 +72,7 @@ class Trainer:
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.weights = weights_of(self.parameters)
         self.needs_closure = needs_closure(self.optimizer)
+        start_momenta(self.optimizer)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 
@@ -253,6 +254,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         if state["optimizer"] is not None:
             load_optimizer(self.optimizer, state["optimizer"])
+        if state["scaler"]:  # a run in fp32 or bf16 saves {}
             self.runtime.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
