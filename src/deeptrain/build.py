@@ -1,6 +1,5 @@
 """From configuration to objects: a node to its part, all parts to a Trainer. A failure names the key to change."""
 
-import copy
 import inspect
 import logging
 import math
@@ -49,6 +48,7 @@ class Setup:
     pipeline: "Pipeline"
     world: World = SINGLE  # the processes that train together
     machine: str = ""  # device, threads and precision, for the reader
+    min_images: int = 1  # that a process sends through the network at once in training
     warnings: list[str] = field(default_factory=list)  # a sentence for every setting that has no effect
 
     @property
@@ -173,17 +173,23 @@ def model(setup: Setup) -> "nn.Module":
 
 
 def rehearse(setup: Setup, network: "nn.Module") -> None:
-    """Raise UsageError if the network does not fit the data; warn of parameters that get no gradient."""
+    """Raise UsageError if the network fits neither the data nor the batch; warn of parameters without a gradient."""
     from deeptrain.training import rehearsal
 
     name = setup.run.choices["model"]
+    what = network, setup.dataset.image_shape, len(setup.dataset.classes), setup.runtime
     try:
-        idle = rehearsal.rehearse(network, setup.dataset.image_shape, len(setup.dataset.classes), setup.runtime)
+        idle = rehearsal.rehearse(*what)
+        setup.min_images = 1 if setup.run.settings.sync_batch_norm else rehearsal.min_images(*what)
     except ValueError as error:
         raise UsageError([f"model={name}: {error}"]) from error
     if idle:
         more = f" and {len(idle) - 1} more" if len(idle) > 1 else ""
         setup.warnings.append(f"model={name}: {idle[0]}{more} get no gradient, so they are never trained")
+    if checks.CombinedSettings(setup.run, _known(setup)).micro_batch() < setup.min_images:
+        size, count = setup.batch_size, setup.run.settings.accumulate
+        message = f"batch_size={size}: model={name} cannot train on a single image (accumulate={count})"
+        raise UsageError([f"{message}; take a larger batch, or a model without batch norm"])
 
 
 def loss(setup: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
@@ -206,18 +212,6 @@ def loss(setup: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
     return built
 
 
-def accepts_single_image(network: "nn.Module", input_shape: tuple[int, int, int]) -> bool:
-    """Tell whether training can pass images one at a time: a batch norm refuses a channel of a single number."""
-    import torch
-
-    shapes_alone = copy.deepcopy(network).to("meta").train()
-    try:
-        shapes_alone(torch.empty(1, *input_shape, device="meta"))
-    except ValueError as error:
-        return "more than 1 value per channel" not in str(error)
-    return True
-
-
 def train_loader(setup: Setup, count: int | None = None, world: World = SINGLE) -> "Loader":
     """Make the loader of the training images, in random order and with the data set's own crop and flip.
 
@@ -238,6 +232,7 @@ def train_loader(setup: Setup, count: int | None = None, world: World = SINGLE) 
             workers=workers,
             train=True,
             world=world,
+            min_batch=max(2, setup.min_images * setup.world.size) if size > 1 else 1,
         )
     except ValueError as error:
         raise UsageError([str(error)]) from error
@@ -263,10 +258,9 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     from deeptrain.training.trainer import Trainer
 
     settings, parts, world = setup.run.settings, setup.run.parts, setup.world
-    batches = train_loader(setup, world=world)
     network = model(setup)
-    _check_batch_norm(setup, network)
     rehearse(setup, network)
+    batches = train_loader(setup, world=world)
     if settings.sync_batch_norm:
         world.sync_batch_norm(network)
     average = instantiate("average", parts["average"], model=network) if parts["average"] else None
@@ -287,6 +281,7 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
         penalty=instantiate("penalty", parts["penalty"]) if parts["penalty"] else None,
         average=average,
         accumulate=1 if settings.accumulate == "auto" else settings.accumulate,
+        min_images=setup.min_images,
         clip_norm=settings.clip_norm,
         max_norm=settings.max_norm,
         seed=settings.seed,
@@ -417,15 +412,6 @@ def _check_closure(setup: Setup) -> None:
         reason = "which changes the gradient that its line search needs"
         message = f"optimizer={choices['optimizer']}: does not go with gradient={choices['gradient']}, {reason}"
         raise UsageError([f"{message}; write gradient=none"])
-
-
-def _check_batch_norm(setup: Setup, network: "nn.Module") -> None:
-    """Raise UsageError if training would pass a single image through a batch norm."""
-    one_at_a_time = checks.CombinedSettings(setup.run, _known(setup)).min_micro_batch() == 1
-    if one_at_a_time and not accepts_single_image(network, setup.dataset.image_shape):
-        size, count = setup.batch_size, setup.run.settings.accumulate
-        message = f"batch_size={size}: model.norm=batch cannot norm a single image this small (accumulate={count})"
-        raise UsageError([f"{message}; take a larger batch, or model.norm=group"])
 
 
 def _shard(samples: "Samples", world: World) -> "Samples":

@@ -27,7 +27,7 @@ REFUSED = [
     ("accumulate=101", COLOUR, "accumulate=101: must be at most batch_size=100"),
     ("model=fcn model.norm=batch batch_size=1", None, "cannot norm a single image"),
     ("model=fcn model.norm=batch accumulate=100", COLOUR, "batch_size=100, accumulate=100"),
-    ("model=fcn model.norm=batch batch_size=5 accumulate=4", None, "cannot norm a single image"),
+    ("model=fcn model.norm=batch batch_size=5 accumulate=5", None, "cannot norm a single image"),
     ("sync_batch_norm=true accumulate=2", COLOUR, "sync_batch_norm=true: does not go with accumulate=2"),
     ("sam=0.05 precision=fp16", None, "gradient=sam: does not go with precision=fp16"),
 ]

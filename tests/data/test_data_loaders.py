@@ -267,3 +267,12 @@ def test_files_that_were_not_decoded_cannot_be_resident(tmp_path):
         make_loader(source, samples, batch_size=2, device=CPU)
     source.loader = "auto"
     assert isinstance(make_loader(source, samples, batch_size=2, device=CPU), StreamLoader)
+
+
+@pytest.mark.parametrize(("count", "min_batch", "sizes"), [(33, 2, [16, 16]), (35, 2, [16, 16, 3]), (35, 4, [16, 16])])
+def test_a_last_batch_of_too_few_images_is_left_out(count, min_batch, sizes):
+    """With two processes min_batch is 4, so that each has two images."""
+    samples = some(count)
+    assert ResidentLoader(samples, 16, CPU, train=True, min_batch=min_batch).sizes == sizes
+    assert StreamLoader(samples, 16, CPU, train=True, min_batch=min_batch).sizes == sizes
+    assert sum(ResidentLoader(samples, 16, CPU).sizes) == count, "an evaluation leaves out nothing"

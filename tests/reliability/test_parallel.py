@@ -195,3 +195,13 @@ def test_sweeps_and_torchrun_do_not_go_together(monkeypatch, capsys):
     assert "batch_size=1: is that of all processes together" in capsys.readouterr().err
     assert cli.train(["sync_batch_norm=true", "accumulate=2"]) == 2
     assert "does not go with accumulate=2" in capsys.readouterr().err
+
+
+def test_no_process_gets_a_single_image_for_its_batch_norm(tmp_path):
+    """179 training images are 11 batches of 16 and 3: two processes would get 1 and 2 of them."""
+    words = "data=synthetic data.size=199 model=fcn model.hidden=[8] model.norm=batch batch_size=16 epochs=1"
+    words += " device=cpu loggers=none"
+    process = torchrun(2, TRAIN, *words.split(), f"dir={tmp_path / 'run'}")
+    output = finish(process)
+    assert process.returncode == 0, output
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 11

@@ -7,7 +7,7 @@ from torch import nn
 from deeptrain.commands.cli import train
 from deeptrain.runtime.device import Runtime
 from deeptrain.training.checkpoint import load
-from deeptrain.training.rehearsal import rehearse
+from deeptrain.training.rehearsal import min_images, rehearse
 
 SHAPE = (3, 8, 8)
 
@@ -93,3 +93,47 @@ def test_a_model_of_torchvision_gets_the_number_of_classes(tmp_path, monkeypatch
     words = write(tmp_path, "torchvision.models.squeezenet1_1", "dropout: 0.1\n")
     assert train([*words, *SMALL, "limit_steps=1", "validate.clean_images=0"]) == 0
     assert load(tmp_path / "run" / "checkpoints" / "last.pt")["model"]["classifier.1.weight"].shape[0] == 2
+
+
+class Squeezed(nn.Linear):
+    def forward(self, images):
+        return super().forward(images.flatten(1)).squeeze()
+
+
+@pytest.mark.parametrize(
+    ("model", "images"),
+    [
+        (network(), 1),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 4)), 1),
+        (network(nn.BatchNorm1d(4)), 2),
+        (nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4), nn.Flatten()), 2),
+        (network(nn.BatchNorm1d(4).eval().requires_grad_(False)), 2),  # train() makes it train again
+        (Squeezed(192, 4), 2),
+    ],
+)
+def test_some_models_cannot_train_on_a_single_image(model, images):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert min_images(model, SHAPE, 4, Runtime()) == images
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("words", [["accumulate=2"], ["accumulate=5"], ["accumulate=2", "data.size=202"]])
+def test_no_epoch_ends_in_a_piece_of_one_image(words, tmp_path, monkeypatch):
+    """data.size=199: batches of 16 images and one of 3, which two pieces would cut into 2 and 1."""
+    monkeypatch.chdir(tmp_path)
+    words = ["data.size=199", "data.shape=[1,8,8]", "model=fcn", "model.hidden=[8]", "batch_size=16", *words]
+    assert train([*SMALL, *words, "model.norm=batch", "epochs=2"]) == 0
+
+
+def test_a_batch_in_pieces_of_one_image_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "squeezing.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self, num_classes):\n"
+        "        super().__init__()\n        self.head = nn.LazyLinear(num_classes)\n\n"
+        "    def forward(self, images):\n        return self.head(images.flatten(1)).squeeze()\n"
+    )
+    words = write(tmp_path, "squeezing.Net")
+    assert train([*words, *SMALL, "batch_size=4", "accumulate=4"]) == 2
+    assert "batch_size=4: model=own cannot train on a single image (accumulate=4)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert train([*words, *SMALL, "batch_size=5", "accumulate=3"]) == 0

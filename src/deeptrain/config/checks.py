@@ -67,13 +67,12 @@ class CombinedSettings(dict):
         """Tell whether settings that are there are all 0."""
         return all(self[key] == 0 for key in keys)
 
-    def min_micro_batch(self) -> float:
-        """Return the fewest images that go through the network at once in training."""
+    def micro_batch(self) -> float:
+        """Return how many images of a full batch go through the network at once. A rest joins the piece before."""
         if self["batch_size"] is None:
             return math.inf
         batch = self["batch_size"] if self["sync_batch_norm"] else self["batch_size"] // self["processes"]
-        size = max(1, math.ceil(batch / self["accumulate"]))
-        return batch % size or size
+        return max(1, math.ceil(batch / self["accumulate"]))
 
     def last_average(self) -> float:
         """Return the part of the run that is done when average=swa takes in weights for the last time."""
@@ -125,14 +124,14 @@ ERRORS = (
     Check(
         "model.norm=batch: cannot norm a single image of model=fcn (batch_size={batch_size}, accumulate={accumulate}); "
         "take a larger batch, or model.norm=layer",
-        lambda s: s["model"] == "fcn" and s["model.norm"] == "batch" and s.min_micro_batch() == 1,
+        lambda s: s["model"] == "fcn" and s["model.norm"] == "batch" and s.micro_batch() == 1,
     ),
 )
 
 WARNINGS = (
     Check(
         "model.norm=batch norms every image by itself where batch_size / accumulate is 1: take model.norm=group",
-        lambda s: s["model.norm"] == "batch" and s.min_micro_batch() == 1,
+        lambda s: s["model.norm"] == "batch" and s.micro_batch() == 1,
     ),
     Check(
         "sync_batch_norm=true has no effect in a single process: start several with torchrun",

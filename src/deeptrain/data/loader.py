@@ -33,10 +33,12 @@ def make_loader(
     workers: int = 0,
     train: bool = False,
     world: World = SINGLE,
+    min_batch: int = 2,
 ) -> "ResidentLoader | StreamLoader":
     """Choose a loader by the source's setting and the free memory. train: shuffle, apply its crop and flip.
 
     world: each rank gets its shard of every batch. All shards make the batch that one process would see.
+    min_batch: in training, an epoch leaves out a last batch of fewer images.
     Raises ValueError "batch_size=...: ..." if there are not enough training images for one batch.
     """
     if train and batch_size > len(samples):
@@ -45,8 +47,8 @@ def make_loader(
     if source.loader == "resident" or (source.loader == "auto" and fits(samples, crop_padding, device)):
         if samples.images is None:
             raise ValueError("loader=resident: these pictures are not decoded; load them with the same setting")
-        return ResidentLoader(samples, batch_size, device, seed, train, crop_padding, flip, world)
-    return StreamLoader(samples, batch_size, device, seed, train, crop_padding, flip, workers, world)
+        return ResidentLoader(samples, batch_size, device, seed, train, crop_padding, flip, world, min_batch)
+    return StreamLoader(samples, batch_size, device, seed, train, crop_padding, flip, workers, world, min_batch)
 
 
 def fits(samples: Samples, crop_padding: int, device: torch.device) -> bool:
@@ -72,9 +74,10 @@ class ResidentLoader:
         crop_padding: int = 0,
         flip: bool = False,
         world: World = SINGLE,
+        min_batch: int = 2,
     ):
         assert samples.images is not None
-        self.batches = _batches(len(samples), batch_size, train)
+        self.batches = _batches(len(samples), batch_size, min_batch if train else 1)
         self.shards = [_shard(batch, world) for batch in self.batches]
         self.sizes = [_size(batch) for batch in self.batches]  # images of each step, over all ranks
         self.num_images = sum(self.sizes)
@@ -138,9 +141,10 @@ class StreamLoader:
         flip: bool = False,
         workers: int = 0,
         world: World = SINGLE,
+        min_batch: int = 2,
     ):
         self.device, self.seed, self.count = torch.device(device), seed, len(samples)
-        self.batches = batches = _batches(len(samples), batch_size, train)
+        self.batches = batches = _batches(len(samples), batch_size, min_batch if train else 1)
         self.sizes = [_size(batch) for batch in batches]  # images of each step, over all ranks
         self.num_images = sum(self.sizes)
         self.steps = StepSampler(len(batches))
@@ -264,12 +268,12 @@ def _size(part: slice) -> int:
     return part.stop - part.start
 
 
-def _batches(count: int, batch_size: int, train: bool) -> list[slice]:
-    """Cut a set into batches. The last may be smaller, but not a single image in training: batch norm needs two."""
+def _batches(count: int, batch_size: int, min_batch: int) -> list[slice]:
+    """Cut a set into batches. The last may be smaller; of fewer than min_batch images it is left out."""
     if count == 0:  # a process's share of a small validation set
         return []
     stops = [*range(batch_size, count, batch_size), count]
-    if train and len(stops) > 1 and batch_size > 1 and count % batch_size == 1:
+    if len(stops) > 1 and 0 < count % batch_size < min_batch:
         stops.pop()
     return [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
 

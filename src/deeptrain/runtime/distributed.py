@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from deeptrain.runtime.world import T, World
+from deeptrain.runtime.world import T, World, piece_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,12 +76,13 @@ class DistributedWorld(World):
         convert_sync_batch_norm(model)
 
     def micro_batches(
-        self, images: "Tensor", targets: "Tensor", count: int, batch_size: int
+        self, images: "Tensor", targets: "Tensor", count: int, batch_size: int, smallest: int = 1
     ) -> Iterator[tuple["Tensor", "Tensor", float]]:
         """Yield this rank's micro-batches. The gradients are exchanged once, after the last one."""
         images_per_rank = batch_size / self.size  # DistributedDataParallel divides the sum of gradients by `size`
         is_idle = self.local_batch_size(batch_size) == 0  # its one image belongs to another rank
-        parts = list(zip(images.chunk(count), targets.chunk(count), strict=True))
+        sizes = piece_sizes(len(images), count, smallest)
+        parts = list(zip(images.split(sizes), targets.split(sizes), strict=True))
         for number, (part, wanted) in enumerate(parts, 1):
             self.ddp_model.require_backward_grad_sync = number == len(parts)
             yield part, wanted, 0.0 if is_idle else len(part) / images_per_rank

@@ -73,14 +73,18 @@ class World:
     def sync_batch_norm(self, model: "nn.Module") -> None:
         """Let the batch norms of a model, which is not one itself, normalize over the images of all ranks."""
 
-    def micro_batches(self, images: "Tensor", targets: "Tensor", count: int, batch_size: int) -> MicroBatches:
+    def micro_batches(
+        self, images: "Tensor", targets: "Tensor", count: int, batch_size: int, smallest: int = 1
+    ) -> MicroBatches:
         """Cut a batch into `count` micro-batches; return each with its weight in the mean loss of the batch.
 
-        batch_size: images of the batch over all processes.
+        batch_size: images of the batch over all processes. smallest: images of a micro-batch; there are fewer of them
+        rather than smaller ones.
         """
         if count == 1:
             return ((images, targets, 1.0),)
-        parts = zip(images.chunk(count), targets.chunk(count), strict=True)
+        sizes = piece_sizes(len(images), count, smallest)
+        parts = zip(images.split(sizes), targets.split(sizes), strict=True)
         return [(part, wanted, len(part) / batch_size) for part, wanted in parts]
 
     def all_gather_batch(self, images: "Tensor", labels: "Tensor", batch_size: int) -> tuple["Tensor", "Tensor"]:
@@ -123,6 +127,16 @@ class World:
     def broadcast(self, value: T) -> T:
         """Return the value of rank 0: plain values, and tensors on the host."""
         return value
+
+
+def piece_sizes(total: int, count: int, smallest: int) -> list[int]:
+    """Cut a number into up to `count` pieces of one size and a rest. A rest below `smallest` joins the last piece."""
+    size = max(-(-total // count), smallest)
+    whole, rest = divmod(total, size)
+    sizes = [size] * whole
+    if rest >= smallest or not sizes:
+        return [*sizes, rest] if rest else sizes
+    return [*sizes[:-1], size + rest]
 
 
 SINGLE = World()

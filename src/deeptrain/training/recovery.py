@@ -71,7 +71,8 @@ def auto_accumulate(trainer: Trainer) -> None:
             try:
                 return gradient(backward)
             except (RuntimeError, MemoryError) as error:
-                if trainer.accumulate >= trainer.world.local_batch_size(images) or not is_out_of_memory(error):
+                most = trainer.world.local_batch_size(images) // trainer.min_images
+                if trainer.accumulate >= most or not is_out_of_memory(error):
                     raise
             trainer.accumulate = min(2 * trainer.accumulate, images)  # only here is the failed pass freed
             step, count = trainer.progress.step + 1, trainer.accumulate

@@ -1,5 +1,8 @@
 """One forward and backward pass before a run: does the network fit the data?"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -14,24 +17,49 @@ def rehearse(model: nn.Module, input_shape: tuple[int, ...], num_classes: int, r
     Returns the names of the trainable parameters that get no gradient. Raises ValueError if the outputs are no logits
     (N, num_classes), or not finite.
     """
-    images = torch.randn(IMAGES, *input_shape, generator=torch.Generator().manual_seed(0)).to(runtime.device)
+    images = _images(IMAGES, input_shape, runtime)
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    buffers, reached = [buffer.clone() for buffer in model.buffers()], set()
-    try:
+    reached = set()
+    with _unchanged(model):
         for mode in (True, False):
             logits = _forward(model.train(mode), images, runtime)
             _check(logits, num_classes, "training" if mode else "evaluation")
             if logits.requires_grad:
                 logits.float().sum().backward()
             reached |= {name for name, parameter in parameters.items() if parameter.grad is not None}
+    return [name for name in parameters if name not in reached]
+
+
+def min_images(model: nn.Module, input_shape: tuple[int, ...], num_classes: int, runtime: Runtime) -> int:
+    """Return how many images at once a model needs in training: 1, or 2 where it fails on a single one.
+
+    A batch norm refuses a channel of a single number, and a squeeze() takes the axis of a single image away.
+    """
+    with _unchanged(model), torch.no_grad():
+        try:
+            logits = _forward(model.train(), _images(1, input_shape, runtime), runtime)
+        except ValueError:
+            return IMAGES
+    return 1 if logits.shape == (1, num_classes) else IMAGES
+
+
+def _images(count: int, input_shape: tuple[int, ...], runtime: Runtime) -> Tensor:
+    return torch.randn(count, *input_shape, generator=torch.Generator().manual_seed(0)).to(runtime.device)
+
+
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Leave a model in training mode, without gradients, and with the buffers that it had."""
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
     finally:
         model.train()
-        for parameter in parameters.values():
+        for parameter in model.parameters():
             parameter.grad = None
         with torch.no_grad():
             for buffer, old in zip(model.buffers(), buffers, strict=True):
                 buffer.copy_(old)
-    return [name for name in parameters if name not in reached]
 
 
 def _forward(model: nn.Module, images: Tensor, runtime: Runtime) -> Tensor:

@@ -39,7 +39,8 @@ class Trainer:
     """The parts of a run and the loop over them. It knows nothing of configuration.
 
     gradient: gets `backward`, which leaves the gradient of a batch in .grad; may call it more than once (SAM).
-    accumulate: micro-batches a batch. max_norm: of the weights into each unit. metadata: stored in every checkpoint.
+    accumulate: micro-batches a batch. min_images: those of the smallest micro-batch that the model can train on.
+    max_norm: of the weights into each unit. metadata: stored in every checkpoint.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class Trainer:
     penalty: Callable[[list[Tensor]], dict[str, Tensor]] | None = None
     average: Average | None = None
     accumulate: int = 1
+    min_images: int = 1
     clip_norm: float | None = None
     max_norm: float | None = None
     seed: int = 0
@@ -156,8 +158,8 @@ class Trainer:
         """Add the gradient of the batch's mean loss to .grad; return loss, logits, targets of each micro-batch."""
         epoch, step = self.progress.epoch, self.progress.step_in_epoch
         self.runtime.seed(fold_in(self.seed, "model", epoch, step) + self.world.rank)
-        outputs, batch_size = [], self.train_loader.sizes[step]
-        for inputs, wanted, weight in self.world.micro_batches(images, targets, self.accumulate, batch_size):
+        outputs, batch = [], (images, targets, self.accumulate, self.train_loader.sizes[step], self.min_images)
+        for inputs, wanted, weight in self.world.micro_batches(*batch):
             with self.runtime.autocast:
                 logits = self.network(inputs)
                 loss = self.loss(logits, wanted)
