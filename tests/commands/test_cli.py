@@ -141,3 +141,12 @@ def test_many_epochs_break_no_column(capsys):
     screen.epoch({"epoch": 0.01, "loss/train": 1.0, "loss/val": 1.0, "accuracy/val": 0.5}, best=True)
     lines = capsys.readouterr().out.splitlines()
     assert "0.01/1e+09" in lines[1] and len(lines[1]) < 60
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["explain=mixup"], ["--cfg", "job"]], ids=lambda w: w[0])
+def test_a_full_disk_behind_standard_output_is_one_line(words):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, str(ROOT / "train.py"), *words]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "error: standard output: No space left on device\n")

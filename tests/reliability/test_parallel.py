@@ -155,6 +155,16 @@ def test_a_killed_process_ends_all(tmp_path):
         job.kill()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent-death signal")
+def test_torchrun_that_is_killed_takes_its_processes_with_it(tmp_path):
+    """They save, as after SIGTERM."""
+    job = torchrun(2, TRAIN, *shlex.split(endless(tmp_path / "run")))
+    wait_for((tmp_path / "run" / "checkpoints" / "last.previous.pt").exists)
+    job.kill()
+    wait_for((tmp_path / "run" / "result.json").exists)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["reason"] == "stopped by SIGTERM"
+
+
 def test_told_to_stop_all_save_at_the_same_step(folders, tmp_path):
     """A signal to any one process, and one to torchrun, which passes it on to all."""
     job, at = torchrun(2, TRAIN, *shlex.split(endless(tmp_path / "run"))), tmp_path / "run"

@@ -16,6 +16,7 @@ from PIL import Image
 from deeptrain import build
 from deeptrain.commands import cli
 from deeptrain.data import decode, loader
+from deeptrain.runtime import signals
 from deeptrain.runtime.resources import ROOT
 from deeptrain.sweep import plan
 from deeptrain.training import checkpoint, trainer
@@ -48,6 +49,7 @@ def forked(words: list[str], prepare: Callable[[], None] = lambda: None) -> int:
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(said, stream)
@@ -142,7 +144,7 @@ def status(folder: str) -> str:
     return json.loads(Path(folder, "result.json").read_text())["status"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [*signals.SIGNALS], ids=lambda number: number.name)
 def test_in_a_step_of_a_process_group_with_workers(number):
     """Workers leave signals to their run, which saves, draws its pictures, with workers again, and ends them."""
     run = forked([*TINY, *STREAMED, "dir=run"], in_step(6, lambda: tell_group(number)))
@@ -150,6 +152,21 @@ def test_in_a_step_of_a_process_group_with_workers(number):
     assert status("run") == "interrupted" and checkpoint.load(Path("run/checkpoints/last.pt"))["progress"]["step"] == 6
     assert Path("run/card.html").is_file() and "could not all be drawn" not in Path("said.txt").read_text()
     assert is_empty(run)
+
+
+def test_a_closed_terminal_sends_two_hangups_and_the_run_saves():
+    run = forked([*TINY, "dir=run"], in_step(6, lambda: [tell_self(signal.SIGHUP), time.sleep(0.1)] * 2))
+    assert ended(run) == 130, Path("said.txt").read_text()
+    assert checkpoint.load(Path("run/checkpoints/last.pt"))["progress"]["step"] == 6
+
+
+def test_under_nohup_a_run_goes_on():
+    def prepare() -> None:
+        in_step(6, lambda: tell_self(signal.SIGHUP))()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    assert ended(forked([*TINY, "dir=run"], prepare)) == 0
+    assert status("run") == "finished"
 
 
 def test_workers_of_a_run_that_is_killed_end():
@@ -259,10 +276,21 @@ def test_in_a_sweep(tell):
     assert "not run 1 of 2" in Path("said.txt").read_text()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent-death signal")
+def test_a_sweep_that_is_killed_takes_its_run_with_it():
+    """The run saves before it ends."""
+    run = forked(["-m", *WORDS, *DATA, "epochs=100000", "max_seconds=60", "seed=0,1", "checkpoint.every_steps=1"])
+    job = appears("outputs/sweeps/*/*/seed=0/checkpoints/last.previous.pt").parents[1]
+    os.kill(run, signal.SIGKILL)
+    assert ended(run) == -signal.SIGKILL
+    appears(str(job / "result.json"))
+    assert status(str(job)) == "interrupted"
+
+
 STAND_IN = """
 import pathlib, signal, sys, time
 told = []
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
     signal.signal(number, lambda number, frame: told.append(signal.Signals(number).name))
 folder = pathlib.Path(sys.argv[-1].removeprefix("dir="))
 folder.mkdir(parents=True)
@@ -279,7 +307,6 @@ def test_a_sweep_passes_on_whatever_it_is_told_and_ends_whatever_comes_of_it(num
     """With a process in place of a run that ends as if it had not been told, once it has been often enough."""
 
     def prepare() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         plan.train_process, plan.check = lambda: [sys.executable, "train.py"], lambda _: []
 
     Path("train.py").write_text(STAND_IN.format(signals=len(numbers)))
@@ -289,7 +316,7 @@ def test_a_sweep_passes_on_whatever_it_is_told_and_ends_whatever_comes_of_it(num
         os.kill(run, getattr(signal, number))
         time.sleep(0.2)  # two at one moment may come in any order
     assert ended(run) == 130, Path("said.txt").read_text()
-    assert (job / "told").read_text() == " ".join(numbers).replace("SIGHUP", "SIGTERM")
+    assert (job / "told").read_text() == " ".join(numbers)
     assert not (job.parent / "seed=1").exists()
 
 

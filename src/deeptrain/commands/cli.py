@@ -8,6 +8,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import deeptrain
 from deeptrain.config.hydra_words import takes_value, with_our_dir
@@ -124,7 +125,7 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
         return 2
     except KeyboardInterrupt:
         if get_world().is_main:
-            print("interrupted", file=sys.stderr)
+            _say("interrupted")
         return 130
     except BrokenPipeError:
         return _unread()
@@ -147,21 +148,34 @@ def _say(line: str) -> None:
     """Write one line to stderr. It may hold a stranger's words."""
     from deeptrain.errors import printable
 
-    print(printable(line), file=sys.stderr)
+    try:
+        print(printable(line), file=sys.stderr, flush=True)
+    except OSError:  # a terminal that was closed, a full disk
+        _discard(sys.stderr)
 
 
 def show(page: str) -> int:
+    """Print a page; return the exit code."""
     try:
         print(page, flush=True)
     except BrokenPipeError:
         return _unread()
+    except OSError as error:
+        _discard(sys.stdout)
+        _say(f"error: standard output: {error.strerror}")
+        return 1
     return 0
 
 
 def _unread() -> int:
     """Whoever read the output has had enough of it, which is no error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout)
     return 0
+
+
+def _discard(stream: TextIO) -> None:
+    """Drop what a stream still holds: Python would try to write it at its end, and fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def split_flags(arguments: list[str]) -> tuple[set[str], list[str]]:

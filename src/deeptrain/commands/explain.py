@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import sys
+from io import StringIO
 from pathlib import Path
 
 from deeptrain.config.renamed import translate_option
@@ -37,7 +39,8 @@ def page(path: Path) -> str:
     from rich.markdown import Markdown
 
     title, kind, body = _parts(path)
-    console = Console(width=_width(), highlight=False)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(file=StringIO(), force_terminal=is_terminal, width=_width(), highlight=False)  # it only renders
     with console.capture() as captured:
         console.print(f"\n[bold]{title}[/bold]  {kind.replace('`', '')}\n")
         console.print(Markdown(body))

@@ -1,34 +1,49 @@
-"""Signals that ask a run to stop: Ctrl-C, SIGTERM, and SIGUSR1, which Slurm sends before the time limit."""
+"""Signals that ask a run to stop: Ctrl-C, SIGTERM, SIGUSR1 (Slurm, before the time limit), SIGHUP (no terminal)."""
 
+import ctypes
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, TypeVar
 
-from deeptrain.runtime.world import SINGLE, World
+from deeptrain.runtime.world import SINGLE, World, was_torchrun
 
 T = TypeVar("T")
 
 EXIT_CODE = 130  # of a command that a signal stopped
-NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1"}  # Windows lacks the last
+NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1", "SIGHUP": "SIGHUP"}  # Windows lacks two
 SIGNALS = {getattr(signal, name): label for name, label in NAMES.items() if hasattr(signal, name)}
-HANGUP = [getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name)]  # of the terminal
+HANGUP = getattr(signal, "SIGHUP", None)
+LEADER = "DEEPTRAIN_LEADER"  # environment variable: the number of the process that starts this one for a sweep
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def end_with_leader() -> None:
+    """Have the system send SIGTERM to this process once its sweep or torchrun ends, even by SIGKILL (Linux only)."""
+    leader = os.environ.get(LEADER, "")
+    if sys.platform != "linux" or not (leader or was_torchrun()):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if leader and os.getppid() != int(leader):  # it has ended already
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
-def handle_signals(handler: Callable[[int], Any], also: Sequence[int] = ()) -> Iterator[None]:
+def handle_signals(handler: Callable[[int], Any]) -> Iterator[None]:
     """Call `handler` with the number of each signal that asks to stop; afterwards restore the handlers before it.
 
-    also: further signals. Those that this process was started to ignore (nohup) stay ignored. Only the main thread can
-    handle signals; in other threads nothing changes.
+    A process that was started to ignore SIGHUP (nohup) goes on ignoring it. Only the main thread can handle signals; in
+    other threads nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [*SIGNALS, *(number for number in also if signal.getsignal(number) != signal.SIG_IGN)]
+    ignored = [HANGUP] if HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_IGN else []
+    numbers = [number for number in SIGNALS if number not in ignored]
     before = {number: signal.signal(number, lambda number, frame: handler(number)) for number in numbers}
     try:
         yield
@@ -40,7 +55,8 @@ def handle_signals(handler: Callable[[int], Any], also: Sequence[int] = ()) -> I
 def first_then_exit(handler: Callable[[int], Any], grace: float = 0.0) -> Callable[[int], None]:
     """Return what calls `handler` for the first signal. A second one, `grace` seconds later, ends the process.
 
-    Files are written whole or not at all, so nothing needs cleaning up.
+    A closed terminal sends SIGHUP more than once, so a second SIGHUP does nothing. Files are written whole or not at
+    all, so nothing needs cleaning up.
     """
     received_at: list[float] = []
 
@@ -48,7 +64,7 @@ def first_then_exit(handler: Callable[[int], Any], grace: float = 0.0) -> Callab
         if not received_at:
             received_at.append(perf_counter())
             handler(number)
-        elif perf_counter() - received_at[0] > grace:
+        elif number != HANGUP and perf_counter() - received_at[0] > grace:
             os._exit(EXIT_CODE)
 
     return handle

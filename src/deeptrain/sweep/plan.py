@@ -2,8 +2,8 @@
 
 import json
 import math
+import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -129,7 +129,7 @@ def _run(job: Job) -> None:
     """Train in a process of its own, so that no run sees what another left behind in memory.
 
     A signal to stop is passed on. Then it waits until the run has saved, and raises KeyboardInterrupt. The run
-    is no part of the terminal's processes, so that Ctrl-C reaches it once.
+    is no part of the terminal's processes, so that Ctrl-C reaches it once. It saves and ends if this process is killed.
     """
     command = [*train_process(), *job.words, f"dir={job.folder}"]
     process: subprocess.Popen | None = None
@@ -138,12 +138,12 @@ def _run(job: Job) -> None:
     def pass_on(number: int) -> None:
         received.append(number)
         if process is not None:
-            process.send_signal(number if number in signals.SIGNALS else signal.SIGTERM)
+            process.send_signal(number)
 
-    with signals.handle_signals(pass_on, also=signals.HANGUP):
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+    environment = {**os.environ, signals.LEADER: str(os.getpid())}
+    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with signals.handle_signals(pass_on):
+        process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
         if received:  # while it was being started
             process.terminate()
         _, errors = process.communicate()
