@@ -33,7 +33,8 @@ def test_the_sheet_shows_what_the_step_will_see(drawn, loader):
     setup = build.open_setup(compose_run([*SMALL, *RECIPE, f"data.loader={loader}", "workers=0"]))
     batches = build.train_loader(setup)
     preview.training_samples(setup, batches, epoch=1, step=2)
-    ((sheet, captions, _),) = drawn
+    ((sheet, captions, titles),) = drawn
+    assert titles == ("as stored", "as trained on") * 2
     assert len(sheet) == len(captions) == 2 * preview.SHOWN
     shown = np.concatenate([sheet[8:16], sheet[24:32]])
     images, targets = list(batches.epoch(1))[2]
@@ -45,6 +46,18 @@ def test_the_sheet_shows_what_the_step_will_see(drawn, loader):
     assert "brightness" in captions[8] and "brightness" not in captions[0]
     assert sum("flipped" in caption for caption in captions) in range(1, 12), "half of a half"
     assert any(" · " in caption.partition("\\n")[0] for caption in captions[8:16]), "mixed targets are written"
+
+
+@pytest.mark.parametrize(("size", "columns", "pairs"), [(1, 1, 1), (5, 5, 1), (8, 8, 1), (9, 4, 2), (10, 5, 2)])
+def test_the_rows_of_a_short_batch_are_aligned(drawn, size, columns, pairs):
+    """An image lies above what was made of it: without augmentation the two are equal."""
+    setup = build.open_setup(compose_run([*SMALL, "data.crop_padding=0", "data.flip=false", f"batch_size={size}"]))
+    preview.training_samples(setup, build.train_loader(setup), step=1)
+    ((sheet, captions, titles),) = drawn
+    assert len(sheet) == len(captions) == 2 * columns * pairs and len(titles) == 2 * pairs
+    for row in range(0, len(sheet), 2 * columns):
+        assert np.array_equal(sheet[row : row + columns], sheet[row + columns : row + 2 * columns])
+        assert captions[row : row + columns] == captions[row + columns : row + 2 * columns]
 
 
 def test_the_shelf_has_a_row_for_every_augmentation(drawn, tmp_path):

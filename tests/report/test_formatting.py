@@ -5,7 +5,16 @@ import math
 import pytest
 
 from deeptrain.metrics.metric import METRICS
-from deeptrain.report.formatting import duration, format_loss, format_lr, format_metric, format_points, percent, speed
+from deeptrain.report.formatting import (
+    count,
+    duration,
+    format_loss,
+    format_lr,
+    format_metric,
+    format_points,
+    percent,
+    speed,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +43,10 @@ from deeptrain.report.formatting import duration, format_loss, format_lr, format
         (speed, 8.314, "8.31"),
         (speed, 12340.4, "12,340"),
         (speed, 123456, "123k"),
+        (count, 999_999, "999,999"),
+        (count, 11_173_962, "11.17M"),
+        (count, 138_357_544, "138M"),
+        (count, 999_600_000, "1.00G"),
         (duration, 0, "0s"),
         (duration, 59.6, "1m00s"),
         (duration, 200, "3m20s"),

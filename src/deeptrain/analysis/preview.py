@@ -21,6 +21,7 @@ from deeptrain.training.trainer import Loader
 
 COLUMNS = 8
 SHOWN = 2 * COLUMNS
+ROW_TITLES = ("as stored", "as trained on")
 CELL = 128  # wide enough for a caption such as "TranslateX -14.4"
 
 
@@ -39,19 +40,23 @@ def training_samples(
     """Draw images of a training batch as they are, and below each what the network sees of it; uint8 (H, W, 3).
 
     Under an image stands its class, under what the network sees the (mixed) target and the operations that were drawn.
+    Two pairs of rows have the same length, so that of an odd number of images one may be missing.
     """
     seed, classes = setup.run.settings.seed, setup.dataset.classes
-    order = sample_epoch(seed, epoch, len(setup.dataset.train), 0, False).order[step * setup.batch_size :][:SHOWN]
-    originals, labels = stored(setup, order)
     images, targets = next(iter(loader.epoch(epoch, step)))
+    columns = len(images) if len(images) <= COLUMNS else min(len(images), SHOWN) // 2
+    count = min(len(images), 2 * columns)
+    order = sample_epoch(seed, epoch, len(setup.dataset.train), 0, False).order[step * setup.batch_size :][:count]
+    originals, labels = stored(setup, order)
     rng = generator(seed, "augment", epoch, step)
     images, targets, words = augmented(setup.pipeline.augmentations, images, targets, rng, progress)
     names = [mixed_caption(label, classes) for label in labels.tolist()]
-    captions = _captions(targets[: len(names)], words, classes)
-    rows = [slice(start, start + COLUMNS) for start in range(0, len(names), COLUMNS)]
-    before, after = _pixels(originals), _pixels(images[: len(names)])
+    captions = _captions(targets[:count], words, classes)
+    rows = [slice(start, start + columns) for start in range(0, count, columns)]
+    before, after = _pixels(originals), _pixels(images[:count])
     sheet = np.concatenate([part[row] for row in rows for part in (before, after)])
-    return grid(sheet, [text for row in rows for text in (*names[row], *captions[row])], COLUMNS, CELL)
+    texts = [text for row in rows for text in (*names[row], *captions[row])]
+    return grid(sheet, texts, columns, CELL, ROW_TITLES * len(rows))
 
 
 def draw_regularizers(run: RunConfig, path: Path) -> None:

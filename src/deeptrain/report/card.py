@@ -111,15 +111,17 @@ def _tiles(facts: CardData, row: Row) -> list[tuple[str, str]]:
     if result.get("best") is not None:
         metric, _, split = result["monitor"].partition("/")
         value = formatting.format_metric(metric, result["best"], facts.metrics)
-        tiles.append((value, f"best {metric} on {PARTS.get(split, split)}, epoch {result['best_epoch']}"))
+        tiles.append(
+            (value, f"best {metric.replace('_', ' ')} on {PARTS.get(split, split)}, epoch {result['best_epoch']}")
+        )
     if "accuracy/train_clean" in row and "accuracy/val" in row:
         gap = formatting.format_points(row["accuracy/train_clean"] - row["accuracy/val"])
-        tiles.append((gap, "gap: points of accuracy that train (not augmented) is ahead of val"))
+        tiles.append((gap, "points of accuracy: the gap from train, not augmented, to val"))
     numbers = {
         "epochs": (lambda value: f"{value:g}", f"epochs, {result.get('steps', 0):,} steps"),
         "train_seconds": (formatting.duration, "of training"),
         "images_per_second": (formatting.speed, "images a second"),
-        "parameters": (lambda value: f"{value:,}", "parameters"),
+        "parameters": (formatting.count, "parameters"),
     }
     return tiles + [(write(result[key]), label) for key, (write, label) in numbers.items() if key in result]
 

@@ -53,6 +53,14 @@ def speed(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second < 99_999.5 else f"{per_second / 1000:,.0f}k"
 
 
+def count(number: int) -> str:
+    """Write a count in at most seven columns: 307,876, 11.17M, 1.50G."""
+    if number < 1_000_000:
+        return f"{number:,}"
+    value, unit = (number / 1e6, "M") if number < 999.5e6 else (number / 1e9, "G")
+    return f"{value:.{2 if value < 99.995 else 0}f}{unit}"
+
+
 def duration(seconds: float) -> str:
     """Write a span of time by its two largest units: 45s, 3m20s, 1h04m, 2d03h."""
     if not math.isfinite(seconds):
