@@ -2,7 +2,7 @@
 
 import sys
 
-from deeptrain.commands.cli import train
+from deeptrain.commands.cli import enter, train
 
 if __name__ == "__main__":  # (tab completion of the shell looks in this file for the words @hydra.main)
-    sys.exit(train(sys.argv[1:]))
+    sys.exit(enter(train))

@@ -3,6 +3,7 @@
 import sys
 
 from deeptrain.commands.check_data import check_data
+from deeptrain.commands.cli import enter
 
 if __name__ == "__main__":
-    sys.exit(check_data(sys.argv[1:]))
+    sys.exit(enter(check_data))

@@ -2,7 +2,8 @@
 
 import sys
 
+from deeptrain.commands.cli import enter
 from deeptrain.commands.evaluate import evaluate
 
 if __name__ == "__main__":
-    sys.exit(evaluate(sys.argv[1:]))
+    sys.exit(enter(evaluate))

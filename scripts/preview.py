@@ -2,7 +2,8 @@
 
 import sys
 
+from deeptrain.commands.cli import enter
 from deeptrain.commands.preview import preview
 
 if __name__ == "__main__":
-    sys.exit(preview(sys.argv[1:]))
+    sys.exit(enter(preview))

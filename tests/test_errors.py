@@ -5,8 +5,9 @@ import io
 import pytest
 
 from deeptrain.commands import cli
-from deeptrain.errors import MAX_CHARACTERS, UsageError, printable
+from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
+from deeptrain.runtime.terminal import MAX_CHARACTERS, printable
 
 
 @pytest.mark.parametrize(

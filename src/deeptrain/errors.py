@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-MAX_CHARACTERS = 5000  # of a line that is shown: more than any path has
-
 
 class UsageError(ValueError):
     """A user's mistakes, one line each. The command line prints them without a traceback and exits with 2.
@@ -26,9 +24,3 @@ def error_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
-
-
-def printable(text: str) -> str:
-    """Return text as one line that can be shown, whoever wrote it: cut, and no character of it moves the cursor."""
-    text = text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} ..."
-    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "\ufffd" for letter in text)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deeptrain.commands.cli import guarded, in_this_installation, show
+from deeptrain.runtime import terminal
 
 USAGE = """\
 python scripts/check_data.py DIR [--all]
@@ -34,5 +35,5 @@ def _check_data(arguments: list[str]) -> int:
         report = check(Path(folders[0]).expanduser())
     except (ValueError, OSError) as error:
         raise UsageError([f"{folders[0]}: {error}"]) from error
-    print("\n".join(lines(report, every="--all" in arguments)))
+    terminal.show(*lines(report, every="--all" in arguments))
     return 0 if report.is_intact else 1

@@ -8,10 +8,10 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 import deeptrain
 from deeptrain.config.hydra_words import takes_value, with_our_dir
+from deeptrain.runtime import terminal
 from deeptrain.runtime.resources import CLONE_COMMANDS, CONFIGS, IS_CLONE, command
 from deeptrain.runtime.world import get_world, was_torchrun
 from deeptrain.schema import suggest
@@ -55,20 +55,28 @@ python train.py explain=label_smoothing                  what it does, what to e
 """
 
 
+def enter(command: Callable[[list[str]], int]) -> int:
+    """Run a command on the words that this process was started with."""
+    terminal.prepare()
+    return command(sys.argv[1:])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the installed command `deeptrain`: a subcommand and its arguments."""
+    if arguments is None:
+        return enter(main)
     from deeptrain.commands.check_data import check_data
     from deeptrain.commands.evaluate import evaluate
     from deeptrain.commands.preview import preview
 
     commands = {"train": train, "evaluate": evaluate, "preview": preview, "check-data": check_data}
-    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    name, *rest = arguments or ["--help"]
     if name == "--version":
         return show(f"deeptrain {deeptrain.__version__}")
     if name in HELP:
         return show(MAIN_USAGE)
     if name not in commands:
-        _say(f"error: {name}: {suggest(name, commands)}; for example deeptrain train model=resnet")
+        terminal.report(f"error: {name}: {suggest(name, commands)}; for example deeptrain train model=resnet")
         return 2
     return commands[name](rest)
 
@@ -94,7 +102,7 @@ def train(arguments: list[str]) -> int:
         if "cfg" in flags:
             run = compose_run(words)
             for note in run.renamed:
-                _say(f"warning: {note}")
+                terminal.report(f"warning: {note}")
             return show(run.yaml.rstrip())
         if "multirun" in flags or plan.is_declared(words):
             if was_torchrun():
@@ -121,19 +129,17 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
             time.sleep(PATIENCE)
             return 2
         for line in mistakes.lines:
-            _say(f"error: {line}")
+            terminal.report(f"error: {line}")
         return 2
     except KeyboardInterrupt:
         if get_world().is_main:
-            _say("interrupted")
+            terminal.report("interrupted")
         return 130
-    except BrokenPipeError:
-        return _unread()
     except Exception as error:
         if debug:
             raise
         first = str(error).strip().partition("\n")[0]
-        _say(f"error: {type(error).__name__}: {first[:1000]} (add --debug for the traceback)")
+        terminal.report(f"error: {type(error).__name__}: {first[:1000]} (add --debug for the traceback)")
         return 1
 
 
@@ -144,38 +150,11 @@ def in_this_installation(text: str) -> str:
     return text if IS_CLONE else text.replace(" train.py", " -m deeptrain train")  # after torchrun
 
 
-def _say(line: str) -> None:
-    """Write one line to stderr. It may hold a stranger's words."""
-    from deeptrain.errors import printable
-
-    try:
-        print(printable(line), file=sys.stderr, flush=True)
-    except OSError:  # a terminal that was closed, a full disk
-        _discard(sys.stderr)
-
-
 def show(page: str) -> int:
-    """Print a page; return the exit code."""
-    try:
-        print(page, flush=True)
-    except BrokenPipeError:
-        return _unread()
-    except OSError as error:
-        _discard(sys.stdout)
-        _say(f"error: standard output: {error.strerror}")
-        return 1
-    return 0
-
-
-def _unread() -> int:
-    """Whoever read the output has had enough of it, which is no error."""
-    _discard(sys.stdout)
-    return 0
-
-
-def _discard(stream: TextIO) -> None:
-    """Drop what a stream still holds: Python would try to write it at its end, and fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    """Show a page of our own, with its colours; return the exit code."""
+    if reason := terminal.write(f"{page}\n", sys.stdout):
+        terminal.report(f"error: standard output: {reason}")
+    return int(bool(reason))
 
 
 def split_flags(arguments: list[str]) -> tuple[set[str], list[str]]:

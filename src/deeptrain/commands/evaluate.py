@@ -1,6 +1,7 @@
 """Evaluate a run's best weights on the test split: python scripts/evaluate.py outputs/DATE/RUN"""
 
 from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.runtime import terminal
 
 USAGE = """\
 python scripts/evaluate.py RUN [split=test|val] [key=value ...]
@@ -22,7 +23,7 @@ def evaluate(arguments: list[str]) -> int:
 
 def _evaluate(arguments: list[str]) -> int:
     from deeptrain.config.compose import compose_run
-    from deeptrain.errors import UsageError, printable
+    from deeptrain.errors import UsageError
     from deeptrain.run import folder, saved
     from deeptrain.schema import suggest
 
@@ -52,4 +53,5 @@ def _evaluate(arguments: list[str]) -> int:
     opened = room.append(at, evaluation, state.name, changed)
     picture = at / f"confusion-{split}.png"
     draw_confusion(evaluation.confusion.numpy(), evaluation.classes, picture)
-    return show("\n".join(map(printable, [*room.lines(evaluation, opened), "", f"confusion  {picture}"])))
+    terminal.show(*room.lines(evaluation, opened), "", f"confusion  {picture}")
+    return 0

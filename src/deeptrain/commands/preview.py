@@ -1,9 +1,9 @@
 """Draw what a run would see and do: python scripts/preview.py data=cifar10 'aug=[randaugment,cutmix]'"""
 
-import sys
 from pathlib import Path
 
 from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.runtime import terminal
 
 USAGE = """\
 python scripts/preview.py [group=option ...] [key=value ...] [--all]
@@ -38,11 +38,11 @@ def _preview(arguments: list[str]) -> int:
     folder = Path("outputs") / "preview"
     folder.mkdir(parents=True, exist_ok=True)
     draw_rate(run, folder / "schedule.png")
-    print(folder / "schedule.png")
+    terminal.show(f"{folder / 'schedule.png'}")
     for sentence in draw_batch(run, folder / "batch.png"):
-        print(f"warning: {sentence}", file=sys.stderr)
-    print(folder / "batch.png")
+        terminal.report(f"warning: {sentence}")
+    terminal.show(f"{folder / 'batch.png'}")
     if "--all" in arguments:
         draw_regularizers(run, folder / "shelf.png")
-        print(folder / "shelf.png")
+        terminal.show(f"{folder / 'shelf.png'}")
     return 0

@@ -13,10 +13,11 @@ from typing import Any, TextIO
 from rich import console as rich_console
 from rich.text import Text
 
-from deeptrain.errors import printable
 from deeptrain.loggers.append_only_file import AppendOnlyFile
 from deeptrain.metrics.metric import METRICS, Metric
 from deeptrain.report import formatting
+from deeptrain.runtime import terminal
+from deeptrain.runtime.terminal import printable
 
 HEAD_LINES = 12  # with more than this before the first step nobody reads any
 WIDTH = 120  # of a pipe, and the most that the head takes of a terminal
@@ -24,7 +25,6 @@ TABLE_WIDTH = 80  # at least; of a wider terminal it takes as much as the head
 WARNING = "warning: "
 BAR_WIDTH = 30
 REDRAW_SECONDS = 0.1
-PLAIN = str.maketrans({"·": "-", "–": "-", "—": "-", "×": "x", "…": "~", "━": "=", "─": "-"})
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,16 @@ class Console:
 
     def __init__(self, stream: TextIO | None = None, log: Path | None = None, quiet: bool = False):
         self._stream = None if quiet else stream or sys.stdout
-        terminal = self._stream is not None and self._stream.isatty()
+        is_terminal = self._stream is not None and self._stream.isatty()
         self._console = rich_console.Console(
             file=io.StringIO(),  # it only renders: on a closed pipe it would end the process
-            force_terminal=terminal,
+            force_terminal=is_terminal,
             force_jupyter=False,
-            width=None if terminal else WIDTH,
+            width=None if is_terminal else WIDTH,
             legacy_windows=False,
         )
-        self._notebook = _NotebookLine.here() if self._stream is sys.stdout and not terminal else None
-        self._live = (terminal and not self._console.is_dumb_terminal) or self._notebook is not None
+        self._notebook = _NotebookLine.here() if self._stream is sys.stdout and not is_terminal else None
+        self._live = (is_terminal and not self._console.is_dumb_terminal) or self._notebook is not None
         self._bar = False  # whether the live line is on the screen now
         self._drawn = -REDRAW_SECONDS  # when it was drawn last
         self._pass: float = 1  # the epoch being made, and what is known of it
@@ -248,25 +248,13 @@ class Console:
         if self._stream is None:
             return
         with self._console.capture() as captured:
-            self._console.print(self._encodable(line), end=end, soft_wrap=True)
+            self._console.print(line, end=end, soft_wrap=True)
         erase = "\r\x1b[2K" if self._bar and self._notebook is None else ""
         if self._bar and self._notebook is not None:
             self._notebook.update("")
         self._bar = False
-        try:
-            self._stream.write(erase + captured.get())
-            self._stream.flush()
-        except (OSError, ValueError):  # the terminal is gone, or the pipe closed: the run is worth more
+        if terminal.write(erase + captured.get(), self._stream) is not None:  # the run is worth more than its terminal
             self._stream, self._live = None, False
-
-    def _encodable(self, line: Text) -> Text:
-        """Replace what the stream's encoding cannot say, so that an old locale never raises."""
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        try:
-            line.plain.encode(encoding)
-        except UnicodeEncodeError:
-            line.plain = line.plain.translate(PLAIN).encode(encoding, "replace").decode(encoding)
-        return line
 
 
 class _NotebookLine:

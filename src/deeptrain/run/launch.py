@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deeptrain import build
 from deeptrain.config.override import last_value
 from deeptrain.config.settings import RunConfig
-from deeptrain.errors import NothingToDo, UsageError, error_line, printable
+from deeptrain.errors import NothingToDo, UsageError, error_line
 from deeptrain.loggers.console import Console
 from deeptrain.run import artifacts, dry_run, folder, lock, rerun
 from deeptrain.run.fit import fit
@@ -21,7 +21,7 @@ from deeptrain.run.rerun import Original
 from deeptrain.run.result import make_result, metadata, provenance
 from deeptrain.run.resume import compose_without_origin, load_state, prepare
 from deeptrain.run.summary import closing_lines, header
-from deeptrain.runtime import signals
+from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.files import write_atomically
 from deeptrain.runtime.world import get_world
 
@@ -46,7 +46,7 @@ def main(overrides: list[str]) -> int:
             return train(run, run_dir, checkpoint)
     except NothingToDo as answer:
         if get_world().is_main:
-            print(printable(str(answer)))
+            terminal.show(str(answer))
         return 0
     finally:
         lock.unlock_all()
@@ -148,7 +148,7 @@ def train_worker(trainer: "Trainer", run: RunConfig) -> int:
     """Train as a rank that writes nothing; return the exit code once rank 0 is done too."""
     status, reason = fit(trainer, run, None)
     if status == "failed":
-        print(printable(f"error: process {trainer.world.rank}: {reason}"), file=sys.stderr)
+        terminal.report(f"error: process {trainer.world.rank}: {reason}")
     trainer.close()
     shutdown(trainer, status)
     return EXIT_CODES[status]
@@ -158,7 +158,6 @@ def shutdown(trainer: "Trainer", status: str) -> None:
     """Let all ranks end together. A rank that failed ends at once: the others may not have failed."""
     if status == "failed" and not trainer.world.is_single:
         lock.unlock_all()
-        sys.stdout.flush()
         trainer.world.abort(EXIT_CODES[status])
     trainer.world.finalize()
 

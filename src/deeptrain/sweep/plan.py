@@ -22,7 +22,7 @@ from deeptrain.loggers.console import Console
 from deeptrain.report import formatting
 from deeptrain.run import dry_run, folder
 from deeptrain.run.launch import log_to_console
-from deeptrain.runtime import signals
+from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.resources import train_process
 
 SEED_KEY = "seed"  # runs that differ in nothing else are repeats of one setting
@@ -70,17 +70,16 @@ def _sweep(words: list[str]) -> int:
         if job.folder in [earlier.folder for earlier in jobs[:index]]:
             job.folder = job.folder.with_name(f"{job.folder.name}-{index}")
     width = max(len(job.name) for job in jobs)
-    print(f"sweep   {len(jobs)} runs over {', '.join(keys) or 'nothing'}, a process each\nfolder  {base}", flush=True)
-    for sentence in dict.fromkeys(warnings):
-        print(f"warning: {sentence}", flush=True)
+    terminal.show(f"sweep   {len(jobs)} runs over {', '.join(keys) or 'nothing'}, a process each", f"folder  {base}")
+    terminal.show(*(f"warning: {sentence}" for sentence in dict.fromkeys(warnings)))
     started = perf_counter()
     try:
         for done, job in enumerate(jobs, start=1):
             _run(job)
             estimate = time_left(done, len(jobs), perf_counter() - started)
-            print(f"{done:>3}/{len(jobs)}  {job.name:<{width}}  {_outcome(job)}{estimate}", flush=True)
+            terminal.show(f"{done:>3}/{len(jobs)}  {job.name:<{width}}  {_outcome(job)}{estimate}")
     finally:
-        print("\n".join(summary(jobs, base)))
+        terminal.show(*summary(jobs, base))
     return 1 if any(job.error for job in jobs) else 0
 
 
@@ -141,7 +140,7 @@ def _run(job: Job) -> None:
             process.send_signal(number)
 
     environment = {**os.environ, signals.LEADER: str(os.getpid())}
-    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "errors": "replace"}
     with signals.handle_signals(pass_on):
         process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
         if received:  # while it was being started
