@@ -230,6 +230,23 @@ def test_an_evaluation_takes_test_without_train(tmp_path):
         ImageFolder(root=str(root), learned_classes=["cat", "emu"], input_shape=[3, 8, 8])
 
 
+def test_an_evaluation_takes_class_folders_as_test_when_told_so(tmp_path):
+    """Bare ones, of some of the classes; of a folder with splits it says which to type."""
+    learned = {"learned_classes": ["ant", "cat", "dog"], "input_shape": [3, 8, 8]}
+    root = build(tmp_path / "P", "{cat,dog}/1.jpg")
+    source = ImageFolder(root=str(root), **learned, all_is_test=True)
+    assert source.test().labels.tolist() == [1, 2] and source.load().classes == ["ant", "cat", "dog"]
+    one = build(tmp_path / "Q", "dog/{1,2}.jpg")
+    assert ImageFolder(root=str(one), **learned, all_is_test=True).test().labels.tolist() == [2, 2]
+    split = build(tmp_path / "R", "train/{ant,cat,dog}/1.jpg test/{ant,cat,dog}/1.jpg")
+    with pytest.raises(ValueError, match=r"has train/ and test/; split=all .*, as in data.root=.*/test$"):
+        ImageFolder(root=str(split), **learned, all_is_test=True)
+    assert len(ImageFolder(root=str(split / "test"), **learned, all_is_test=True).test()) == 3
+    for bare in (root, one):
+        with pytest.raises(ValueError, match=r"has no test/ folder; add split=val .* split=all"):
+            ImageFolder(root=str(bare), **learned).test()
+
+
 def test_the_share_that_was_held_out_is_said():
     assert _held_out(0.1, 18, 2, "train") == "10 % of train, stratified"
     assert _held_out(0.1, 40, 40, "train") == "50 % of train, stratified, not 10 %: a class gives one and keeps one"

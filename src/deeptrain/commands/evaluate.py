@@ -4,13 +4,17 @@ from deeptrain.commands.cli import guarded, in_this_installation, show, split_fl
 from deeptrain.runtime import terminal
 
 USAGE = """\
-python scripts/evaluate.py RUN [split=test|val] [key=value ...]
+python scripts/evaluate.py RUN [split=test|val|all] [key=value ...]
 
 RUN is a run's folder (then its best weights are taken) or one of its checkpoints. Shows accuracy, top-5, a table of
 the classes; writes confusion-<split>.png and appends to evaluation.json. Settings of the data and the machine, such as
 data.root=DIR or device=cpu, replace those that the run was trained with.
+
+split=val takes the images that the run has held out. split=all takes every picture in the class folders of
+data.root=DIR, which the run must not have seen.
 """
 
+SPLITS = ("test", "val", "all")
 READ = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "model.test_samples", "precision", "workers")
 
 
@@ -36,8 +40,10 @@ def _evaluate(arguments: list[str]) -> int:
         raise UsageError([f"name the run first: {in_this_installation(USAGE).splitlines()[0]}"])
     where, *words = words
     split = next((word.removeprefix("split=") for word in words if word.startswith("split=")), "test")
-    if split not in ("test", "val"):
-        raise UsageError([f"split={split}: {suggest(split, ('test', 'val'))}"])
+    if split not in SPLITS:
+        raise UsageError([f"split={split}: {suggest(split, SPLITS)}"])
+    if split == "all" and not any(word.startswith("data.root=") for word in words):
+        raise UsageError(["split=all: add data.root=DIR, a folder of pictures that the run has not seen"])
     at, state = folder.find(where, "run", best=True)
     changed = [word for word in words if not word.startswith("split=")]
     run = compose_run([*saved.load_overrides(at, changed), *changed])

@@ -14,6 +14,7 @@ from deeptrain.schema import NonNegativeInt, PositiveFloat, Range, Seed, UnitFlo
 Loading = Literal["auto", "resident", "stream"]
 SplitFraction = Annotated[float, Range(above=0, below=1)]
 Whitening = Literal["pca", "zca"]
+HELD_OUT = "split=val for the images that the run has held out"
 ChannelStatistics = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # indices -> mean, std: float64 (C,)
 
 
@@ -118,7 +119,7 @@ class DataSource:
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Open the test split; ValueError if there is none. Only an evaluation calls this."""
-        raise ValueError(f"data={self.name}: has no test split")
+        raise ValueError(f"data={self.name}: has no test split; add {HELD_OUT}")
 
 
 @dataclass

@@ -24,29 +24,37 @@ from deeptrain.data.split_folders import (
 IGNORED_FILES = ("thumbs.db", "desktop.ini")  # written by Windows; names that begin with a dot are ignored too
 
 
-def read_layout(root: Path, errors: list[str] | None = None, learned_classes: list[str] | None = None) -> FileLayout:
+def read_layout(
+    root: Path, errors: list[str] | None = None, learned_classes: list[str] | None = None, all_is_test: bool = False
+) -> FileLayout:
     """List the images below a folder. ValueError, with what the folder holds, if the layout is unknown.
 
     With a list of errors, a wrong class folder is skipped and its error is appended to the list instead of raised.
     With the classes that a run has learned, the layout has their order, and test/ may be there without train/.
+    all_is_test: bare class folders are the test split, perhaps of some of these classes.
     """
     if not root.is_dir():
         raise ValueError(describe_missing(root))
     try:
-        return _read_layout(root, errors, learned_classes)
+        return _read_layout(root, errors, learned_classes, all_is_test)
     except OSError as error:
         path = printable(error.filename or root)
         raise ValueError(f"{path} cannot be read ({error.strerror}); make it readable") from error
 
 
-def _read_layout(root: Path, errors: list[str] | None, learned_classes: list[str] | None) -> FileLayout:
+def _read_layout(
+    root: Path, errors: list[str] | None, learned_classes: list[str] | None, all_is_test: bool
+) -> FileLayout:
     folders = [inspect_folder(path) for path in visible_folders(root)]
     splits = find_splits(folders)
+    if splits and all_is_test:
+        place = printable((splits.get("test") or next(iter(splits.values()))).base)
+        raise ValueError(f"has {join_names(splits.values())}; split=all takes class folders, as in data.root={place}")
     if splits and "train" not in splits and not (learned_classes and "test" in splits):
         raise ValueError(f"has {join_names(splits.values())} but no train/; {EXPECTED_LAYOUT}")
-    bases = {part: folder.base for part, folder in splits.items()} or {"train": root}
-    classes = _classes(bases["train"]) if "train" in bases else learned_classes or []
-    if not splits:
+    bases = {part: folder.base for part, folder in splits.items()} or {"test" if all_is_test else "train": root}
+    classes = _classes(bases["train"], learned_classes) if "train" in bases else learned_classes or []
+    if "train" in bases and not splits:
         refuse_one_split_of_several(root)
     layout = FileLayout(learned_classes if learned_classes and set(learned_classes) == set(classes) else classes)
     table = {name: index for index, name in enumerate(layout.classes)}
@@ -61,12 +69,12 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(piece) if index % 2 else piece for index, piece in enumerate(re.split(r"(\d+)", name))], name
 
 
-def _classes(train: Path) -> list[str]:
-    """Return the names of the classes: the class folders in train, in natural order."""
+def _classes(train: Path, learned_classes: list[str] | None) -> list[str]:
+    """Return the names of the classes: the class folders in train, in natural order. A trained run may have one."""
     classes = sorted(_class_folders(train), key=natural_order)
     if not classes:
         raise ValueError(f"no class folders ({train} holds {list_contents(train)}); {EXPECTED_LAYOUT}")
-    if len(classes) == 1:
+    if len(classes) == 1 and not learned_classes:
         hint = f"did you mean data.root={meant}?" if (meant := _meant_root(train)) else EXPECTED_LAYOUT
         raise ValueError(f"only one class folder in {train}, {classes[0]}/, and one class cannot be learnt; {hint}")
     return classes

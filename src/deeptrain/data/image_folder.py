@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeptrain.data.dataset import Dataset, Samples
+from deeptrain.data.dataset import HELD_OUT, Dataset, Samples
 from deeptrain.data.folder_layout import read_layout
 from deeptrain.data.image_files import FileLayout, ImageFiles
 from deeptrain.data.path_messages import name_heif_reader
@@ -17,12 +17,14 @@ from deeptrain.schema import validate_call
 class ImageFolder(ImageFiles):
     """Images in class folders. All splits share the class names of train. The test split is never used for val.
 
-    An evaluation gives the classes and the input shape that its run has learned. Then test/ is enough.
+    An evaluation gives the classes and the input shape that its run has learned. Then test/ is enough, and with
+    all_is_test so are class folders.
     """
 
     root: str = "data"
     learned_classes: list[str] | None = None
     input_shape: list[int] | None = None  # (C, H, W)
+    all_is_test: bool = False
 
     name = "image_folder"
 
@@ -35,7 +37,8 @@ class ImageFolder(ImageFiles):
 
     def read_layout(self) -> FileLayout:
         try:
-            return read_layout(Path(self.root).expanduser(), learned_classes=self.learned_classes)
+            root = Path(self.root).expanduser()
+            return read_layout(root, learned_classes=self.learned_classes, all_is_test=self.all_is_test)
         except ValueError as error:
             raise ValueError(name_heif_reader(f"root={self.root}: {error}")) from error
 
@@ -50,5 +53,6 @@ class ImageFolder(ImageFiles):
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         if "test" not in self.layout.splits:
-            raise ValueError(f"root={self.root}: has no test/ folder, so there is no test split to open")
+            others = "or data.root=DIR split=all for all pictures of a folder that it has not seen"
+            raise ValueError(f"root={self.root}: has no test/ folder; add {HELD_OUT}, {others}")
         return super().test(cache_dir)

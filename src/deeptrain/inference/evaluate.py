@@ -27,7 +27,7 @@ from deeptrain.runtime.files import write_atomically
 from deeptrain.training import checkpoint
 from deeptrain.training.validation import predict, score
 
-Split = Literal["test", "val"]
+Split = Literal["test", "val", "all"]  # all: every picture of data.root, a folder that the run has not seen
 MAX_SIDE = 4096  # pixels of an input that a checkpoint may ask for: a stranger's could fill the memory
 IN_HEAD = ("accuracy", "top5", "loss")  # metrics of the first line
 
@@ -58,12 +58,14 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
         raise UsageError([str(error)]) from error
     held_out = read_json(state_path.parent.parent / "split.json", dict, None)
     data = _with_range(run.parts["data"], held_out and held_out.pop("range", None))
-    source = instantiate("data", data, **_learned(state))
+    source = instantiate("data", data, **_learned(state), all_is_test=split == "all")
+    if split == "all" and not getattr(source, "all_is_test", False):
+        raise UsageError(["split=all: is for folders of pictures alone; take split=test or split=val"])
+    test = None if split == "val" else build.load_data(run, source.test)
     dataset = build.load_data(run, source.load)
     dataset.split.pop("range", None)
     if split == "val" and held_out is not None and held_out != dataset.split:
         raise UsageError(["split=val: these settings hold out other images than the run did; leave data as it was"])
-    samples = build.load_data(run, source.test) if split == "test" else dataset.val
     if not _describes_data(state, dataset.image_shape):
         raise UsageError([f"{state_path}: does not say what it was trained on; is it from a run of deeptrain?"])
     classes, shape = state["classes"], tuple(state["input_shape"])
@@ -85,7 +87,7 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
         raise UsageError(
             [f"{state_path}: its weights do not fit; leave the settings of the model as they were"]
         ) from error
-    batches = build.eval_loader(source, samples, run, runtime)
+    batches = build.eval_loader(source, dataset.val if test is None else test, run, runtime)
     logits, labels = predict(model, batches.epoch(0), pipeline, runtime)
     matrix = confusion_matrix(logits.argmax(1), labels, len(classes))
     metrics = build.metrics(run, dataset)
@@ -167,7 +169,7 @@ def lines(evaluation: Evaluation, opened: int) -> list[str]:
     percent, shown = formatting.percent, informative(evaluation.formats, len(evaluation.classes))
     top5 = f"top-5 {percent(metrics['top5'])}, " if "top5" in shown else ""
     head = [
-        f"{evaluation.split} accuracy {percent(metrics['accuracy'])} "
+        f"{'all pictures:' if evaluation.split == 'all' else evaluation.split} accuracy {percent(metrics['accuracy'])} "
         f"(95 % interval {percent(low)} to {percent(high)}), "
         f"{top5}loss {formatting.format_loss(metrics['loss'])}, {evaluation.images:,} images",
         *(
@@ -175,7 +177,7 @@ def lines(evaluation: Evaluation, opened: int) -> list[str]:
             for name, value in metrics.items()
             if name not in IN_HEAD
         ),
-        f"this run has opened {evaluation.split} {opened} time{'s' if opened > 1 else ''}",
+        f"this run has opened split={evaluation.split} {opened} time{'s' if opened > 1 else ''}",
     ]
     width = max(5, *(len(name) for name in evaluation.classes))
     table = [f"{'class':<{width}}  precision  recall      f1  images  most taken for"]
