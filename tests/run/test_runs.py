@@ -321,6 +321,43 @@ def test_training_longer():
     assert train(["resume=run/checkpoints/best.pt", "epochs=5"]) == 0
 
 
+@pytest.mark.parametrize("limit", ["epochs=1", "limit_steps=3", "early_stop.patience=1"])
+def test_a_limit_that_a_run_has_passed_is_refused(limit, capsys):
+    """The run has stopped in its fourth epoch; its folder stays as it was."""
+    assert train([*TINY, *SMALL, "epochs=4", "limit_steps=16", "optimizer.lr=1e-9", "dir=run"]) == 0
+    before = {path: path.read_bytes() for path in Path("run").glob("*.*")}
+    assert train(["resume=run", "limit_steps=null", limit]) == 2
+    name = limit.partition("=")[0]
+    assert f"nothing left to do: {limit}, and" in (said := capsys.readouterr().err) and f"leave {name} out" in said
+    assert before == {path: path.read_bytes() for path in Path("run").glob("*.*")}
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "verb"),
+    [
+        (["epochs=2"], ["epochs=4"], "rises"),
+        (["epochs=4", "limit_steps=10"], ["limit_steps=null"], "rises"),
+        (["epochs=2", "schedule=constant"], ["schedule=cosine", "epochs=3", "resume_changed=true"], "falls"),
+        (["epochs=2", "schedule=constant"], ["epochs=4"], None),
+        (["epochs=4", "optimizer.lr=0.01", "early_stop.patience=1", "optimizer.lr=1e-9"], ["optimizer.lr=0.1"], None),
+    ],
+    ids=lambda words: " ".join(words or ["no word"]),
+)
+def test_a_jump_of_the_rate_is_said(words, changes, verb, capsys):
+    assert train([*TINY, *SMALL, *words, "dir=run"]) == 0
+    capsys.readouterr()
+    assert train(["resume=run", "early_stop.patience=null", *changes]) == 0
+    said = capsys.readouterr().out
+    assert f"warning: the rate {verb} from " in said if verb else "the rate " not in said
+
+
+def test_training_longer_is_a_new_run_where_a_resumed_one_would_jump(capsys):
+    for schedule, first in (("cosine", "data=synthetic"), ("constant", "resume=cons")):
+        assert train([*TINY, *SMALL, "epochs=2", f"schedule={schedule}", f"dir={schedule[:4]}"]) == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("train longer"))
+        assert f"train.py {first}" in line and line.endswith("epochs=4") and "dir=" not in line
+
+
 def test_what_is_changed_on_resume_holds():
     """Also what the optimizer's state would bring back: its rate and decay; another optimizer is refused."""
     assert train([*TINY, *SMALL, "epochs=1", "dir=run"]) == 0

@@ -1,5 +1,6 @@
 """Going on with a run: from its overrides and its last checkpoint."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,14 +9,16 @@ from deeptrain.config.override import last_value
 from deeptrain.config.settings import RunConfig
 from deeptrain.errors import NothingToDo, UsageError
 from deeptrain.loggers.console import Console
+from deeptrain.report.formatting import format_lr
 from deeptrain.run import folder, lock, resume_policy, saved
-from deeptrain.run.summary import longer_override
+from deeptrain.run.summary import JUMP, limits, longer_override
 from deeptrain.runtime.world import get_world
 
 if TYPE_CHECKING:
     from deeptrain.training.trainer import Trainer
 
 CHANGED = "changed.json"  # lists what was changed whenever the run went on; exists only if something was
+RATE_KEYS = ("epochs", "limit_steps", "max_seconds", "schedule")  # decide which rate a step has
 NOT_INHERITED = ("resume=", "resume_changed=", "rerun=")  # overrides of this start alone
 
 
@@ -73,6 +76,10 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, console: C
         return
     from deeptrain.training import checkpoint
 
+    changes = resume_policy.diff(
+        settings_before(path.parent.parent, run.overrides), saved.parse_config(run.yaml, "now")
+    )
+    changed_keys = [change.key for change in changes]
     try:
         state, warning = checkpoint.load_newest(path)
         if warning:
@@ -80,6 +87,9 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, console: C
         _check_data(trainer, run, state.get("data"))
         trainer.metadata["changed"] = _history(trainer, run, state.get("changed"), path.parent.parent)
         trainer.load_state_dict(get_world().broadcast(state))
+        _check_limits(trainer, changed_keys, path)
+        if state["optimizer"] is not None and (jump := _rate_jump(trainer, changed_keys, state["optimizer"])):
+            console.warn(jump)
     except UsageError:
         raise
     except checkpoint.Damaged as error:
@@ -97,6 +107,29 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, console: C
     if end is not None and validated and is_complete:  # else it stopped before its last validation, or drawing pictures
         longer = longer_override(trainer)
         raise UsageError([f"resume={path}: nothing left to do ({end[1]}); to train longer add {longer}"])
+
+
+def _check_limits(trainer: "Trainer", changed_keys: list[str], path: Path) -> None:
+    """Raise UsageError if a limit is new and the run is beyond it already."""
+    for name, limit, used in limits(trainer):
+        if used > limit and name in changed_keys:
+            remedy = f"leave {name} out, or write {name}={math.floor(used) + 1} or more"
+            raise UsageError(
+                [f"resume={path}: nothing left to do: {name}={limit:g}, and {used:g} are done already; {remedy}"]
+            )
+
+
+def _rate_jump(trainer: "Trainer", changed_keys: list[str], optimizer: dict[str, Any]) -> str | None:
+    """Say how the learning rate jumps if its schedule has another length or shape than before."""
+    keys = [key for key in changed_keys if key.partition(".")[0] in RATE_KEYS]
+    group = optimizer["param_groups"][0]
+    last, base = float(group["lr"]), float(group.get("initial_lr", 0))
+    factor = trainer.schedule(trainer.plan.fraction(trainer.progress)) * trainer.progress.lr_scale
+    if not keys or not base or last / base / JUMP <= factor <= last / base * JUMP:
+        return None
+    rates = f"from {format_lr(last)} to {format_lr(factor * trainer.optimizer.param_groups[0]['initial_lr'])}"
+    verb, names = "rises" if factor > last / base else "falls", ", ".join(keys)
+    return f"the rate {verb} {rates}: the schedule is laid out anew for {names}; a new run would have no such jump"
 
 
 def _check_data(trainer: "Trainer", run: RunConfig, then: Any) -> None:

@@ -14,6 +14,8 @@ from deeptrain.runtime.resources import command
 if TYPE_CHECKING:
     from deeptrain.training.trainer import Trainer
 
+JUMP = 2.0  # times as high a rate, or as low
+
 
 def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
     """Say before the first step what is about to happen; at most 12 lines."""
@@ -82,19 +84,35 @@ def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
     if (checkpoints / "best.pt").is_file():
         commands.append(("evaluate", f"{command('evaluate')} {folder}"))
     if (checkpoints / "last.pt").is_file():
-        longer = f" {longer_override(trainer)}" if over else ""
-        commands.append(("train longer" if over else "go on", f"{command('train')} resume={folder}{longer}"))
+        resumed = f"{command('train')} resume={folder}"
+        commands.append(("train longer", _longer_command(trainer, resumed)) if over else ("go on", resumed))
     return [*commands, ("see curves", f"tensorboard --logdir {shlex.quote(str(run_dir.parent))}")]
+
+
+def _longer_command(trainer: "Trainer", resumed: str) -> str:
+    """Return the command that trains longer: a new run if a resumed one would jump back to a high rate."""
+    longer = longer_override(trainer)
+    name = longer.partition("=")[0]
+    is_stretched = name != "early_stop.patience"  # a run of twice the length is half done now
+    if not is_stretched or trainer.schedule(0.5) <= JUMP * trainer.schedule(1.0):
+        return f"{resumed} {longer}"
+    words = [word for word in trainer.metadata["overrides"] if override_key(word) not in (name, "dir")]
+    return " ".join([command("train"), *map(shlex.quote, words), longer])
 
 
 def longer_override(trainer: "Trainer") -> str:
     """Return the setting that lets a run that is over go on: twice the limit that it has reached."""
-    progress = trainer.progress
-    limits = (
-        ("limit_steps", trainer.plan.limit_steps, progress.step),
-        ("max_seconds", trainer.plan.max_seconds, progress.train_seconds),
-        ("early_stop.patience", trainer.plan.patience, progress.since_best),
-    )
-    reached = ((name, limit) for name, limit, value in limits if limit is not None and value >= limit)
-    name, limit = next(reached, ("epochs", trainer.plan.epochs))
+    name, limit, _ = next(each for each in limits(trainer) if each[2] >= each[1] or each[0] == "epochs")
     return f"{name}={2 * limit:g}"
+
+
+def limits(trainer: "Trainer") -> list[tuple[str, float, float]]:
+    """Return the limits that a run has, epochs last: the setting, its value, and how much of it is used up."""
+    plan, progress = trainer.plan, trainer.progress
+    known = (
+        ("limit_steps", plan.limit_steps, progress.step),
+        ("max_seconds", plan.max_seconds, progress.train_seconds),
+        ("early_stop.patience", plan.patience, progress.since_best),
+        ("epochs", plan.epochs, plan.epochs_done(progress)),
+    )
+    return [(name, limit, used) for name, limit, used in known if limit is not None]
