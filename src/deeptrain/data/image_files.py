@@ -2,11 +2,9 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal
@@ -26,7 +24,8 @@ from deeptrain.data.dataset import (
 )
 from deeptrain.data.decode import Decoder, Resize, decode_all
 from deeptrain.data.decoded_images import DecodedImages, from_arrays, from_cache
-from deeptrain.data.path_messages import name_heif_reader, printable
+from deeptrain.data.fingerprint import content_digest, stat_digests
+from deeptrain.data.path_messages import name_heif_reader
 from deeptrain.data.pixels import WHITE, Color, Kind, Ranges
 from deeptrain.data.survey import Survey, ValueRange, measure_ranges, survey
 from deeptrain.schema import NonNegativeInt, Range
@@ -60,20 +59,18 @@ class FileSplit:
         return [self.folder / name for name in self.names]
 
     @cached_property
-    def digests(self) -> tuple[str, str]:
-        """Hash names, sizes and labels: one hash that is the same on any machine, one that includes the file times."""
-        portable, timed = sha256(), sha256()
-        for name in self.names:
-            try:
-                status = os.stat(os.path.join(self.folder, name))  # noqa: PTH116, PTH118 - there may be a million
-            except OSError as error:
-                raise ValueError(f"{printable(self.folder / name)}: cannot be read ({error.strerror})") from error
-            entry = f"{name}\0{status.st_size}\n".encode(errors="surrogateescape")
-            portable.update(entry)
-            timed.update(entry + b"%d" % status.st_mtime_ns)
-        for digest in () if self.class_in_name else (portable, timed):
-            digest.update(self.labels.tobytes())
-        return portable.hexdigest()[:16], timed.hexdigest()[:16]
+    def digests(self) -> tuple[str, str, str]:
+        """Hash names, sizes and labels, as stat_digests does."""
+        return stat_digests(self.folder, self.names, b"" if self.class_in_name else self.labels.tobytes())
+
+    def fingerprint(self, cache_dir: Path | str | None) -> str:
+        """Return what is the same for the same files on any machine: hashes of names, sizes, labels and contents."""
+        portable, _, changed = self.digests
+        return f"{portable}-{content_digest(self.folder, self.names, changed, cache_dir)}"
+
+    def cache_key(self, cache_dir: Path | str | None) -> str:
+        """Return what changes when a file does, also one that keeps its size or its time."""
+        return f"{self.digests[1]}-{self.fingerprint(cache_dir)}"
 
 
 @dataclass
@@ -187,7 +184,7 @@ class ImageFiles(DataSource):
         def build(folder: Path) -> None:
             (folder / "survey.json").write_text(json.dumps(asdict(survey(files))), "utf-8")
 
-        folder = get_or_build(cache_dir, "survey", {"files": self._inspected.digests[1]}, build)
+        folder = get_or_build(cache_dir, "survey", {"files": self._inspected.cache_key(cache_dir)}, build)
         return Survey(**json.loads((folder / "survey.json").read_text("utf-8")))
 
     def _ranges(self, cache_dir: Path | str | None) -> dict[Kind, ValueRange]:
@@ -199,7 +196,7 @@ class ImageFiles(DataSource):
             content = {kind: asdict(values) for kind, values in sorted(measure_ranges(files).items())}
             (folder / "range.json").write_text(json.dumps(content), "utf-8")
 
-        folder = get_or_build(cache_dir, "range", {"files": self._inspected.digests[1]}, build)
+        folder = get_or_build(cache_dir, "range", {"files": self._inspected.cache_key(cache_dir)}, build)
         content = json.loads((folder / "range.json").read_text("utf-8"))
         return {kind: ValueRange(**values) for kind, values in content.items()}
 
@@ -216,11 +213,13 @@ class ImageFiles(DataSource):
         self, split: FileSplit, decoder: Decoder, cache_dir: Path | str | None
     ) -> tuple[Samples, ChannelStatistics, str]:
         """Return a split's samples, the function for their statistics, and their fingerprint."""
+        fingerprint = split.fingerprint(cache_dir)
         if decoder.short_side_range or self.loader == "stream":
             samples = Samples(None, split.files, split.labels, decoder)
-            return samples, lambda indices: self._estimate(samples.select(indices), cache_dir), split.digests[0]
+            return samples, lambda indices: self._estimate(samples.select(indices), cache_dir), fingerprint
         decoded = self._decoded(split, decoder, cache_dir)
-        return Samples(decoded.images, split.files, decoded.labels), decoded.statistics, decoded.fingerprint
+        samples = Samples(decoded.images, split.files, decoded.labels)
+        return samples, decoded.statistics, f"{decoded.fingerprint}-{fingerprint}"
 
     def _decoded(self, split: FileSplit, decoder: Decoder, cache_dir: Path | str | None) -> DecodedImages:
         def decode() -> tuple[Iterable[np.ndarray], np.ndarray]:
@@ -228,7 +227,7 @@ class ImageFiles(DataSource):
             logging.getLogger(__name__).info(text, f"{len(split.names):,}", split.folder)
             return decode_all(decoder, split.files), split.labels
 
-        key = {"files": split.digests[1], "classes": self.layout.classes, "decoder": decoder.cache_key}
+        key = {"files": split.cache_key(cache_dir), "classes": self.layout.classes, "decoder": decoder.cache_key}
         return from_cache(cache_dir, f"{self.name}-{split.folder.name}", key, decode)
 
     def _estimate(self, train: Samples, cache_dir: Path | str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -242,7 +241,7 @@ class ImageFiles(DataSource):
             np.save(folder / "statistics.npy", np.stack(decoded.statistics(np.arange(len(files)))))
 
         key = {
-            "files": self.layout.splits["train"].digests[1],
+            "files": self.layout.splits["train"].cache_key(cache_dir),
             "split": [self.val_fraction, self.split_seed],
             "decoder": decoder.cache_key,
         }

@@ -10,6 +10,7 @@ import numpy as np
 
 from deeptrain.data.array_source import ArraySource, Split
 from deeptrain.data.dataset import unused_settings
+from deeptrain.data.fingerprint import read_content
 from deeptrain.data.path_messages import describe_missing
 from deeptrain.schema import validate_call
 
@@ -81,8 +82,9 @@ class NPZFile(ArraySource):
 
     def cache_key(self, split: Split) -> dict[str, Any]:
         status = self.path.stat()
-        path = str(self.path.resolve())
-        return {"file": [path, status.st_size, status.st_mtime_ns], "split": split, "classes": self.class_names()}
+        path, content = str(self.path.resolve()), read_content(self.path.parent, [self.path.name])
+        file = [path, status.st_size, status.st_mtime_ns, content]
+        return {"file": file, "split": split, "classes": self.class_names()}
 
     def read_split(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         name = self.arrays[split][0]

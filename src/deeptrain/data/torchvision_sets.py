@@ -14,6 +14,7 @@ import numpy as np
 from deeptrain.data.array_source import ArraySource, Split
 from deeptrain.data.cache import cache_root, locked
 from deeptrain.data.decoded_images import DecodedImages
+from deeptrain.data.fingerprint import read_content
 from deeptrain.data.path_messages import describe_missing
 from deeptrain.schema import validate_call
 
@@ -90,7 +91,8 @@ class TorchvisionSet(ArraySource):
 
     def cache_key(self, split: Split) -> dict[str, Any]:
         files = [(name, self.folder / name) for name in self.spec.files(split)]
-        return {"set": self.name, "files": [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in files]}
+        stats = [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in files]
+        return {"set": self.name, "files": stats, "content": read_content(self.folder, [name for name, _ in files])}
 
     def read_split(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         return _read(self.spec, self.folder, split)

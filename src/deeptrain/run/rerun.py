@@ -8,6 +8,7 @@ from typing import Any
 from deeptrain.config.compose import CONFIG_DIR
 from deeptrain.config.override import override_key
 from deeptrain.config.settings import RunConfig
+from deeptrain.data.fingerprint import is_same
 from deeptrain.errors import UsageError
 from deeptrain.run import folder, resume_policy, saved
 from deeptrain.run.resume_policy import ResumePolicy
@@ -67,7 +68,10 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
     """Yield what differs between the versions, machine and data of two results; what only one has does not count."""
     before, after = _facts(then), _facts(now)
     for name in after:
-        if name in before and before[name] != after[name] and name != "commit":
+        is_other = name in before and before[name] != after[name]
+        if name == "data" and is_other:
+            is_other = not is_same(before[name], after[name])
+        if is_other and name != "commit":
             was, is_now = before[name], after[name]
             if name == "source":  # the commit says more, unless it is the same one with other changes
                 name = "code"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from deeptrain.config.compose import compose_run
 from deeptrain.config.override import last_value
 from deeptrain.config.settings import RunConfig
+from deeptrain.data.fingerprint import is_same
 from deeptrain.errors import NothingToDo, UsageError
 from deeptrain.loggers.console import Console
 from deeptrain.report.formatting import format_lr
@@ -135,7 +136,7 @@ def _rate_jump(trainer: "Trainer", changed_keys: list[str], optimizer: dict[str,
 def _check_data(trainer: "Trainer", run: RunConfig, then: Any) -> None:
     """Raise UsageError if the training images differ from those of the checkpoint, unless resume_changed=true."""
     now = trainer.metadata["data"]
-    if then is not None and then != now and not run.settings.resume_changed:
+    if then is not None and not is_same(then, now) and not run.settings.resume_changed:
         fingerprints = f"fingerprint {resume_policy.safe_repr(then)}, now {now}"
         message = f"resume={run.settings.resume}: the training images are others: {fingerprints}"
         raise UsageError([f"{message}; give it those that it had (data.root), or add resume_changed=true"])

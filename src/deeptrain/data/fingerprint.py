@@ -1,0 +1,107 @@
+"""What tells one set of files or images from another: hashes of names, sizes and contents, and how they are compared.
+
+A fingerprint is a text of hashes. Their lengths tell them apart, so that runs of version 0.3 can be compared too:
+8 digits are of decoded pixels, 16 of the names and sizes of files, 24 of the content of files.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from deeptrain.data.cache import get_or_build
+from deeptrain.data.path_messages import printable
+
+PIXELS, FILES, CONTENT = 8, 16, 24  # digits of a hash; the first that two fingerprints share decides in this order:
+MOST_EXACT_FIRST = (PIXELS, CONTENT, FILES)
+HEXADECIMAL = frozenset("0123456789abcdef")
+WHOLE = 2**16  # bytes: of a larger file a sample is read
+PIECES, PIECE = 4, 2**12  # so many pieces of so many bytes, evenly spaced from its start to its end
+BATCH = 512  # files that a thread reads in a row
+
+
+def is_same(then: Any, now: str) -> bool:
+    """Tell whether two fingerprints are of the same images: by the most exact hash that both have."""
+    before, after = _hashes(then), _hashes(now)
+    for length in MOST_EXACT_FIRST:
+        if length in before and length in after:
+            return before[length] == after[length]
+    return then == now
+
+
+def _hashes(fingerprint: Any) -> dict[int, str]:
+    """Return the hashes of a fingerprint by their length; {} if it is another text, as an own data source may give."""
+    parts = str(fingerprint).split("-")
+    known = all(len(part) in MOST_EXACT_FIRST and HEXADECIMAL.issuperset(part) for part in parts)
+    return {len(part): part for part in parts} if known else {}
+
+
+def stat_digests(folder: Path, names: Sequence[str], extra: bytes = b"") -> tuple[str, str, str]:
+    """Hash names and sizes of files: alone, with their times, and with all that the system changes with a file.
+
+    The first is the same on any machine. Where a copy keeps size and time, `ctime` and inode are others still.
+    ValueError with the name of a file that is not there.
+    """
+    portable, timed, changed = sha256(), sha256(), sha256()
+    for name in names:
+        try:
+            status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - there may be a million
+        except OSError as error:
+            raise ValueError(f"{printable(folder / name)}: cannot be read ({error.strerror})") from error
+        entry = f"{name}\0{status.st_size}\n".encode(errors="surrogateescape")
+        portable.update(entry)
+        timed.update(entry + b"%d" % status.st_mtime_ns)
+        changed.update(entry + b"%d %d %d\n" % (status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+    for digest in (portable, timed):
+        digest.update(extra)
+    return portable.hexdigest()[:FILES], timed.hexdigest()[:FILES], changed.hexdigest()
+
+
+def content_digest(folder: Path, names: Sequence[str], changed: str, cache_dir: Path | str | None = None) -> str:
+    """Return what read_content does; the cache keeps it while `changed`, of stat_digests, stays the same."""
+
+    def build(entry: Path) -> None:
+        (entry / "digest").write_text(read_content(folder, names), "utf-8")
+
+    return (get_or_build(cache_dir, "content", {"files": changed}, build) / "digest").read_text("utf-8")
+
+
+def read_content(folder: Path, names: Sequence[str]) -> str:
+    """Hash names, sizes and contents of files, which are read in threads; of large files a sample.
+
+    ValueError with the name of a file that cannot be read.
+    """
+
+    def hash_batch(start: int) -> bytes:
+        digest = sha256()
+        for name in names[start : start + BATCH]:
+            digest.update(f"{name}\0".encode(errors="surrogateescape"))
+            digest.update(_sample(folder, name))
+        return digest.digest()
+
+    with ThreadPoolExecutor() as pool:
+        batches = pool.map(hash_batch, range(0, len(names), BATCH))
+        return sha256(b"".join(batches)).hexdigest()[:CONTENT]
+
+
+def _sample(folder: Path, name: str) -> bytes:
+    """Return the size of a file and its bytes, or pieces of them."""
+    path = os.path.join(folder, name)  # noqa: PTH118
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            size = os.fstat(file.fileno()).st_size
+            if size <= WHOLE:
+                pieces = [file.read(WHOLE)]
+            else:
+                starts = [index * (size - PIECE) // (PIECES - 1) for index in range(PIECES)]
+                pieces = [_read_at(file, start) for start in starts]
+    except OSError as error:
+        raise ValueError(f"{printable(path)}: cannot be read ({error.strerror})") from error
+    return b"%d\0" % size + b"".join(pieces)
+
+
+def _read_at(file: Any, start: int) -> bytes:
+    file.seek(start)
+    return file.read(PIECE)
