@@ -61,8 +61,11 @@ class Setup:
         return min(available, 128, max(16, power))
 
 
-def open_setup(run: RunConfig) -> Setup:
-    """Open the data (decoding it the first time) and set up the machine."""
+def open_setup(run: RunConfig, learned_classes: list[str] | None = None) -> Setup:
+    """Open the data (decoding it the first time) and set up the machine.
+
+    learned_classes: of a run that goes on, in its own order.
+    """
     from deeptrain.aug.pipeline import Pipeline
     from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
 
@@ -72,7 +75,7 @@ def open_setup(run: RunConfig) -> Setup:
     except ValueError as error:
         raise UsageError([str(error)]) from error
     check_loggers(run)
-    source = instantiate("data", run.parts["data"])
+    source = instantiate("data", run.parts["data"], learned_classes=learned_classes)
     dataset = load_data(run, source.load)
     nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
     augmentations = [augmentation(key, node, run, dataset) for key, node in nodes]

@@ -9,6 +9,7 @@ from deeptrain.data.dataset import HELD_OUT, Dataset, Samples
 from deeptrain.data.folder_layout import read_layout
 from deeptrain.data.image_files import FileLayout, ImageFiles
 from deeptrain.data.path_messages import name_heif_reader
+from deeptrain.data.split_folders import EXPECTED_LAYOUT
 from deeptrain.schema import validate_call
 
 
@@ -17,8 +18,8 @@ from deeptrain.schema import validate_call
 class ImageFolder(ImageFiles):
     """Images in class folders. All splits share the class names of train. The test split is never used for val.
 
-    An evaluation gives the classes and the input shape that its run has learned. Then test/ is enough, and with
-    all_is_test so are class folders.
+    A resume gives the classes that its run has learned, which keep their order. An evaluation gives the input shape
+    too. Then test/ is enough, and with all_is_test so are class folders.
     """
 
     root: str = "data"
@@ -38,7 +39,10 @@ class ImageFolder(ImageFiles):
     def read_layout(self) -> FileLayout:
         try:
             root = Path(self.root).expanduser()
-            return read_layout(root, learned_classes=self.learned_classes, all_is_test=self.all_is_test)
+            layout = read_layout(root, learned_classes=self.learned_classes, all_is_test=self.all_is_test)
+            if "train" not in layout.splits and not self.input_shape:
+                raise ValueError(f"has test/ but no train/; {EXPECTED_LAYOUT}")
+            return layout
         except ValueError as error:
             raise ValueError(name_heif_reader(f"root={self.root}: {error}")) from error
 

@@ -21,7 +21,7 @@ from deeptrain.metrics.metric import METRICS, Metric, informative
 from deeptrain.metrics.per_class import ClassScore, confusion_matrix, per_class
 from deeptrain.report import formatting
 from deeptrain.run.folder import other_checkpoint
-from deeptrain.run.saved import read_json
+from deeptrain.run.saved import learned_classes, read_json
 from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_device, pick_precision, use_threads
 from deeptrain.runtime.files import write_atomically
 from deeptrain.training import checkpoint
@@ -101,10 +101,8 @@ def _sides(shape: tuple[int, ...]) -> str:
 
 def _learned(state: dict[str, Any]) -> dict[str, Any]:
     """Return what a source of files takes over from the run: the order of its classes, and the shape of its images."""
-    classes, shape = state.get("classes"), state.get("input_shape")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        return {}
-    if not isinstance(shape, list) or len(shape) != 3:
+    classes, shape = learned_classes(state), state.get("input_shape")
+    if classes is None or not isinstance(shape, list) or len(shape) != 3:
         return {}
     if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in shape):
         return {}

@@ -19,7 +19,7 @@ from deeptrain.run import artifacts, dry_run, folder, lock, rerun
 from deeptrain.run.fit import fit
 from deeptrain.run.rerun import Original
 from deeptrain.run.result import make_result, metadata, provenance
-from deeptrain.run.resume import compose_without_origin, load_state, prepare
+from deeptrain.run.resume import compose_without_origin, learned_classes, load_state, prepare, read_state
 from deeptrain.run.summary import closing_lines, header
 from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.files import write_atomically
@@ -57,8 +57,7 @@ def repeat(overrides: list[str], path: str) -> int:
     overrides = [override for override in overrides if not override.startswith("rerun=")]
     saved_overrides, original = rerun.find(path, overrides) if get_world().is_main else ([], None)
     run = compose_without_origin(get_world().broadcast([*saved_overrides, *overrides]))
-    if original is not None:
-        run.settings.rerun = str(original.path)
+    run.settings.rerun = path
     check(run)
     return train(run, original=original)
 
@@ -89,12 +88,15 @@ def train(
     run_dir, checkpoint: of a run that goes on. original: the run that this one repeats.
     """
     started, console = perf_counter(), Console(sys.stdout, quiet=not get_world().is_main)
+    state = read_state(run, checkpoint, console)
+    classes = learned_classes(run, state or (original.last_state() if original else {}))
     with log_to_console(console):
-        setup = build.open_setup(run)
+        setup = build.open_setup(run, classes)
     setup.world.init()
     trainer = build_trainer(setup)
     if setup.world.broadcast(checkpoint is not None):
-        load_state(trainer, run, checkpoint, console)
+        load_state(trainer, run, checkpoint, state)
+    del state  # it is as large as the trainer
     if not setup.world.is_main:
         return train_worker(trainer, run)
     run_dir = open_folder(trainer, setup, console, run_dir)

@@ -24,6 +24,15 @@ class Original:
     settings: dict[str, Any]  # its config.yaml; empty if that is missing
     result: dict[str, Any]  # its result.json; empty if it was killed
 
+    def last_state(self) -> dict[str, Any]:
+        """Return the last checkpoint, {} if there is none that can be read."""
+        from deeptrain.training import checkpoint
+
+        try:
+            return checkpoint.load(self.path / "checkpoints" / "last.pt")
+        except ValueError:
+            return {}
+
     def differences(self, run: RunConfig, facts: Mapping[str, Any]) -> list[str]:
         """List what differs from the original: default settings, versions, code, data, the machine."""
         now = saved.parse_config(run.yaml, "config.yaml")

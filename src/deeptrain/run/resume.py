@@ -38,7 +38,9 @@ def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
     if not get_world().is_main:  # rank 0 alone reads the folder
         if (received := get_world().broadcast([])) is None:
             raise NothingToDo
-        return compose_without_origin(received), None, None
+        run = compose_without_origin(received)
+        run.settings.resume = given
+        return run, None, None
     try:
         at, state = folder.find_to_resume(given, [word for word in now if not word.startswith(NOT_INHERITED)])
     except NothingToDo:
@@ -46,6 +48,7 @@ def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
         raise
     lock.lock(at, f"resume={given}")
     run = compose_without_origin(get_world().broadcast([*saved.load_overrides(at, now), *now]))
+    run.settings.resume = given
     if state is not None:
         resume_policy.check(
             settings_before(at, now), saved.parse_config(run.yaml, "now"), is_confirmed=run.settings.resume_changed
@@ -67,14 +70,10 @@ def compose_without_origin(words: list[str]) -> RunConfig:
     return run
 
 
-def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, console: Console) -> None:
-    """Load a checkpoint into the trainer; UsageError if it does not fit or nothing is left to do.
-
-    Only rank 0 has a path; the other ranks get the state from it.
-    """
+def read_state(run: RunConfig, path: Path | None, console: Console) -> dict[str, Any]:
+    """Read the checkpoint that a run goes on from, {} if there is none. Only rank 0 has a path."""
     if path is None:
-        trainer.load_state_dict(get_world().broadcast({}))
-        return
+        return {}
     from deeptrain.training import checkpoint
 
     changes = resume_policy.diff(
@@ -83,8 +82,32 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, console: C
     changed_keys = [change.key for change in changes]
     try:
         state, warning = checkpoint.load_newest(path)
-        if warning:
-            console.warn(warning)
+    except checkpoint.Damaged as error:
+        other = folder.other_checkpoint(path)
+        remedy = f"go on from another one: resume={other}" if other else "start a new run"
+        raise UsageError([f"resume={error}; {remedy}"]) from error
+    except ValueError as error:
+        raise UsageError([f"resume={error}"]) from error
+    if warning:
+        console.warn(warning)
+    return state
+
+
+def learned_classes(run: RunConfig, state: dict[str, Any]) -> list[str] | None:
+    """Return, on every rank, the classes of a run that goes on or is repeated: older versions had another order."""
+    is_old = run.settings.resume or run.settings.rerun
+    return get_world().broadcast(saved.learned_classes(state)) if is_old else None
+
+
+def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, state: dict[str, Any]) -> None:
+    """Load a checkpoint into the trainer; UsageError if it does not fit or nothing is left to do.
+
+    Only rank 0 has a path and a state; the other ranks get the state from it.
+    """
+    if path is None:
+        trainer.load_state_dict(get_world().broadcast({}))
+        return
+    try:
         _check_data(trainer, run, state.get("data"))
         trainer.metadata["changed"] = _history(trainer, run, state.get("changed"), path.parent.parent)
         trainer.load_state_dict(get_world().broadcast(state))
@@ -93,10 +116,6 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, console: C
             console.warn(jump)
     except UsageError:
         raise
-    except checkpoint.Damaged as error:
-        other = folder.other_checkpoint(path)
-        remedy = f"; go on from another one: resume={other}" if other else "; start a new run"
-        raise UsageError([f"resume={error}{remedy}"]) from error
     except ValueError as error:
         raise UsageError([f"resume={path}: {error}".replace(f"{path}: {path}", str(path))]) from error
     except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,14 @@ class _PlainLoader(yaml.SafeLoader):
         if kind is yaml.ScalarNode and len(value) > MAX_NUMBER_CHARACTERS:
             return self.DEFAULT_SCALAR_TAG
         return super().resolve(kind, value, implicit)
+
+
+def learned_classes(state: Mapping[str, Any]) -> list[str] | None:
+    """Return the classes of a checkpoint in the order of their labels; None if it names none."""
+    classes = state.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return None
+    return classes
 
 
 def check_own_files(folders: list[Path], key: str) -> None:
