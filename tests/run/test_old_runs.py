@@ -59,7 +59,7 @@ def test_a_checkpoint_of_0_3_0_is_read_with_its_old_names(runs):
 def test_a_finished_run_is_evaluated(runs):
     out = command("scripts/evaluate.py", "finished", "split=val")
     accuracy = json.loads((runs / "finished/result.json").read_text())["best"]
-    assert f"val accuracy {accuracy:.4f}" in out
+    assert f"val accuracy {accuracy:.2%}" in out
 
 
 @pytest.mark.parametrize("loader", ["resident", "stream"])
