@@ -97,8 +97,17 @@ def _known(setup: Setup) -> checks.Facts:
     """Return what the data add to the settings when their combination is checked."""
     counts, decoder = data_info(setup.dataset)["class_counts"], setup.dataset.train.decoder
     drawn = decoder is not None and decoder.short_side_range is not None
-    names, device = tuple(setup.dataset.classes), setup.runtime.device.type
-    return checks.Facts(setup.dataset.image_shape, counts, setup.batch_size, device, names, drawn)
+    names, augs = tuple(setup.dataset.classes), zip(setup.run.parts["aug"], setup.pipeline.augmentations, strict=True)
+    return checks.Facts(
+        setup.dataset.image_shape,
+        counts,
+        setup.batch_size,
+        setup.runtime.device.type,
+        names,
+        drawn,
+        characters=getattr(setup.source, "characters", False),
+        mixing=tuple(name for name, applied in augs if applied.mixes),
+    )
 
 
 def augmentation(key: str, node: Mapping[str, Any], run: RunConfig, dataset: "Dataset") -> "RandomApply":

@@ -18,6 +18,7 @@ from deeptrain.runtime.resources import CONFIGS
 GREY = Facts((1, 8, 8), [30, 40, 50, 60], 16, "cpu")
 COLOUR = Facts((3, 32, 32), [100] * 10, 100, "cpu")
 LARGE = Facts((3, 224, 224), [100] * 10, 100, "cpu", drawn=True)
+CHARACTERS = replace(GREY, characters=True)
 NO_JITTER = " ".join(f"aug.color_jitter.{name}=0" for name in ("brightness", "contrast", "saturation"))
 
 REFUSED = [
@@ -35,11 +36,11 @@ REFUSED = [
 POINTLESS = [
     ("batch_size=1", None, "norms every image by itself"),
     ("sync_batch_norm=true", None, "sync_batch_norm=true has no effect in a single process"),
-    ("data=mnist data.flip=true", None, "mirrors digits"),
+    ("data=mnist data.flip=true", CHARACTERS, "data.flip=true mirrors characters"),
     ("data=cifar10", replace(COLOUR, class_names=("turn Left", "stop", "turn right")), "left and right in the names"),
-    ("data=digits aug=flip", None, "aug=flip mirrors digits"),
+    ("data=digits aug=flip", CHARACTERS, "aug=flip mirrors characters"),
     ("data=cifar10 aug=flip", None, "aug=flip mirrors again what data=cifar10 has mirrored"),
-    ("data=digits aug=flip aug.flip.horizontal=0 aug.flip.vertical=0.5", None, "aug=flip mirrors digits"),
+    ("data=digits aug=flip aug.flip.horizontal=0 aug.flip.vertical=0.5", CHARACTERS, "aug=flip mirrors characters"),
     ("data=cifar10 aug=random_crop", None, "data.crop_padding=4 has shifted"),
     ("data=image_folder aug=random_crop", COLOUR, "data.crop_padding=4 has shifted"),
     ("aug=flip aug.flip.horizontal=0", None, "aug=flip has no effect: aug.flip.horizontal=0 and aug.flip.vertical=0"),
@@ -90,7 +91,11 @@ POINTLESS = [
     ("compile=true epochs=2", COLOUR, "20 steps on a CPU seldom win back"),
     ("aug=mixup aug.mixup.probability=0", None, "aug=mixup has no effect: aug.mixup.probability=0"),
     ("aug=cutout aug.cutout.until=0", None, "aug=cutout has no effect: aug.cutout.until=0"),
-    ("aug=cutmix batch_size=1 model=fcn", None, "aug=cutmix has no effect: batch_size=1"),
+    (
+        "aug=cutmix batch_size=1 model=fcn",
+        replace(GREY, batch_size=1, mixing=("cutmix",)),
+        "aug=cutmix has no effect: batch_size=1",
+    ),
 ]
 
 IN_ORDER = [

@@ -5,7 +5,6 @@ import re
 import shutil
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,15 +124,11 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
     except UsageError as mistakes:
         if debug:
             raise
-        if not get_world().is_main:  # the first process tells them too, and its end ends this one
-            time.sleep(PATIENCE)
-            return 2
-        for line in mistakes.lines:
-            terminal.report(f"error: {line}")
+        lines = [f"error: {line}" for line in mistakes.lines]
+        get_world().report(lambda: terminal.report(*lines), PATIENCE)  # rank 0 comes to the same mistakes
         return 2
     except KeyboardInterrupt:
-        if get_world().is_main:
-            terminal.report("interrupted")
+        get_world().report(lambda: terminal.report("interrupted"))
         return 130
     except Exception as error:
         if debug:

@@ -13,8 +13,6 @@ from deeptrain.metrics.metric import TOP
 from deeptrain.runtime.world import get_world
 from deeptrain.schema import flatten, format_value
 
-DIGITS = ("digits", "mnist", "kmnist", "svhn")  # mirrored, a 2 or a 5 is no digit any more
-MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
 MAX_TRANSLATION = 32  # pixels, the furthest that aug=trivial_augment moves an image
 MIN_COMPILED_STEPS = 2000  # steps in which a compiled network does not win back its compilation on a CPU
 
@@ -29,6 +27,8 @@ class Facts:
     device: str  # cpu, cuda or mps
     class_names: tuple[str, ...] = ()
     drawn: bool = False  # large pictures, cut anew each time: data.crop_padding is not read
+    characters: bool = False  # the classes are written characters, which no mirror shows rightly
+    mixing: tuple[str, ...] = ()  # augmentations that mix the images of a batch
 
 
 class CombinedSettings(dict):
@@ -138,8 +138,8 @@ WARNINGS = (
         lambda s: s["sync_batch_norm"] and s["processes"] == 1,
     ),
     Check(
-        "data.flip=true mirrors digits, and a mirrored 2 is no 2: set data.flip=false",
-        lambda s: s["data"] in DIGITS and s["data.flip"],
+        "data.flip=true mirrors characters, and a mirrored 2 is no 2: set data.flip=false",
+        lambda s: s["characters"] and s["data.flip"],
     ),
     Check(
         "data.flip=true mirrors half of the pictures, so that left and right in the names of classes mean nothing: "
@@ -147,12 +147,12 @@ WARNINGS = (
         lambda s: s["data.flip"] and _differ_in_side(s["class_names"] or ()),
     ),
     Check(
-        "aug=flip mirrors digits, and a mirrored 2 is no 2: leave it out",
-        lambda s: s["data"] in DIGITS and (s.exceeds("aug.flip.horizontal", 0) or s.exceeds("aug.flip.vertical", 0)),
+        "aug=flip mirrors characters, and a mirrored 2 is no 2: leave it out",
+        lambda s: s["characters"] and (s.exceeds("aug.flip.horizontal", 0) or s.exceeds("aug.flip.vertical", 0)),
     ),
     Check(
         "aug=flip mirrors again what data={data} has mirrored: set data.flip=false, or leave it out",
-        lambda s: s["data"] not in DIGITS and s["data.flip"] and s.exceeds("aug.flip.horizontal", 0),
+        lambda s: not s["characters"] and s["data.flip"] and s.exceeds("aug.flip.horizontal", 0),
     ),
     Check(
         "aug=random_crop shifts again what data.crop_padding={data.crop_padding} has shifted: set that to 0, "
@@ -321,7 +321,7 @@ def _idle_augs(settings: CombinedSettings) -> Iterator[str]:
         for key in ("probability", "until"):
             if settings[f"aug.{name}.{key}"] == 0:
                 yield f"aug={name} has no effect: aug.{name}.{key}=0"
-        if name in MIXING and settings["batch_size"] == 1:
+        if name in (settings["mixing"] or ()) and settings["batch_size"] == 1:
             yield f"aug={name} has no effect: batch_size=1 leaves no other image to mix with"
 
 

@@ -99,6 +99,7 @@ class DataSource:
     """
 
     name: ClassVar[str]
+    characters: ClassVar[bool] = False  # the classes are written characters, which no mirror shows rightly
 
     root: str | None = None  # folder of the files
     download: bool = False

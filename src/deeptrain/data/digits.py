@@ -23,6 +23,7 @@ class Digits(ArraySource):
     crop_padding: NonNegativeInt = 1
 
     name = "digits"
+    characters = True
 
     def class_names(self) -> list[str]:
         return [str(digit) for digit in range(10)]

@@ -30,15 +30,16 @@ class DatasetSpec:
     test: list[str]
     classes: Sequence[str]
     test_size: int = 10_000
+    characters: bool = False
 
     def files(self, split: str) -> list[str]:
         return self.train if split == "train" else self.test
 
 
-def _idx(folder: str, classes: str) -> DatasetSpec:
+def _idx(folder: str, classes: str, characters: bool = True) -> DatasetSpec:
     kinds = ("images-idx3", "labels-idx1")
     train, test = ([f"{folder}/raw/{part}-{kind}-ubyte" for kind in kinds] for part in ("train", "t10k"))
-    return DatasetSpec(folder, train, test, classes.split(","))
+    return DatasetSpec(folder, train, test, classes.split(","), characters=characters)
 
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -55,7 +56,7 @@ BATCHES = [f"cifar-10-batches-py/{name}" for name in ("batches.meta", *(f"data_b
 SPECS = {
     "mnist": _idx("MNIST", "0,1,2,3,4,5,6,7,8,9"),
     "fashion_mnist": _idx(
-        "FashionMNIST", "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+        "FashionMNIST", "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot", False
     ),
     "kmnist": _idx("KMNIST", "o,ki,su,tsu,na,ha,ma,ya,re,wo"),
     "cifar10": DatasetSpec("CIFAR10", BATCHES, [BATCHES[0], "cifar-10-batches-py/test_batch"], CIFAR10.split()),
@@ -65,7 +66,7 @@ SPECS = {
         ["cifar-100-python/meta", "cifar-100-python/test"],
         CIFAR100.split(),
     ),
-    "svhn": DatasetSpec("SVHN", ["train_32x32.mat"], ["test_32x32.mat"], list("0123456789"), 26_032),
+    "svhn": DatasetSpec("SVHN", ["train_32x32.mat"], ["test_32x32.mat"], list("0123456789"), 26_032, characters=True),
 }
 
 
@@ -79,6 +80,7 @@ class TorchvisionSet(ArraySource):
 
     def __post_init__(self):
         self.spec = SPECS[self.name]
+        self.characters = self.spec.characters  # pyright: ignore[reportAttributeAccessIssue]
         self.folder = Path(self.root).expanduser()
         if not self.download:
             self._require_files("train")

@@ -35,8 +35,7 @@ def fit(trainer: "Trainer", run: RunConfig, run_dir: Path | None) -> tuple[str, 
         if is_out_of_memory(error):
             return "failed", f"out of memory in step {trainer.progress.step + 1}: {_memory_hint(trainer, run)}"
         first = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        if not trainer.world.is_single and "onnection" in first:  # what gloo and NCCL say of it is for experts
-            first = "another process has ended, perhaps with a message of its own above; go on with resume"
+        first = trainer.world.describe_error(first)
         if run_dir is None:
             return "failed", first
         with suppress(OSError), (run_dir / "run.log").open("a") as log:

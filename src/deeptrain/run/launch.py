@@ -19,7 +19,7 @@ from deeptrain.run import artifacts, dry_run, folder, lock, rerun
 from deeptrain.run.fit import fit
 from deeptrain.run.rerun import Original
 from deeptrain.run.result import make_result, metadata, provenance
-from deeptrain.run.resume import compose_without_origin, learned_classes, load_state, prepare, read_state
+from deeptrain.run.resume import compose_without_origin, follow, learned_classes, load_state, prepare, read_state
 from deeptrain.run.summary import closing_lines, header
 from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.files import write_atomically
@@ -39,7 +39,9 @@ def main(overrides: list[str]) -> int:
             if (original := last_value(overrides, "rerun")) is not None:
                 return repeat(overrides, original)
             try:
-                run, run_dir, checkpoint = prepare(overrides)
+                run, run_dir, checkpoint = (
+                    prepare(overrides) if get_world().is_main else (follow(overrides), None, None)
+                )
             except UsageError as error:
                 raise dry_run.with_settings_checked(error) from None
             check(run)
@@ -95,7 +97,7 @@ def train(
     setup.world.init()
     trainer = build_trainer(setup)
     if setup.world.broadcast(checkpoint is not None):
-        load_state(trainer, run, checkpoint, state)
+        load_state(trainer, run, checkpoint, state, console)
     del state  # it is as large as the trainer
     if not setup.world.is_main:
         return train_worker(trainer, run)

@@ -35,12 +35,6 @@ def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
     if any(word.startswith("dir=") for word in words):
         raise UsageError(["dir=: a resumed run goes on in its own folder; leave out dir"])
     now = [word for word in words if not word.startswith("resume=")]
-    if not get_world().is_main:  # rank 0 alone reads the folder
-        if (received := get_world().broadcast([])) is None:
-            raise NothingToDo
-        run = compose_without_origin(received)
-        run.settings.resume = given
-        return run, None, None
     try:
         at, state = folder.find_to_resume(given, [word for word in now if not word.startswith(NOT_INHERITED)])
     except NothingToDo:
@@ -54,6 +48,20 @@ def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
             settings_before(at, now), saved.parse_config(run.yaml, "now"), is_confirmed=run.settings.resume_changed
         )
     return run, at, state
+
+
+def follow(words: list[str]) -> RunConfig:
+    """Compose the run of a rank that reads no folder; with resume=RUN it gets the overrides from rank 0.
+
+    Raises NothingToDo if rank 0 finds the run finished.
+    """
+    if (path := last_value(words, "resume")) is None:
+        return compose_run(words)
+    if (overrides := get_world().broadcast([])) is None:
+        raise NothingToDo
+    run = compose_without_origin(overrides)
+    run.settings.resume = path
+    return run
 
 
 def settings_before(at: Path, now: list[str]) -> dict[str, Any]:
@@ -76,10 +84,6 @@ def read_state(run: RunConfig, path: Path | None, console: Console) -> dict[str,
         return {}
     from deeptrain.training import checkpoint
 
-    changes = resume_policy.diff(
-        settings_before(path.parent.parent, run.overrides), saved.parse_config(run.yaml, "now")
-    )
-    changed_keys = [change.key for change in changes]
     try:
         state, warning = checkpoint.load_newest(path)
     except checkpoint.Damaged as error:
@@ -99,7 +103,7 @@ def learned_classes(run: RunConfig, state: dict[str, Any]) -> list[str] | None:
     return get_world().broadcast(saved.learned_classes(state)) if is_old else None
 
 
-def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, state: dict[str, Any]) -> None:
+def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, state: dict[str, Any], console: Console) -> None:
     """Load a checkpoint into the trainer; UsageError if it does not fit or nothing is left to do.
 
     Only rank 0 has a path and a state; the other ranks get the state from it.
@@ -107,6 +111,10 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, state: dic
     if path is None:
         trainer.load_state_dict(get_world().broadcast({}))
         return
+    changes = resume_policy.diff(
+        settings_before(path.parent.parent, run.overrides), saved.parse_config(run.yaml, "now")
+    )
+    changed_keys = [change.key for change in changes]
     try:
         _check_data(trainer, run, state.get("data"))
         trainer.metadata["changed"] = _history(trainer, run, state.get("changed"), path.parent.parent)

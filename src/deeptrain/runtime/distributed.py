@@ -4,6 +4,7 @@
 import atexit
 import io
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -105,6 +106,17 @@ class DistributedWorld(World):
         for model in filter(None, models):
             for buffer in model.buffers():
                 distributed.broadcast(buffer, 0)
+
+    def report(self, write: Callable[[], None], patience: float = 0) -> None:
+        if self.is_main:
+            write()
+        else:
+            time.sleep(patience)
+
+    def describe_error(self, message: str) -> str:
+        """Return the message, unless it is gloo's or NCCL's about a lost connection."""
+        lost = "another process has ended, perhaps with a message of its own above; go on with resume"
+        return lost if "onnection" in message else message
 
     def _all_gather(self, values: "Tensor", batch_size: int) -> "Tensor":
         """Return (batch_size, ...) in order, from the shards (about batch_size / size, ...) of all ranks."""

@@ -102,6 +102,16 @@ class World:
     def broadcast_buffers(self, *models: "nn.Module | None") -> None:
         """Give all ranks the buffers of rank 0."""
 
+    # --- the words of one rank, without the others ---
+
+    def report(self, write: Callable[[], None], patience: float = 0) -> None:
+        """Call write on rank 0. The others wait `patience` seconds: torchrun ends them once rank 0 has ended."""
+        write()
+
+    def describe_error(self, message: str) -> str:
+        """Return the message of an error, in other words if another process caused it."""
+        return message
+
     # --- numbers and messages; each call waits for all ranks ---
 
     def all_reduce_max(self, *values: float) -> Iterable[float]:
