@@ -159,7 +159,8 @@ def load_data(run: RunConfig, load: Callable[[Path | None], T]) -> T:
     try:
         return load(Path(cache).expanduser() if cache else None)
     except ValueError as error:
-        raise UsageError([name_setting("data", str(error), run.parts["data"])]) from error
+        lines = str(error).splitlines()
+        raise UsageError(name_setting("data", line, run.parts["data"]) for line in lines) from error
 
 
 def data_info(dataset: "Dataset") -> dict[str, Any]:

@@ -194,6 +194,33 @@ def test_an_unreadable_picture_is_one_line_that_names_it(tmp_path, content):
     assert str(error.value).startswith(f"{bad}: not a readable picture (") and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("loader", ["auto", "stream"])
+def test_all_unreadable_pictures_are_named_at_once(tmp_path, loader):
+    """A header, a cut-off file and one in val, although the first of them ends the start."""
+    tree(tmp_path, "train", "val", size=(40, 40))
+    broken = [tmp_path / name for name in ("train/cat/1.png", "train/dog/5.png", "val/dog/2.png")]
+    broken[0].write_bytes(b"no picture")
+    for path in broken[1:]:
+        path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(ValueError) as error:
+        load(tmp_path, loader=loader)
+    lines = str(error.value).splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [str(path) for path in broken]
+    assert lines[-1].endswith(f"check_data.py {tmp_path} checks all")
+
+
+def test_of_many_unreadable_pictures_the_first_are_named(tmp_path, monkeypatch):
+    tree(tmp_path, ".", each=30)
+    for path in tmp_path.glob("cat/*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"\nand 20 more pictures cannot be read; ") as error:
+        load(tmp_path)
+    assert len(str(error.value).splitlines()) == 11
+    monkeypatch.setattr("deeptrain.data.image_files.SEARCH_SECONDS", -1)
+    with pytest.raises(ValueError, match=r"cat/0.png: not .*; 0 of 60 pictures were looked at; python"):
+        load(tmp_path)
+
+
 def test_a_cut_off_picture_is_named(tmp_path):
     tree(tmp_path, ".", size=(40, 40))
     bad = tmp_path / "cat" / "5.png"

@@ -258,6 +258,7 @@ def test_an_unreadable_picture_surfaces_as_one_line(tmp_path, workers):
     with pytest.raises(ValueError) as error:
         collect(stream)
     assert str(error.value).startswith(f"{files[4]}: not a readable picture") and "\n" not in str(error.value)
+    assert "check_data.py DIR lists all such pictures" in str(error.value)
 
 
 def test_files_that_were_not_decoded_cannot_be_resident(tmp_path):

@@ -11,6 +11,7 @@ from importlib.machinery import PathFinder
 from itertools import takewhile
 from pathlib import Path
 from threading import Event
+from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,10 @@ if _pillow_has("_avif"):
     EXTENSIONS, FORMATS = (*EXTENSIONS, ".avif"), (*FORMATS, "AVIF")
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, one line an image; real problems are raised
+
+
+class UnreadableImageError(ValueError):
+    """A file that is no readable picture. The message is a line that begins with the file's name."""
 
 
 @dataclass(frozen=True)
@@ -153,24 +158,46 @@ def _read(path: Path, short_side: int, convert: Callable[[Any], Any]) -> np.ndar
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Any]:
-    """Open an image file; the first frame of an animation. Every failure is a ValueError with the file's name."""
+    """Open an image file; the first frame of an animation. Every failure is an UnreadableImageError."""
     from PIL import Image
 
     try:
         with Image.open(path, formats=FORMATS) as image:
             yield image
     except OutOfRangeError as error:
-        raise ValueError(f"{printable(path)}: {error}") from error
+        raise UnreadableImageError(f"{printable(path)}: {error}") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ValueError(f"{printable(path)}: has more than {limit:,} pixels; shrink or remove it") from error
+        raise UnreadableImageError(f"{printable(path)}: has more than {limit:,} pixels; shrink or remove it") from error
     except Image.UnidentifiedImageError as error:
         kinds = f"none of {' '.join(kind.lower() for kind in FORMATS)}, or damaged"
         line = f"{printable(path)}: not a readable picture ({kinds}); repair or remove it"
-        raise ValueError(name_heif_reader(line)) from error
+        raise UnreadableImageError(name_heif_reader(line)) from error
     except Exception as error:  # a broken file can fail in any way
         reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{printable(path)}: not a readable picture ({reason}); repair or remove it") from error
+        raise UnreadableImageError(
+            f"{printable(path)}: not a readable picture ({reason}); repair or remove it"
+        ) from error
+
+
+def find_unreadable(files: Sequence[Path], seconds: float) -> tuple[list[str], int]:
+    """Read pictures, for so many seconds at most; return a line for each broken one, and how many were looked at."""
+    end = monotonic() + seconds
+
+    def look(path: Path) -> str | None:
+        if monotonic() > end:
+            return None
+        try:
+            with open_image(path) as image:
+                image.draft(None, (64, 64))  # of a JPEG: an eighth of the work, and all of the file
+                image.load()
+        except UnreadableImageError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(cores()) as pool:
+        found = list(pool.map(look, files))
+    return [line for line in found if line], sum(line is not None for line in found)
 
 
 def cores() -> int:

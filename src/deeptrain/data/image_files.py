@@ -2,7 +2,9 @@
 
 import json
 import logging
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +24,13 @@ from deeptrain.data.dataset import (
     evenly_spaced,
     make_dataset,
 )
-from deeptrain.data.decode import Decoder, Resize, decode_all
+from deeptrain.data.decode import Decoder, Resize, UnreadableImageError, decode_all, find_unreadable
 from deeptrain.data.decoded_images import DecodedImages, from_arrays, from_cache
 from deeptrain.data.fingerprint import content_digest, stat_digests
 from deeptrain.data.path_messages import name_heif_reader
 from deeptrain.data.pixels import WHITE, Color, Kind, Ranges
 from deeptrain.data.survey import Survey, ValueRange, measure_ranges, survey
+from deeptrain.runtime.resources import command
 from deeptrain.schema import NonNegativeInt, Range
 
 MAX_SMALL_SIDE = 128  # pixels: up to here images are decoded once, at their own size; beyond, the ResNet recipe
@@ -38,6 +41,8 @@ RESNET_CROP = 224  # pixels, like the short sides below (ResNet, He et al. 2015)
 RESNET_EVAL_SIDE = 256
 RESNET_TRAIN_SIDES = (256, 480)
 MAX_CUT = 0.34  # of a picture's area, cropped to other proportions: a 3:2 photo loses a third, and nobody minds
+SEARCH_SECONDS = 20  # for broken pictures, once one was found
+MAX_LINES = 10  # about them
 NARROW = 8  # the range is so many times the inner one: a few pixels decide on it
 
 Byte = Annotated[int, Range(minimum=0, maximum=255)]
@@ -117,7 +122,11 @@ class ImageFiles(DataSource):
         return len(self.layout.splits["train"].names)
 
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
-        """Return train and val. ValueError with the file's name if an image cannot be read."""
+        """Return train and val. ValueError with a line for each image that cannot be read."""
+        with self._all_unreadable("train", "val"):
+            return self._load(cache_dir)
+
+    def _load(self, cache_dir: Path | str | None) -> Dataset:
         train, val, test = (self.layout.splits.get(part) for part in ("train", "val", "test"))
         assert train is not None
         decoder, notes = self._choose_decoder(cache_dir)
@@ -142,8 +151,24 @@ class ImageFiles(DataSource):
         split = self.layout.splits.get("test")
         if split is None:
             return super().test(cache_dir)
-        decoder, _ = self._choose_decoder(cache_dir)
-        return self._open(split, decoder, cache_dir)[0]
+        with self._all_unreadable("test"):
+            decoder, _ = self._choose_decoder(cache_dir)
+            return self._open(split, decoder, cache_dir)[0]
+
+    @contextmanager
+    def _all_unreadable(self, *parts: str) -> Iterator[None]:
+        """Where an image cannot be read, look for all others, and raise a ValueError with a line for each."""
+        try:
+            yield
+        except UnreadableImageError as error:
+            files = [file for part, split in self.layout.splits.items() if part in parts for file in split.files]
+            lines, looked_at = find_unreadable(files, SEARCH_SECONDS)
+            lines = lines or [str(error)]
+            if (more := len(lines) - MAX_LINES) > 0:
+                lines = [*lines[:MAX_LINES], f"and {more:,} more pictures cannot be read"]
+            where = shlex.quote(str(getattr(self, "file", self.root)))
+            seen = "" if looked_at == len(files) else f"{looked_at:,} of {len(files):,} pictures were looked at; "
+            raise ValueError("\n".join(lines) + f"; {seen}{command('check-data')} {where} checks all") from error
 
     def _choose_decoder(self, cache_dir: Path | str | None) -> tuple[Decoder, list[str]]:
         """Choose size, channels and range from some training images. What was seen of them is kept in the cache."""

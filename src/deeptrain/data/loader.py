@@ -14,9 +14,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from deeptrain.data.crop_flip import DeviceCrops, EpochSamples, HostCrops, sample_epoch
 from deeptrain.data.dataset import DataSource, LazyRows, Samples
+from deeptrain.data.decode import UnreadableImageError
 from deeptrain.data.decoded_images import chunks
 from deeptrain.runtime import signals
 from deeptrain.runtime.random import generator
+from deeptrain.runtime.resources import command
 from deeptrain.runtime.upload import upload
 from deeptrain.runtime.world import SINGLE, World
 
@@ -220,6 +222,9 @@ class BatchDataset(TorchDataset):
         epoch, step = key
         try:
             images, labels = self._assemble(epoch, self.batches[step])
+        except UnreadableImageError as error:
+            hint = f"{command('check-data')} DIR lists all such pictures"
+            return torch.empty(0), torch.empty(0), f"{error}; {hint}"
         except ValueError as error:
             return torch.empty(0), torch.empty(0), str(error)
         return torch.from_numpy(images), torch.from_numpy(labels), ""
