@@ -99,3 +99,20 @@ def test_the_same_run_draws_the_same_bytes(tmp_path):
     for name in ("a.png", "b.png"):
         draw_curves(rows(3), tmp_path / name, "run")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_the_train_curve_begins_before_the_first_step(tmp_path, monkeypatch):
+    """At epoch 0 with the initial loss, beside a line at that of equal logits; the other curves begin at epoch 1."""
+    shown = []
+    monkeypatch.setattr("deeptrain.report.figures._save", lambda figure, path: shown.append(figure.axes[0]))
+    rows = [{"epoch": epoch, "step": epoch, "rate/lr": 0.1, **ACCURACIES, **LOSSES} for epoch in (1, 2)]
+    draw_curves(rows, tmp_path / "curves.png", "x", 1, {"train": 2.31, "equal_logits": 2.303})
+    lines = {line.get_label(): line for line in shown[0].lines}
+    assert lines["train, as trained on"].get_xydata()[0].tolist() == [0, 2.31]
+    assert list(lines["val"].get_xdata()) == [1, 2]
+    assert [2.303, 2.303] in [list(line.get_ydata()) for line in shown[0].lines]
+    assert "equal logits: 2.303" in [text.get_text() for text in shown[0].texts]
+
+
+ACCURACIES = {f"accuracy/{part}": 0.5 for part in ("train", "train_clean", "val")}
+LOSSES = {f"loss/{part}": 1.0 for part in ("train", "train_clean", "val")}

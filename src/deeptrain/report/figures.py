@@ -30,10 +30,17 @@ MANY_CLASSES = 20  # with more, cells are too small for numbers
 UNNAMED_CLASSES = 120  # with more, too small for names
 
 
-def draw_curves(rows: Rows, path: Path, title: str, best_epoch: float | None = None) -> None:
+def draw_curves(
+    rows: Rows,
+    path: Path,
+    title: str,
+    best_epoch: float | None = None,
+    initial_loss: Mapping[str, float] | None = None,
+) -> None:
     """Draw the rows of metrics.csv: loss, accuracy, learning rate, and the gap between train and val in points.
 
-    The best epoch is marked; without `best_epoch` it is that of the highest accuracy on val.
+    The best epoch is marked; without `best_epoch` it is that of the highest accuracy on val. initial_loss: of `train`
+    before the first step, where its curve begins, and of `equal_logits`.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -41,9 +48,12 @@ def draw_curves(rows: Rows, path: Path, title: str, best_epoch: float | None = N
     figure = _figure(10, 5.6, title)
     grid = figure.add_gridspec(2, 2, height_ratios=[3, 1])
     loss, accuracy = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
-    _draw_metric(loss, rows, x, "loss", ("train", "train_clean", "val", "val_average"))
+    start = [{x: 0, "loss/train": initial_loss["train"]}] if initial_loss else []
+    _draw_metric(loss, [*start, *rows], x, "loss", ("train", "train_clean", "val", "val_average"))
     clean = any("accuracy/train_clean" in row for row in rows)
     _draw_metric(accuracy, rows, x, "accuracy", ("train_clean" if clean else "train", "val", "val_average"))
+    if initial_loss:
+        _mark_equal_logits(loss, initial_loss["equal_logits"])
     _scale_loss(loss)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     accuracy.set_ylim(top=min(accuracy.get_ylim()[1], 1.01))  # room for the marker of a perfect score, and no more
@@ -150,6 +160,13 @@ def _line(axes: "Axes", rows: Rows, x: str, key: str, **style: Any) -> None:
     points = [(row[x], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
     if points:
         axes.plot(*zip(*points, strict=True), marker="o" if len(points) <= 12 else None, markersize=4, **style)
+
+
+def _mark_equal_logits(axes: "Axes", loss: float) -> None:
+    axes.axhline(loss, color=PALE, linewidth=1, linestyle=":", zorder=0)
+    words = f"equal logits: {formatting.format_loss(loss)}"
+    place = {"xy": (1, loss), "xycoords": ("axes fraction", "data"), "xytext": (0, 3), "textcoords": "offset points"}
+    axes.annotate(words, **place, ha="right", fontsize=9, color=PALE)
 
 
 def _scale_loss(axes: "Axes") -> None:

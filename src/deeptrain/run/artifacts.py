@@ -75,7 +75,8 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
     if not rows or not best.is_file():
         return
     classes, words = setup.dataset.classes, setup.run.overrides
-    draw_curves(rows, run_dir / "curves.png", setup.run.title, best_epoch=trainer.progress.best_epoch)
+    initial, best_epoch = trainer.metadata["initial_loss"], trainer.progress.best_epoch
+    draw_curves(rows, run_dir / "curves.png", setup.run.title, best_epoch, initial)
     trainer.model.load_state_dict(checkpoint.load(best)["model"])
     own = trainer.validator.loader
     val = setup.world.unsharded(

@@ -89,6 +89,8 @@ def train(
 
     run_dir, checkpoint: of a run that goes on. original: the run that this one repeats.
     """
+    from deeptrain.analysis.initial_loss import known_initial_loss, measure_initial_loss
+
     started, console = perf_counter(), Console(sys.stdout, quiet=not get_world().is_main)
     state = read_state(run, checkpoint, console)
     classes = learned_classes(run, state or (original.last_state() if original else {}))
@@ -98,6 +100,9 @@ def train(
     trainer = build_trainer(setup)
     if setup.world.broadcast(checkpoint is not None):
         load_state(trainer, run, checkpoint, state, console)
+        trainer.metadata["initial_loss"] = known_initial_loss(state)
+    else:
+        trainer.metadata["initial_loss"] = measure_initial_loss(trainer, setup)
     del state  # it is as large as the trainer
     if not setup.world.is_main:
         return train_worker(trainer, run)

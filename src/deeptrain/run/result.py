@@ -47,6 +47,7 @@ def make_result(trainer: "Trainer", status: str, reason: str, seconds: float) ->
         "train_seconds": round(progress.train_seconds, 3),
         "images_per_second": round(progress.images / max(progress.train_seconds, 1e-9), 1),
         "metrics": progress.metrics,
+        "initial_loss": trainer.metadata["initial_loss"],
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "weights": weights,
         **provenance(trainer),

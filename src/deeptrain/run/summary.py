@@ -1,5 +1,6 @@
 """What the terminal shows before the first step and after the last one."""
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,9 +40,18 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
     ]
     if run.settings.max_seconds is not None:
         lines.append("clock      the rate follows the clock (max_seconds), so that repeats differ a little")
+    if initial := trainer.metadata["initial_loss"] if not trainer.progress.step else None:
+        lines.append(f"start      {_initial_loss(initial, len(setup.dataset.classes))}")
     if trainer.progress.step:
         lines.append(f"resumed    after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
     return [*lines, f"folder     {run_dir}"]
+
+
+def _initial_loss(losses: dict[str, float], classes: int) -> str:
+    """Set the loss before the first step beside that of equal logits, which is log K for cross-entropy."""
+    measured, equal = (formatting.format_loss(losses[name]) for name in ("train", "equal_logits"))
+    log = f" (log {classes})" if math.isclose(losses["equal_logits"], math.log(classes), rel_tol=1e-3) else ""
+    return f"loss {measured} before the first step; equal logits give {equal}{log}"
 
 
 def _own_augmentation(setup: build.Setup) -> str:

@@ -20,7 +20,7 @@ def rehearse(model: nn.Module, input_shape: tuple[int, ...], num_classes: int, r
     images = _images(IMAGES, input_shape, runtime)
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     reached = set()
-    with _unchanged(model):
+    with unchanged(model):
         for mode in (True, False):
             logits = _forward(model.train(mode), images, runtime)
             _check(logits, num_classes, "training" if mode else "evaluation")
@@ -35,7 +35,7 @@ def min_images(model: nn.Module, input_shape: tuple[int, ...], num_classes: int,
 
     A batch norm refuses a channel of a single number, and a squeeze() takes the axis of a single image away.
     """
-    with _unchanged(model), torch.no_grad():
+    with unchanged(model), torch.no_grad():
         try:
             logits = _forward(model.train(), _images(1, input_shape, runtime), runtime)
         except ValueError:
@@ -48,7 +48,7 @@ def _images(count: int, input_shape: tuple[int, ...], runtime: Runtime) -> Tenso
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def unchanged(model: nn.Module) -> Iterator[None]:
     """Leave a model in training mode, without gradients, and with the buffers that it had."""
     buffers = [buffer.clone() for buffer in model.buffers()]
     try:
