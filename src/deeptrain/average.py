@@ -78,8 +78,9 @@ class EMA(Average):
         decay = min(self.decay, (1 + step) / (10 + step))
         live, averaged = zip(*self._real, strict=True)
         get_ema_multi_avg_fn(decay)(averaged, live, None)  # one foreach lerp
-        for current, copied in self._counters:
-            copied.copy_(current)
+        if self._counters:
+            counters, copies = zip(*self._counters, strict=True)
+            torch._foreach_copy_(copies, counters)  # one launch
 
 
 class SWA(Average):

@@ -3,7 +3,7 @@
 A step is a function of seed, epoch and step, so a step taken again has the same bits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -62,12 +62,13 @@ def fit(trainer: Trainer, on_nan: str = "stop") -> tuple[str, str]:
 
 def auto_accumulate(trainer: Trainer) -> None:
     """Let the trainer compute a gradient again, in twice as many micro-batches, whenever it runs out of memory."""
-    gradient = trainer.gradient
+    gradient, buffers = trainer.gradient, _by_dtype(trainer.model.buffers())
+    saved = [[torch.empty_like(buffer) for buffer in group] for group in buffers]
 
     def retry(backward: Callable[[], Outputs]) -> Outputs:
         images = trainer.train_loader.sizes[trainer.progress.step_in_epoch]
         while True:
-            buffers = [buffer.clone() for buffer in trainer.model.buffers()]
+            _copy(buffers, saved)
             try:
                 return gradient(backward)
             except (RuntimeError, MemoryError) as error:
@@ -78,11 +79,23 @@ def auto_accumulate(trainer: Trainer) -> None:
             step, count = trainer.progress.step + 1, trainer.accumulate
             trainer.logger.message(f"out of memory in step {step}: batches go in {count} pieces now")
             zero_grad(trainer.parameters)
-            with torch.no_grad():
-                for buffer, old in zip(trainer.model.buffers(), buffers, strict=True):
-                    buffer.copy_(old)
+            _copy(saved, buffers)
 
     trainer.gradient = retry
+
+
+def _by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return list(groups.values())
+
+
+@torch.no_grad()
+def _copy(sources: list[list[Tensor]], targets: list[list[Tensor]]) -> None:
+    """Copy each group of tensors, all of one dtype, in one launch."""
+    for source, target in zip(sources, targets, strict=True):
+        torch._foreach_copy_(target, source)
 
 
 def _go_back(trainer: Trainer) -> bool:
