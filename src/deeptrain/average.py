@@ -80,7 +80,7 @@ class EMA(Average):
         get_ema_multi_avg_fn(decay)(averaged, live, None)  # one foreach lerp
         if self._counters:
             counters, copies = zip(*self._counters, strict=True)
-            torch._foreach_copy_(copies, counters)  # one launch
+            torch._foreach_copy_(copies, counters)  # one launch  # pyright: ignore
 
 
 class SWA(Average):

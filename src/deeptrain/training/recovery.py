@@ -95,7 +95,7 @@ def _by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
 def _copy(sources: list[list[Tensor]], targets: list[list[Tensor]]) -> None:
     """Copy each group of tensors, all of one dtype, in one launch."""
     for source, target in zip(sources, targets, strict=True):
-        torch._foreach_copy_(target, source)
+        torch._foreach_copy_(target, source)  # pyright: ignore
 
 
 def _go_back(trainer: Trainer) -> bool:
