@@ -222,11 +222,11 @@ def test_measuring_norms_changes_nothing_else():
 
 def test_the_average_is_kept_as_best_where_it_is_better():
     trainer, _ = trained("average=swa", "average.start=0.5")
-    assert trainer.plan.update_best(trainer.progress, {"accuracy/val": 1.01, "accuracy/val_average": 1.02}) == "average"
+    assert trainer.plan.update_best(trainer.progress, {"accuracy/val": 2.0, "accuracy/val_average": 3.0}) == "average"
     best = trainer.best_state("average")["model"]
     assert best.keys() == trainer.model.state_dict().keys(), "it loads into the bare model"
     assert all(torch.equal(value, best[name]) for name, value in trainer.average.module.state_dict().items())
-    assert trainer.plan.update_best(trainer.progress, {"accuracy/val": 1.04, "accuracy/val_average": 1.03}) == "raw"
+    assert trainer.plan.update_best(trainer.progress, {"accuracy/val": 5.0, "accuracy/val_average": 4.0}) == "raw"
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])

@@ -1,14 +1,15 @@
 """Averages of a model's weights over training, evaluated beside the weights themselves."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
+from deeptrain.runtime.batch_norm import measure_statistics
 from deeptrain.schema import DropRate, PositiveInt, Range, validate_call
 
 Several = Annotated[int, Range(minimum=2)]  # batch norm has nothing to measure on one
@@ -121,7 +122,7 @@ class SWA(Average):
 
     def update_bn_statistics(self, batches: Iterable[Tensor]) -> None:
         """Measure the batch-norm statistics on batches of images: the mean of all, each batch counting the same."""
-        update_bn(_full(batches), self.module)
+        measure_statistics(self.module, batches)
 
     def restart(self) -> None:
         super().restart()
@@ -138,15 +139,6 @@ class SWA(Average):
             raise ValueError("it averaged its weights in another way; go on with that average, or with average=none")
         self.models = int(models)
         self.module.load_state_dict(rest)
-
-
-def _full(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Pass on batches, but a shorter last one only if it is alone: a few images would count as much as a batch."""
-    size = 0
-    for images in batches:
-        if len(images) >= size:
-            size = len(images)
-            yield images
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

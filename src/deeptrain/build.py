@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from deeptrain.training.validation import Validator
 
 EVAL_BATCH = 512
+BN_IMAGES = 1024  # on which batch norms are measured before an early validation
 T = TypeVar("T")
 
 
@@ -279,13 +280,14 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     average = instantiate("average", parts["average"], model=network) if parts["average"] else None
     optimizer = _optimizer(setup, network)
     criterion = loss(setup)
+    plan = replace(_plan(settings), steps_per_epoch=len(batches))
     trainer = Trainer(
         network,
         optimizer,
         setup.pipeline,
         batches,
-        _validator(setup, network, criterion, average),
-        plan=_plan(settings),
+        _validator(setup, network, criterion, average, plan),
+        plan=plan,
         schedule=instantiate("schedule", parts["schedule"], epochs=settings.epochs),
         loss=criterion,
         runtime=setup.runtime,
@@ -391,12 +393,16 @@ def _plan(settings: Settings) -> "Plan":
     )
 
 
-def _validator(setup: Setup, network: "nn.Module", criterion: Any, average: "Average | None") -> "Validator":
+def _validator(
+    setup: Setup, network: "nn.Module", criterion: Any, average: "Average | None", plan: "Plan"
+) -> "Validator":
     from deeptrain.loss import for_evaluation
+    from deeptrain.runtime.batch_norm import settling_batches
     from deeptrain.training.validation import Validator
 
     clean = setup.dataset.train.evenly_spaced(setup.run.settings.validate.clean_images)
-    bn_images = average.bn_images if average is not None else 0
+    is_early = settling_batches(network) > (0 if plan.max_seconds is not None else plan.first_validation)
+    bn_images = (average.bn_images if average is not None else 0) or (BN_IMAGES if is_early else 0)
 
     def loader(samples: "Samples") -> "Loader":
         return eval_loader(setup.source, _shard(samples, setup.world), setup.run, setup.runtime)

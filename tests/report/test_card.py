@@ -50,6 +50,16 @@ class Page(HTMLParser):
         self.text += data
 
 
+def test_an_accuracy_stands_beside_the_share_of_the_largest_class(tmp_path):
+    facts = CardData(title="x", result=RESULT, largest_class=0.62)
+    assert "best accuracy on val, epoch 1; largest class 62.00%" in page(tmp_path, facts).text
+    others = [{"monitor": "loss/val", "best": 0.3}, {"monitor": "accuracy/val_average"}]
+    for other in others:
+        assert (
+            "largest class" not in page(tmp_path, CardData(title="x", result=RESULT | other, largest_class=0.62)).text
+        )
+
+
 def page(folder, facts):
     return Page(write_card(folder, facts).read_text("utf-8"))
 

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from deeptrain.metrics.metric import METRICS
+from deeptrain.metrics.per_class import macro_f1
 from deeptrain.training.progress import Plan, Progress
 
 
@@ -103,3 +104,58 @@ def test_small_gains_add_up_to_one_that_counts():
     old = Progress(best=0.5, since_best=1)  # of a checkpoint without a reference
     plan.update_best(old, {"accuracy/val": 0.6})
     assert (old.since_best, old.reference) == (2, 0.5)
+
+
+def decide(validations, **plan):
+    """Return which validations, each a value and a loss, were the best when they were made."""
+    decisive, progress = Plan(**plan), Progress()
+    name = decisive.monitor
+    rows = [{name: value, "loss/val": loss} for value, loss in validations]
+    return [number for number, row in enumerate(rows) if decisive.update_best(progress, row)], progress
+
+
+@pytest.mark.parametrize(
+    ("validations", "best"),
+    [
+        ([(0.80, 0.78), (0.85, 42.0)], [0]),  # one of 20 images is noise: the loss decides
+        ([(0.80, 42.0), (0.75, 0.78)], [0, 1]),
+        ([(0.60, 0.5), (0.95, 0.9)], [0, 1]),  # seven images are not
+        ([(0.95, 0.5), (0.80, 0.4)], [0]),
+        ([(0.80, 0.5), (0.80, 0.5), (0.80, 0.4)], [0, 2]),  # of the same loss the first
+        ([(1.0, 0.3), (0.95, 0.2), (0.90, 0.1)], [0, 1]),  # a share of 1 has a noise of one image
+        ([(0.80, 0.5), (0.75, 0.4), (0.70, 0.3), (0.65, 0.2)], [0, 1]),  # measured from the record, not from the best
+    ],
+)
+def test_within_the_noise_of_the_images_the_lower_loss_is_better(validations, best):
+    assert decide(validations, is_share=True, val_images=20)[0] == best
+
+
+def test_noise_is_one_standard_error():
+    """Of 10,000 images at 90 % it is 30 images."""
+    for images, best in ((29, [0]), (31, [0, 1])):
+        assert decide([(0.9 - images / 10_000, 0.3), (0.9, 0.4)], is_share=True, val_images=10_000)[0] == best
+
+
+def test_a_metric_without_known_noise_is_decided_by_the_loss_only_if_it_is_equal():
+    assert decide([(0.80, 0.4), (0.81, 0.9), (0.81, 0.5)], monitor="macro_f1/val")[0] == [0, 1, 2]
+    validations = [(0.5, 0.5), (0.4, 0.4), (0.4, 0.4)]
+    assert decide(validations, monitor="loss/val", higher_is_better=False)[0] == [0, 1]
+
+
+def test_patience_counts_gains_of_the_monitor_whatever_is_the_best():
+    best, progress = decide([(0.80, 0.5), (0.85, 42.0), (0.80, 0.4)], is_share=True, val_images=20)
+    assert best == [0, 2] and progress.since_best == 1
+    assert (progress.best, progress.best_loss, progress.record) == (0.80, 0.4, 0.85)
+
+
+def test_a_best_of_unknown_loss_gives_way_to_a_higher_value():
+    plan = Plan(is_share=True, val_images=20)
+    old = Progress(best=0.80)  # of a checkpoint of 0.3.0
+    assert plan.update_best(old, {"accuracy/val": 0.80, "loss/val": 0.1}) is None
+    assert plan.update_best(old, {"accuracy/val": 0.85, "loss/val": 0.5}) == "raw" and old.best_loss == 0.5
+
+
+def test_shares_of_the_images_are_known_from_their_metric():
+    metrics = {**METRICS, "macro_f1": macro_f1(3)}
+    shares = {name: Plan(monitor=f"{name}/val").bind(1, metrics, 20).is_share for name in metrics}
+    assert shares == {"loss": False, "accuracy": True, "top5": True, "macro_f1": False}

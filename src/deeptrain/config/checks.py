@@ -270,7 +270,7 @@ WARNINGS = (
         lambda s: s["early_stop.min_delta"] and s["early_stop.patience"] is None,
     ),
     Check(
-        "monitor=top5/val is always 1 with {classes} classes, so that the first validation stays the best: "
+        "monitor=top5/val is always 1 with {classes} classes, so that the loss alone decides: "
         "take monitor=accuracy/val",
         lambda s: s["monitor"] == "top5/val" and s["classes"] and s["classes"] <= TOP,
     ),

@@ -169,7 +169,8 @@ def lines(evaluation: Evaluation, opened: int) -> list[str]:
     head = [
         f"{'all pictures:' if evaluation.split == 'all' else evaluation.split} accuracy {percent(metrics['accuracy'])} "
         f"(95 % interval {percent(low)} to {percent(high)}), "
-        f"{top5}loss {formatting.format_loss(metrics['loss'])}, {evaluation.images:,} images",
+        f"{top5}loss {formatting.format_loss(metrics['loss'])}, {evaluation.images:,} images, "
+        f"largest class {percent(max(row.images for row in evaluation.table) / evaluation.images)}",
         *(
             f"{name} {formatting.format_metric(name, value, evaluation.formats)}"
             for name, value in metrics.items()

@@ -45,6 +45,7 @@ class CardData:
     changed: the settings that differ from the defaults, a `key=value` each; None where that is not known.
     data, model: a line on each.
     worst: from `worst_classes`; split: what they and the confusions were measured on.
+    largest_class: its share of the images of that split, in [0, 1]: the accuracy of an answer that never changes.
     commands: pairs of what a command does and the command, to paste from here on; the first repeats the run.
     """
 
@@ -57,6 +58,7 @@ class CardData:
     model: str = ""
     worst: Sequence[WorstClass] = ()
     split: str = "val"
+    largest_class: float | None = None
     commands: Sequence[tuple[str, str]] = ()
 
 
@@ -111,9 +113,10 @@ def _tiles(facts: CardData, row: Row) -> list[tuple[str, str]]:
     if result.get("best") is not None:
         metric, _, split = result["monitor"].partition("/")
         value = formatting.format_metric(metric, result["best"], facts.metrics)
-        tiles.append(
-            (value, f"best {metric.replace('_', ' ')} on {PARTS.get(split, split)}, epoch {result['best_epoch']}")
-        )
+        label = f"best {metric.replace('_', ' ')} on {PARTS.get(split, split)}, epoch {result['best_epoch']}"
+        if metric == "accuracy" and split == facts.split and facts.largest_class is not None:
+            label += f"; largest class {formatting.percent(facts.largest_class)}"
+        tiles.append((value, label))
     if "accuracy/train_clean" in row and "accuracy/val" in row:
         gap = formatting.format_points(row["accuracy/train_clean"] - row["accuracy/val"])
         tiles.append((gap, "points of accuracy: the gap from train, not augmented, to val"))

@@ -98,6 +98,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
         data=setup.dataset.summary,
         model=f"{setup.run.choices['model']}, {result['parameters']:,} parameters",
         worst=worst_classes(matrix, classes),
+        largest_class=matrix.sum(1).max() / matrix.sum(),
         commands=[("repeat this run", repeat), *next_commands(trainer, run_dir)],
     )
     write_card(run_dir, data)

@@ -72,8 +72,12 @@ def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any]) -> 
     metrics, best = result["metrics"], result["best"]
     lines = [f"{result['status'].replace('_', ' ')}  {result['reason']}"]
     if best is not None:
-        value = formatting.format_metric(trainer.plan.monitor, best, trainer.validator.metrics)
-        lines.append(f"best  {trainer.plan.monitor} {value} in epoch {result['best_epoch']}")
+        monitor, record, metrics_of = trainer.plan.monitor, trainer.progress.record, trainer.validator.metrics
+        value = formatting.format_metric(monitor, best, metrics_of)
+        lines.append(f"best  {monitor} {value} in epoch {result['best_epoch']}")
+        if record is not None and record != best:
+            value = formatting.format_metric(monitor, record, metrics_of)
+            lines.append(f"near  {monitor} {value} in another epoch: within the noise of val, with a higher loss")
     if "accuracy/train_clean" in metrics:
         train, val = metrics["accuracy/train_clean"], metrics["accuracy/val"]
         shares = f"train {formatting.percent(train)} (not augmented), val {formatting.percent(val)}"

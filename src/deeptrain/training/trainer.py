@@ -67,7 +67,7 @@ class Trainer:
 
     def __post_init__(self):
         metrics = self.validator.metrics
-        self.plan = self.plan.bind(len(self.train_loader), metrics)
+        self.plan = self.plan.bind(len(self.train_loader), metrics, self.validator.num_images)
         self.progress, self.stop, self.watch = Progress(), StopRequest(self.world), Stopwatch()
         self.meter = TrainMeter(metrics, skip_nonfinite=self.runtime.precision == "fp16", world=self.world)
         self.network = self.runtime.compiled(self.world.wrap(self.model))
@@ -248,7 +248,7 @@ class Trainer:
     def best_state(self, weights: str) -> dict[str, Any]:
         """Return the better weights, "raw" or "average", without optimizer state, which would double the file."""
         model = self.average.module if weights == AVERAGE and self.average is not None else self.model
-        state = self.state_dict() | {"model": model.state_dict(), "weights": weights}
+        state = self.state_dict() | {"model": self.validator.state_dict(model), "weights": weights}
         return state | {"optimizer": None, "average": None, "scaler": None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

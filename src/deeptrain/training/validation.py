@@ -1,6 +1,7 @@
 """Measuring a network on images that it does not learn from: loss and metrics, or every prediction."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +13,7 @@ from deeptrain.average import Average
 from deeptrain.data.loader import Loader
 from deeptrain.metrics.metric import METRICS, Metric
 from deeptrain.metrics.running_metrics import RunningMetrics
+from deeptrain.runtime.batch_norm import measure_statistics, remembers_start
 from deeptrain.runtime.device import Runtime
 from deeptrain.runtime.random import fold_in, generator
 from deeptrain.runtime.signals import StopRequest
@@ -26,7 +28,9 @@ class Validator:
     """What a validation measures, and on which images.
 
     loss: without class weights and smoothing, so that runs compare. clean_loader: a fixed slice of train, not
-    augmented. bn_loader: a fixed slice of train, augmented, for the batch norms of averaged weights.
+    augmented. bn_loader: a fixed slice of train, augmented, on which batch norms are measured: those of averaged
+    weights, and in the first steps all. measured_buffers: those of the last validation, by model, where they were not
+    the model's own.
     """
 
     model: nn.Module
@@ -40,6 +44,13 @@ class Validator:
     metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
     seed: int = 0
     world: World = SINGLE
+    measured_buffers: dict[nn.Module, dict[str, Tensor]] = field(default_factory=dict, init=False)
+
+    @property
+    def num_images(self) -> int:
+        """Return the images of val, those of all processes together."""
+        (images,) = self.world.all_reduce_sum([self.loader.num_images])
+        return int(images)
 
     def measure(self, stop: StopRequest, epoch: int, fraction: float) -> dict[str, float]:
         """Return the metrics of the present weights by tag; raise Interrupted if the run is to stop.
@@ -47,20 +58,51 @@ class Validator:
         fraction: how much of the run is done, in [0, 1].
         """
         self.world.broadcast_buffers(self.model, self.average and self.average.module)
-        measured = {}
-        if self.clean_loader is not None:
-            measured["train_clean"] = self._evaluate(self.model, self.clean_loader, stop)
-        measured["val"] = self._evaluate(self.model, self.loader, stop)
+        self.measured_buffers.clear()
+        position, measured = (stop, epoch, fraction), {}
+        with self._settled(self.model, *position):
+            if self.clean_loader is not None:
+                measured["train_clean"] = self._evaluate(self.model, self.clean_loader, stop)
+            measured["val"] = self._evaluate(self.model, self.loader, stop)
         if self.average is not None and self.average.started:
             with self.runtime.autocast:
-                self.average.update_bn_statistics(self._bn_batches(stop, epoch, fraction))
-            measured["val_average"] = self._evaluate(self.average.module, self.loader, stop)
+                self.average.update_bn_statistics(self._bn_batches(*position))
+            with self._settled(self.average.module, *position, is_measured=self.average.bn_images > 0):
+                measured["val_average"] = self._evaluate(self.average.module, self.loader, stop)
         return {f"{name}/{split}": value for split, means in measured.items() for name, value in means.items()}
+
+    def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return a model's state as the last validation has measured it."""
+        state, measured = model.state_dict(), self.measured_buffers.get(model, {})
+        state.update({name: value for name, value in measured.items() if name in state})
+        return state
 
     def close(self) -> None:
         """End the processes that read images."""
         for loader in filter(None, (self.loader, self.clean_loader, self.bn_loader)):
             loader.close()
+
+    @contextmanager
+    def _settled(
+        self, model: nn.Module, stop: StopRequest, epoch: int, fraction: float, is_measured: bool = False
+    ) -> Iterator[None]:
+        """Let batch norms use the statistics of the present weights while their running ones remember the start.
+
+        The running statistics come back afterwards, so the training does not change.
+        """
+        if is_measured or self.bn_loader is None or not remembers_start(model):
+            yield
+            return
+        running = [buffer.clone() for buffer in model.buffers()]
+        try:
+            with self.runtime.autocast:
+                measure_statistics(model, self._bn_batches(stop, epoch, fraction))
+            self.measured_buffers[model] = {name: buffer.clone() for name, buffer in model.named_buffers()}
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, old in zip(model.buffers(), running, strict=True):
+                    buffer.copy_(old)
 
     def _evaluate(self, model: nn.Module, loader: Loader, stop: StopRequest) -> dict[str, float]:
         batches = stop.stoppable(loader.epoch(0))
