@@ -34,7 +34,18 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MAX_ROOT_FILES = 12
 # passed by the builder, not by YAML
 RUNTIME = {"input_shape", "num_classes", "class_counts", "mean", "covariance", "epochs", "parameters", "model"}
-RUNTIME |= {"all_is_test", "learned_classes", "params", "run_dir", "step", "title", "warn"}
+RUNTIME |= {
+    "all_is_test",
+    "charts",
+    "initial_loss",
+    "learned_classes",
+    "metrics",
+    "params",
+    "run_dir",
+    "step",
+    "title",
+    "warn",
+}
 FILES = sorted(SOURCE.rglob("*.py"))
 OPTIONS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.parent.name == "configs")
 PARTS = [path for path in OPTIONS if path.parent.name != "experiment"]

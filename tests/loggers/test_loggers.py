@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deeptrain.commands.cli import train
+from deeptrain.loggers.logger import BEST, GAP
 
 RUN = ["data=synthetic", "data.size=200", "model=fcn", "model.hidden=[8]", "threads=1", "batch_size=16", "seed=3"]
 RUN += ["log.every_steps=3"]
@@ -50,7 +51,10 @@ def test_json_lines_hold_every_log_point_and_row_once_also_after_a_kill(tmp_path
     found = [line for line in whole if line["kind"] == "validation"]
     assert [line["step"] for line in found] == [12, 24]
     for row, line in zip(rows, found, strict=True):
-        assert all(float(row[name]) == value for name, value in line.items() if name not in ("kind", "step"))
+        derived = {name for name in line if name == GAP or name.startswith(BEST)}
+        assert all(float(row[name]) == line[name] for name in line.keys() - {"kind", "step"} - derived)
+        assert line[GAP] == pytest.approx(100 * (line["accuracy/train_clean"] - line["accuracy/val"]))
+    assert found[-1]["Best/accuracy"] == max(line["accuracy/val"] for line in found)
     assert not list(tmp_path.glob("whole/events*")), "no other logger was chosen"
 
 
@@ -72,7 +76,7 @@ def test_mlflow_has_the_same_points_once_also_after_a_kill(tmp_path, monkeypatch
     for line in records("whole"):
         tags = set(line) - {"kind", "step"}
         if line["kind"] == "validation":  # log points had the rest
-            tags = {tag for tag in tags if tag == "epoch" or tag.endswith(("/val", "/train_clean"))}
+            tags = tags & {"epoch", GAP, "Best/accuracy"} | {t for t in tags if t.endswith(("/val", "/train_clean"))}
         for tag in tags:
             expected.setdefault(tag, []).append((line["step"], line[tag]))
     for run in runs:

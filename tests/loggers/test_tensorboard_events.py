@@ -192,6 +192,66 @@ def test_a_run_that_logs_to_tensorboard_only_since_its_resume_has_its_picture_to
     assert [image.step for image in read(tmp_path).Images("samples")] == [5]
 
 
+COLUMNS = [f"{name}/{part}" for part in ("train", "train_clean", "val") for name in ("loss", "accuracy", "top5")]
+
+
+def test_train_and_val_of_each_metric_share_a_chart_and_the_curve_begins_before_the_first_step(tmp_path):
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+    initial = {"train": 2.5, "equal_logits": 2.3}
+    board = TensorBoard(tmp_path, metrics=["epoch", *COLUMNS], charts=["loss", "accuracy"], initial_loss=initial)
+    board.describe({"seed": 0}, PICTURE, 0)
+    board.log_step({"loss/train": 2.0}, 5)
+    board.close()
+    found = read(tmp_path)
+    (event,) = found.Tensors(metadata.CONFIG_SUMMARY_TAG)
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
+    assert list(charts) == ["loss", "accuracy", "gap in points of accuracy"]
+    assert charts["loss"] == ["^loss/train$", "^loss/train_clean$", "^loss/val$"]
+    assert [(point.step, point.value) for point in found.Scalars("loss/train")] == [(0, 2.5), (5, 2.0)]
+
+
+def test_a_validation_logs_the_gap_in_points_and_the_best_so_far(tmp_path):
+    record = RunLogger(Console(io.StringIO()), [TensorBoard(tmp_path)])
+    record.start(Plan(), Progress())
+    for step, val, best in ((1, 0.75, 0.75), (2, 0.5, 0.75)):
+        progress = Progress(epoch=step, step=step, best=best)
+        record.log_validation(progress, {"accuracy/train_clean": 0.875, "accuracy/val": val}, 0.1, False, 0.0)
+    record.close()
+    assert curve(tmp_path, "gap/accuracy_points") == [(1, 12.5), (2, 37.5)]
+    assert curve(tmp_path, "Best/accuracy") == [(1, 0.75), (2, 0.75)]
+    tags = read(tmp_path).Tags()["scalars"]
+    assert sorted(tags)[0] == "Best/accuracy", "the first column of HPARAMS"
+    assert set(record.history[0]) & {"gap/accuracy_points", "Best/accuracy"} == set(), "metrics.csv has no such columns"
+
+
+def test_the_figures_of_an_end_are_there_once_and_void_when_the_run_goes_on(tmp_path):
+    from deeptrain.report.image_grid import save
+
+    save(tmp_path / "curves.png", PICTURE)
+    for first, last in ((0, 4), (4, 4), (4, 9)):  # finished, redrawn, trained longer
+        board = TensorBoard(tmp_path / "run", step=first)
+        board.log_figures({"curves": tmp_path / "curves.png"}, last)
+        board.close()
+        images = [(image.step, image.height, image.width) for image in read(tmp_path / "run").Images("curves")]
+        assert images == [(last + 1, 4, 4)]
+
+
+def test_an_empty_group_is_called_none():
+    from deeptrain.config.compose import compose_run
+    from deeptrain.run.artifacts import _hyperparameters
+
+    settings = _hyperparameters(compose_run(["data=synthetic", "penalty=none", "average=ema"]))
+    assert {name: settings[name] for name in ("aug", "penalty", "gradient", "average")} == {
+        "aug": "none",
+        "penalty": "none",
+        "gradient": "none",
+        "average": "ema",
+    }
+    assert {} not in settings.values()
+
+
 def test_a_full_disk_stops_nothing_and_loses_no_point(tmp_path, full_disk):
     warnings = []
     board = TensorBoard(tmp_path, warn=warnings.append)

@@ -11,11 +11,16 @@ from deeptrain.runtime.files import write_atomically
 
 MAX_ID_BYTES = 1000
 VALIDATED = ("train_clean", "val", "val_average")
+GAP, BEST = "gap/accuracy_points", "Best/"  # a capital: TensorBoard sorts by letters, and the best comes first
 
 
 def validated(row: Mapping[str, float]) -> dict[str, float]:
     """Return what a validation has measured by tag, without the training means: log points had these."""
-    return {tag: value for tag, value in row.items() if tag.partition("/")[2] in VALIDATED}
+    return {tag: value for tag, value in row.items() if _is_validated(tag)}
+
+
+def _is_validated(tag: str) -> bool:
+    return tag.partition("/")[2] in VALIDATED or tag == GAP or tag.startswith(BEST)
 
 
 def read_run_id(path: Path) -> str:
@@ -49,7 +54,13 @@ class Logger:
         """Log the training means since the last log point by tag, for example `loss/train` and `rate/lr`."""
 
     def log_validation(self, row: Mapping[str, float], step: int) -> None:
-        """Log a row of metrics.csv: `epoch`, every metric by tag, `images_per_second`, `seconds`."""
+        """Log a row of metrics.csv: `epoch`, every metric by tag, `images_per_second`, `seconds`.
+
+        Besides, `gap/accuracy_points` (train_clean less val, in points) and the best so far, as in `Best/accuracy`.
+        """
+
+    def log_figures(self, figures: Mapping[str, Path], step: int) -> None:
+        """Log the pictures of a run that is over: PNG files by name."""
 
     def flush(self) -> None:
         """Write what is held in memory. A checkpoint follows: a resumed run does not log it again."""

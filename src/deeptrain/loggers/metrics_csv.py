@@ -49,11 +49,11 @@ class MetricsTable(Logger):
 
     def rows(self) -> list[Row]:
         """Read the table back: whole numbers as int, others as float, empty cells left out."""
+        self._file.add(b"")  # those that wait too
         return self._read()[1]
 
     def truncate(self, step: int) -> None:
         """Drop the rows of later steps: what a killed run wrote after the checkpoint it is resumed from."""
-        self._file.add(b"")  # those that wait too
         rows = self.rows()
         remaining = [row for row in rows if row.get("step", 0) <= step]
         if len(remaining) < len(rows):

@@ -1,12 +1,13 @@
 """What a run leaves behind as it goes: the console's lines, and what the loggers write."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from deeptrain.loggers.console import Console
-from deeptrain.loggers.logger import Logger
+from deeptrain.loggers.logger import BEST, GAP, Logger
 from deeptrain.loggers.metrics_csv import MetricsTable
 from deeptrain.metrics.metric import METRICS, Metric
 
@@ -18,6 +19,7 @@ class Plan(Protocol):
 
     epochs: int
     steps_per_epoch: int
+    monitor: str
 
     def epochs_done(self, progress: Any, /) -> float: ...
     def seconds_left(self, progress: Any, /) -> float: ...
@@ -31,6 +33,7 @@ class Position(Protocol):
     step: int
     images: int
     train_seconds: float
+    best: float | None
 
 
 def metric_names(
@@ -103,7 +106,18 @@ class RunLogger:
         clock |= {"data_wait": waited / seconds} if waited > MUCH_WAITING * seconds else {}
         self.console.epoch(row | clock, is_best)
         self.history.append(row)
-        self._each(lambda logger: logger.log_validation(row, progress.step))
+        table, more = self.table, row | self._derived(row, progress)
+        self._each(lambda logger: logger.log_validation(row if logger is table else more, progress.step))
+
+    def log_figures(self, figures: Mapping[str, Path], step: int) -> None:
+        """Log the pictures of a run that is over: PNG files by name."""
+        self._each(lambda logger: logger.log_figures(figures, step))
+
+    def _derived(self, row: Mapping[str, float], progress: Position) -> dict[str, float]:
+        """Return what follows from a row: the gap, and the best so far."""
+        gap = {"accuracy/train_clean", "accuracy/val"} <= row.keys()
+        found = {GAP: 100 * (row["accuracy/train_clean"] - row["accuracy/val"])} if gap else {}
+        return found | ({} if progress.best is None else {BEST + self.plan.monitor.removesuffix("/val"): progress.best})
 
     def flush(self) -> None:
         """Write what waits in memory, before a checkpoint: a resumed run does not log it again."""

@@ -7,16 +7,17 @@ hands them to a thread instead: seven times slower on ten scalars, and on a full
 # (protobuf makes its classes at run time)
 
 import io
+import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deeptrain.loggers.append_only_file import AppendOnlyFile
-from deeptrain.loggers.logger import Logger, validated
+from deeptrain.loggers.logger import GAP, Logger, validated
 from deeptrain.report import image_grid
 from deeptrain.schema import format_value
 
@@ -32,14 +33,26 @@ class TensorBoard(Logger):
     of a run (tensorboard#4763). A failing disk calls `warn` once and never stops a training.
 
     Points are written once a second, together; `flush` before a checkpoint, which says that what came before is kept.
+
+    metrics: the columns of metrics.csv. charts: the metrics that get a chart of train and val together.
+    initial_loss: where the curve of the training loss begins.
     """
 
-    def __init__(self, run_dir: Path, step: int = 0, warn: Callable[[str], Any] = warnings.warn):
+    def __init__(
+        self,
+        run_dir: Path,
+        step: int = 0,
+        warn: Callable[[str], Any] = warnings.warn,
+        metrics: Sequence[str] = (),
+        charts: Sequence[str] = (),
+        initial_loss: Mapping[str, float] | None = None,
+    ):
         folder, first_step = Path(run_dir).absolute(), step and step + 1
         folder.mkdir(parents=True, exist_ok=True)
         earlier = [path.name for path in folder.glob(f"{EVENTS}*")]
         self.resumed = first_step > 0 and bool(earlier)  # what is said once a run is in an earlier file
         self._described = self.resumed
+        self._metrics, self._charts, self._initial_loss = metrics, charts, initial_loss
         self._name = f"{folder.parent.name}/{folder.name}"
         self._points: list[tuple[float, int, Mapping[str, float]]] = []  # not yet written: time, step, values
         self._written = 0.0  # when points were written last
@@ -51,12 +64,24 @@ class TensorBoard(Logger):
         if not self.resumed:
             self.image("samples", samples, step)
             self.hparams(settings)
+            self.layout()
+            if self._initial_loss and not step:
+                self.scalars({"loss/train": self._initial_loss["train"]}, 0)
 
     def log_step(self, values: Mapping[str, float], step: int) -> None:
         self.scalars(values, step)
 
     def log_validation(self, row: Mapping[str, float], step: int) -> None:
         self.scalars(validated(row), step)
+
+    def log_figures(self, figures: Mapping[str, Path], step: int) -> None:
+        """Add PNG files, a step after the last one: a run that goes on drops them, for every reader."""
+        from PIL import Image
+
+        for name, path in figures.items():
+            with Image.open(path) as picture:
+                size = picture.height, picture.width, len(picture.getbands())
+            self._image(name, size, path.read_bytes(), step + 1)
 
     def truncate(self, step: int) -> None:
         self.rewind(step + 1)
@@ -89,13 +114,27 @@ class TensorBoard(Logger):
 
     def image(self, tag: str, image: np.ndarray, step: int) -> None:
         """Add a picture, uint8 (H, W, 3)."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        self._image(tag, image.shape, image_grid.encode(image), step)
 
-        height, width, channels = image.shape
-        png = Summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=image_grid.encode(image)
-        )
-        self._write({"step": step, "summary": Summary(value=[Summary.Value(tag=tag, image=png)])})
+    def layout(self) -> None:
+        """Put train, train_clean and val of each metric into one chart of the tab CUSTOM SCALARS."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.types_pb2 import DT_STRING
+        from tensorboard.plugins.custom_scalar import metadata
+        from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
+
+        lines = {name: [column for column in self._metrics if column.startswith(f"{name}/")] for name in self._charts}
+        lines |= {"gap in points of accuracy": [GAP]} if "accuracy/train_clean" in self._metrics else {}
+        charts = [  # a tag is a regular expression
+            Chart(title=name, multiline=MultilineChartContent(tag=[f"^{re.escape(tag)}$" for tag in tags]))
+            for name, tags in lines.items()
+        ]
+        content = Layout(category=[Category(title="train and val", chart=charts)]).SerializeToString()
+        tensor = TensorProto(dtype=DT_STRING, string_val=[content])
+        facts = metadata.create_summary_metadata()
+        value = Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=facts)
+        self._write({"step": 0, "summary": Summary(value=[value])})
 
     def hparams(self, settings: Mapping[str, Any]) -> None:
         """Write, once a run, the settings by which the HPARAMS tab compares the runs of a sweep, beside every scalar.
@@ -113,6 +152,13 @@ class TensorBoard(Logger):
     def close(self) -> None:
         """Write what is held, and once more try to write what a full disk has kept waiting."""
         self.flush()
+
+    def _image(self, tag: str, shape: tuple[int, ...], png: bytes, step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        height, width, channels = shape
+        image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
+        self._write({"step": step, "summary": Summary(value=[Summary.Value(tag=tag, image=image)])})
 
     def _write(self, *events: dict[str, Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event

@@ -26,6 +26,7 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     from deeptrain.analysis.preview import training_samples
     from deeptrain.loggers.metrics_csv import MetricsTable
     from deeptrain.loggers.run_logger import RunLogger, table_columns
+    from deeptrain.metrics.metric import informative
     from deeptrain.report.image_grid import save
     from deeptrain.training.checkpoint import Checkpoints
 
@@ -41,6 +42,8 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     table = MetricsTable(run_dir / "metrics.csv", columns, console.warn)
     table.truncate(progress.step)
     facts = {"run_dir": run_dir, "step": progress.step, "metrics": columns, "title": run.title, "warn": console.warn}
+    facts |= {"charts": list(informative(trainer.validator.metrics, len(setup.dataset.classes)))}
+    facts |= {"initial_loss": trainer.metadata["initial_loss"]}
     trainer.logger = RunLogger(console, [table, *build.loggers(run, **facts)], trainer.validator.metrics)
     trainer.checkpoints = Checkpoints(run_dir / "checkpoints")
     position = progress.epoch, progress.step_in_epoch, trainer.plan.fraction(progress)
@@ -88,6 +91,8 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
     _draw_mistakes(val, classes, logits, labels, run_dir / "mistakes.png")
     if val is not own:
         val.close()
+    figures = {name: run_dir / f"{name}.png" for name in ("curves", "confusion", "mistakes")}
+    trainer.logger.log_figures({name: path for name, path in figures.items() if path.is_file()}, trainer.progress.step)
     repeat = " ".join([command("train"), *(shlex.quote(word) for word in words if not word.startswith("dir="))])
     data = CardData(
         title=setup.run.title,
@@ -139,7 +144,7 @@ def _hyperparameters(run: RunConfig) -> dict[str, Any]:
     )
     values = {key: value for key, value in run.values.items() if not key.startswith(plumbing)}
     choices = {group: option for group, option in run.choices.items() if group != "loggers"}
-    return {**choices, **values}
+    return {**choices, **values, **choices}  # an empty group has the value {}, and its choice is none
 
 
 def _write(path: Path, text: str) -> None:

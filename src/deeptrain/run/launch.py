@@ -110,10 +110,11 @@ def train(
     warnings = original.expected_differences(run, provenance(trainer)) if original else []
     console.header(header(trainer, setup, run_dir), [*setup.warnings, *warnings])
     status, reason = fit(trainer, run, run_dir)
-    trainer.logger.close()
+    console.close()
     result = make_result(trainer, status, reason, perf_counter() - started)
     if status != "failed" or setup.world.is_single:  # else the other ranks are gone, and torchrun ends this one soon
         artifacts.draw(trainer, setup, run_dir, result, console)
+    trainer.logger.close()
     trainer.close()
     sentence, is_same = original.compare(run, result) if original else ("", True)
     console.end([*closing_lines(trainer, run_dir, result), *([f"rerun  {sentence}"] if sentence else [])])
