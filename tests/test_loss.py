@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from deeptrain.loss import BCE, MSE, CrossEntropy, Hinge, Perceptron, for_evaluation
+from deeptrain.loss import BCE, MSE, CrossEntropy, Hinge, Perceptron, for_evaluation, gathered_hinge
 
 LOSSES = [
     CrossEntropy,
@@ -252,3 +252,15 @@ def test_a_margin_is_positive(settings):
 def test_an_unknown_output_names_the_choices():
     with pytest.raises(ValueError, match="output=softmx: did you mean softmax"):
         MSE(output="softmx")
+
+
+@pytest.mark.parametrize("margin", [0.3, 1.0, 2.0])
+def test_the_hinge_by_gathering_is_torchs(device, margin):
+    """MPS lacks torch's."""
+    logits = torch.randn(9, 7, device=device, generator=torch.Generator(device).manual_seed(0), requires_grad=True)
+    ids = (torch.arange(9) % 7).to(device)
+    ours = gathered_hinge(logits, ids, margin)
+    theirs = functional.multi_margin_loss(logits, ids, margin=margin, reduction="none") * 7
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(each.sum(), logits)[0] for each in (ours, theirs)]
+    torch.testing.assert_close(*gradients)

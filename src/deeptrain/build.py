@@ -89,6 +89,7 @@ def open_setup(run: RunConfig, learned_classes: list[str] | None = None) -> Setu
     threads = use_threads(settings.threads, pixels)
     reason += f", {threads}" if device.type == "cpu" else ""
     reason += f", {precision} (auto)" if settings.precision == "auto" else ""
+    reason += ", products in TF32" if device.type == "cuda" and precision == "fp32" else ""
     setup.machine = reason
     setup.warnings = checks.check(run, _known(setup))
     return setup
@@ -226,16 +227,17 @@ def loss(setup: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
     return built
 
 
-def train_loader(setup: Setup, count: int | None = None, world: World = SINGLE) -> "Loader":
+def train_loader(setup: Setup, count: int | None = None, world: World = SINGLE, stream: bool = False) -> "Loader":
     """Make the loader of the training images, in random order and with the data set's own crop and flip.
 
     With a count it has so many of them only, evenly spread; of several processes each gets its part of every batch.
+    stream: for a few batches, which are not worth a copy of the whole set on the device.
     """
     from deeptrain.data.loader import make_loader
 
     settings, device = setup.run.settings, setup.runtime.device
     samples = setup.dataset.train if count is None else setup.dataset.train.evenly_spaced(count)
-    size, workers = setup.batch_size, worker_count(settings.workers)
+    size, workers = setup.batch_size, 0 if stream else worker_count(settings.workers)
     try:
         return make_loader(
             setup.source,
@@ -247,6 +249,7 @@ def train_loader(setup: Setup, count: int | None = None, world: World = SINGLE) 
             train=True,
             world=world,
             min_batch=max(2, setup.min_images * setup.world.size) if size > 1 else 1,
+            stream=stream,
         )
     except ValueError as error:
         raise UsageError([str(error)]) from error

@@ -93,11 +93,19 @@ class Hinge(Loss):
         self.weights = class_weight_tensor(class_weights, class_counts)
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if targets.ndim == 1 and logits.device.type == "mps":  # it lacks torch's loss
+            return gathered_hinge(logits, targets, self.margin)
         if targets.ndim == 1:  # torch's loss is divided by K
             mean = functional.multi_margin_loss(logits, targets, margin=self.margin, reduction="none")
             return mean * logits.shape[1]
         differences = logits[:, None] - logits[:, :, None]  # (N, K, K): s_j - s_y at [:, y, j]
         return (targets * ((differences + self.margin).relu().sum(2) - self.margin)).sum(1)  # without j = y
+
+
+def gathered_hinge(logits: Tensor, targets: Tensor, margin: float) -> Tensor:
+    """Return Σ_{j≠y} max(0, s_j - s_y + margin) of each image, (N,), for class ids (N,)."""
+    differences = logits - logits.gather(1, targets[:, None])
+    return (differences + margin).relu().sum(1) - margin  # without j = y
 
 
 class Perceptron(Loss):

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import grid_sample
 from torchvision.transforms import functional as F
 
+from deeptrain.aug import random_resized_crop
 from deeptrain.aug.pixel_rows import sample_rectangles
 from deeptrain.aug.random_resized_crop import ScaleCrop
 
@@ -25,6 +27,25 @@ def test_it_equals_torchvision_on_single_images(device, shape):
     bytes_, _ = crop(images.to(device, torch.uint8), torch.zeros(shape[0]), np.random.default_rng(0))
     exact, _ = crop(images.to(torch.uint8).float(), torch.zeros(shape[0]), np.random.default_rng(0))
     assert bytes_.dtype == torch.uint8 and (bytes_.cpu().float() - exact).abs().max() < 0.51
+
+
+@pytest.mark.parametrize("area", [[0.02, 0.3], [0.9, 1.0]])
+def test_inside_a_box_zeros_around_the_image_are_borders(area, monkeypatch):
+    """MPS lacks the border mode before torch 2.13. No position is outside the outermost pixel centres."""
+    images = 255 * torch.rand(16, 3, 20, 28)
+    crop, modes = ScaleCrop(area=area), []
+
+    def sample(planes, grid, padding_mode, align_corners):
+        modes.append(padding_mode)
+        both = [
+            grid_sample(planes, grid, padding_mode=mode, align_corners=align_corners) for mode in ("border", "zeros")
+        ]
+        torch.testing.assert_close(*both, rtol=1e-4, atol=2e-3)
+        return both[0]
+
+    monkeypatch.setattr(random_resized_crop, "grid_sample", sample)
+    crop(images, torch.zeros(16), np.random.default_rng(0))
+    assert modes == ["border"]
 
 
 def test_the_whole_image_stays(device):

@@ -85,6 +85,16 @@ def test_streaming_gives_the_bits_of_the_resident_set(device, workers):
         assert same(expected, collect(resident, 2, first_step)) and same(expected, collect(stream, 2, first_step))
 
 
+@pytest.mark.parametrize("setting", ["auto", "resident", "stream"])
+def test_a_few_batches_need_no_copy_of_the_set_on_the_device(setting, device):
+    source, samples = SimpleNamespace(loader=setting, crop_padding=2, flip=True), some()
+    first, streamed = (
+        make_loader(source, samples, batch_size=8, device=device, seed=1, train=True, stream=stream)
+        for stream in (False, True)
+    )
+    assert isinstance(streamed, StreamLoader) and same(collect(first, 1), collect(streamed, 1))
+
+
 def test_an_abandoned_epoch_leaves_no_trace_in_the_next():
     stream = StreamLoader(some(), 4, CPU, 0, True, 2, True, workers=2)
     expected = collect(stream, 1)

@@ -95,6 +95,25 @@ def test_a_single_image_that_is_too_much_ends_it(small_memory):
         fitted("accumulate=auto")
 
 
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_evaluation_goes_on_in_halves(most, monkeypatch):
+    trainer = build.trainer(build.open_setup(compose_run([*WORDS, "loss=mse", "data.val_fraction=0.4"])))
+    measure = lambda: trainer.validator.measure(trainer.stop, 0, 0.0)  # noqa: E731
+    whole, forward, sizes = measure(), trainer.model.forward, []
+
+    def small(images):
+        if len(images) > most:
+            raise ERRORS["gpu"]
+        sizes.append(len(images))
+        return forward(images)
+
+    monkeypatch.setattr(trainer.model, "forward", small)
+    assert measure() == pytest.approx(whole, rel=1e-5) and len(sizes) > 5
+    monkeypatch.setattr(trainer.model, "forward", lambda images: small(torch.cat([images] * 8)))
+    with pytest.raises(torch.OutOfMemoryError):
+        measure()  # a single image is too much
+
+
 def test_other_errors_are_not_taken_for_it():
     assert all(map(is_out_of_memory, ERRORS.values()))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

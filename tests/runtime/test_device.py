@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from deeptrain.runtime.device import PERHAPS_OUT_OF_MEMORY, Runtime, is_out_of_memory
+from deeptrain.runtime.versions import hardware_info
 
 LIBRARIES = [
     "CUDA error: out of memory",
@@ -40,6 +41,16 @@ def test_its_own_gpu_is_chosen_before_anything_else(cuda, name, gpu):
     assert cuda.calls == [("set_device", name), ("init", ":4096:8")]
     runtime.seed(7)
     assert cuda.seeds == [(gpu, 7)]
+
+
+def test_its_facts_are_recorded(cuda, monkeypatch):
+    facts = {"get_device_name": "NVIDIA X", "get_device_capability": (9, 0), "max_memory_allocated": 12}
+    for name, fact in facts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, fact=fact: fact)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    recorded = hardware_info(torch.device("cuda:1"))
+    assert recorded == {"device": "NVIDIA X", "capability": "9.0", "cuda": torch.version.cuda, "cudnn": 91002}
+    assert Runtime(torch.device("cuda:1")).peak_memory() == 12 and Runtime().peak_memory() is None
 
 
 def test_cuda_is_asked_for_bits_that_repeat(cuda, monkeypatch):

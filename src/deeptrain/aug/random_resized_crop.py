@@ -44,7 +44,8 @@ class ScaleCrop:
             [across[:, None, :].expand(-1, size[0], -1), down[:, :, None].expand(-1, -1, size[1])], dim=3
         )
         planes = images.to(torch.float32, memory_format=torch.contiguous_format)
-        resized = grid_sample(planes, grid, padding_mode="border", align_corners=False)
+        padding_mode = "zeros" if images.device.type == "mps" else "border"  # the same inside; MPS lacks border in 2.12
+        resized = grid_sample(planes, grid, padding_mode=padding_mode, align_corners=False)
         resized = resized if images.is_floating_point() else resized.round_()
         return to_channels_last(resized, images.dtype), targets
 

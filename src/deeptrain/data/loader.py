@@ -36,17 +36,22 @@ def make_loader(
     train: bool = False,
     world: World = SINGLE,
     min_batch: int = 2,
+    stream: bool = False,
 ) -> "ResidentLoader | StreamLoader":
     """Choose a loader by the source's setting and the free memory. train: shuffle, apply its crop and flip.
 
     world: each rank gets its shard of every batch. All shards make the batch that one process would see.
     min_batch: in training, an epoch leaves out a last batch of fewer images.
+    stream: for a few batches, which are not worth a copy of the whole set on the device.
     Raises ValueError "batch_size=...: ..." if there are not enough training images for one batch.
     """
     if train and batch_size > len(samples):
         raise ValueError(f"batch_size={batch_size}: must be at most {len(samples)}, the number of training images")
     crop_padding, flip = (source.crop_padding, source.flip) if train else (0, False)
-    if source.loader == "resident" or (source.loader == "auto" and fits(samples, crop_padding, device)):
+    stream = stream and samples.images is not None
+    if not stream and (
+        source.loader == "resident" or (source.loader == "auto" and fits(samples, crop_padding, device))
+    ):
         if samples.images is None:
             raise ValueError("loader=resident: these pictures are not decoded; load them with the same setting")
         return ResidentLoader(samples, batch_size, device, seed, train, crop_padding, flip, world, min_batch)

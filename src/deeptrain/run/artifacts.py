@@ -47,7 +47,7 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     trainer.logger = RunLogger(console, [table, *build.loggers(run, **facts)], trainer.validator.metrics)
     trainer.checkpoints = Checkpoints(run_dir / "checkpoints")
     position = progress.epoch, progress.step_in_epoch, trainer.plan.fraction(progress)
-    batches = setup.world.unsharded(trainer.train_loader, lambda: build.train_loader(setup))
+    batches = setup.world.unsharded(trainer.train_loader, lambda: build.train_loader(setup, stream=True))
     picture = training_samples(setup, batches, *position)
     if batches is not trainer.train_loader:
         batches.close()

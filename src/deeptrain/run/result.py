@@ -46,6 +46,7 @@ def make_result(trainer: "Trainer", status: str, reason: str, seconds: float) ->
         "seconds": round(seconds, 3),
         "train_seconds": round(progress.train_seconds, 3),
         "images_per_second": round(progress.images / max(progress.train_seconds, 1e-9), 1),
+        "peak_memory": trainer.runtime.peak_memory(),
         "metrics": progress.metrics,
         "initial_loss": trainer.metadata["initial_loss"],
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),

@@ -68,6 +68,10 @@ class Runtime:
         torch._dynamo.config.recompile_limit = MAX_GRAPHS  # pyright: ignore
         return torch.compile(network, dynamic=False)  # pyright: ignore
 
+    def peak_memory(self) -> int | None:
+        """Return the most bytes of the GPU's memory that tensors took at a time; None without CUDA."""
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+
     def to_device(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the memory format that is fastest there."""
         convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())

@@ -25,7 +25,9 @@ def versions() -> dict[str, str]:
 def hardware_info(device: torch.device) -> dict[str, Any]:
     """Return what the bits of a result depend on besides settings and versions."""
     if device.type == "cuda":
-        return {"device": torch.cuda.get_device_name(device)}
+        capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+        libraries = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        return {"device": torch.cuda.get_device_name(device), "capability": capability, **libraries}
     instructions = torch.backends.cpu.get_cpu_capability()
     return {"device": f"{device.type} {platform.machine()} {instructions}", "threads": torch.get_num_threads()}
 

@@ -14,7 +14,7 @@ from deeptrain.data.loader import Loader
 from deeptrain.metrics.metric import METRICS, Metric
 from deeptrain.metrics.running_metrics import RunningMetrics
 from deeptrain.runtime.batch_norm import measure_statistics, remembers_start
-from deeptrain.runtime.device import Runtime
+from deeptrain.runtime.device import Runtime, is_out_of_memory
 from deeptrain.runtime.random import fold_in, generator
 from deeptrain.runtime.signals import StopRequest
 from deeptrain.runtime.world import SINGLE, World
@@ -135,9 +135,7 @@ def evaluate(
     model.eval()
     means = RunningMetrics(metrics)
     for images, labels in batches:
-        with runtime.autocast:
-            logits = model(pipeline.evaluate(images))
-        logits = logits.float()
+        logits = compute_logits(model, images, pipeline, runtime)
         means.update(loss(logits, labels), logits, labels)
     means.exchange(world.all_reduce_sum)
     return means.compute()
@@ -149,10 +147,21 @@ def predict(model: nn.Module, batches: Iterable[Batch], pipeline: Pipeline, runt
     model.eval()
     logits, labels = [], []
     for images, classes in batches:
-        with runtime.autocast:
-            logits.append(model(pipeline.evaluate(images)).float())
+        logits.append(compute_logits(model, images, pipeline, runtime))
         labels.append(classes)
     return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+
+
+def compute_logits(model: nn.Module, images: Tensor, pipeline: Pipeline, runtime: Runtime) -> Tensor:
+    """Return the logits of a batch, float32 (N, K). If memory runs out, each half of the batch goes by itself."""
+    try:
+        with runtime.autocast:
+            return model(pipeline.evaluate(images)).float()
+    except (RuntimeError, MemoryError) as error:
+        if len(images) == 1 or not is_out_of_memory(error):
+            raise
+    halves = images.chunk(2)  # only here is the failed pass freed
+    return torch.cat([compute_logits(model, half, pipeline, runtime) for half in halves])
 
 
 def score(logits: Tensor, labels: Tensor, loss: Loss, metrics: Mapping[str, Metric] = METRICS) -> dict[str, float]:
