@@ -234,13 +234,23 @@ def test_auto_weights_are_inverse_to_the_frequency_and_one_on_average():
         ({"class_weights": [1.0, 0.0, 2.0]}, "class_weights=[1.0, 0.0, 2.0]: every item must be > 0"),
         ({"class_weights": "aut"}, "class_weights=aut: did you mean auto? choose from auto or a list"),
         ({"class_weights": "auto", "class_counts": None}, "class_weights=auto: needs class_counts"),
+        ({"class_weights": {"dgo": 2.0}}, "class_weights={dgo:2.0}: no class is dgo; did you mean dog? choose from"),
+        ({"class_weights": {"dog": -1.0}}, "class_weights={'dog': -1.0}: every value must be > 0"),
+        ({"class_weights": {"dog": 2.0}, "class_names": None}, "class_weights by name: needs class_names"),
     ],
 )
 @every_loss
 def test_wrong_weights_are_refused_in_a_line(make, settings, message):
     with pytest.raises(ValueError) as error:
-        make(**{"class_counts": [1, 2, 3], **settings})
+        make(**{"class_counts": [1, 2, 3], "class_names": ["cat", "dog", "3"], **settings})
     assert str(error.value).startswith(message), str(error.value)
+
+
+@every_loss
+def test_weights_by_name_leave_the_others_at_one(make):
+    names = ["cat", "dog", "3"]
+    assert make(class_weights={"dog": 2.5}, class_names=names).weights.tolist() == [1, 2.5, 1]
+    assert make(class_weights={3: 4, "cat": 0.5}, class_names=names).weights.tolist() == [0.5, 1, 4], "3 is a name"
 
 
 @pytest.mark.parametrize("settings", [{"margin": 0}, {"margin": -1.0}])

@@ -172,6 +172,7 @@ def data_info(dataset: "Dataset") -> dict[str, Any]:
     return {
         "input_shape": dataset.image_shape,
         "num_classes": len(dataset.classes),
+        "class_names": dataset.classes,
         "class_counts": np.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist(),
         "mean": [float(value) for value in dataset.mean],
         "in_chans": dataset.image_shape[0],  # timm's word

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deeptrain.schema import DropRate, PositiveFloat, validate_call
+from deeptrain.schema import DropRate, PositiveFloat, format_value, suggest, validate_call
 
-ClassWeights = Literal["auto"] | list[PositiveFloat] | None
+ClassWeights = Literal["auto"] | list[PositiveFloat] | dict[str, PositiveFloat] | None
 
 
 class Loss:
@@ -61,9 +61,10 @@ class CrossEntropy(Loss):
         label_smoothing: DropRate = 0.0,
         class_weights: ClassWeights = None,
         class_counts: list[int] | None = None,
+        class_names: list[str] | None = None,
     ):
         self.label_smoothing = label_smoothing
-        self.weights = class_weight_tensor(class_weights, class_counts)
+        self.weights = class_weight_tensor(class_weights, class_counts, class_names)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.weights is None:  # one kernel also takes the mean
@@ -87,10 +88,15 @@ class Hinge(Loss):
 
     @validate_call
     def __init__(
-        self, *, margin: PositiveFloat = 1.0, class_weights: ClassWeights = None, class_counts: list[int] | None = None
+        self,
+        *,
+        margin: PositiveFloat = 1.0,
+        class_weights: ClassWeights = None,
+        class_counts: list[int] | None = None,
+        class_names: list[str] | None = None,
     ):
         self.margin = margin
-        self.weights = class_weight_tensor(class_weights, class_counts)
+        self.weights = class_weight_tensor(class_weights, class_counts, class_names)
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         if targets.ndim == 1 and logits.device.type == "mps":  # it lacks torch's loss
@@ -116,8 +122,14 @@ class Perceptron(Loss):
     """
 
     @validate_call
-    def __init__(self, *, class_weights: ClassWeights = None, class_counts: list[int] | None = None):
-        self.weights = class_weight_tensor(class_weights, class_counts)
+    def __init__(
+        self,
+        *,
+        class_weights: ClassWeights = None,
+        class_counts: list[int] | None = None,
+        class_names: list[str] | None = None,
+    ):
+        self.weights = class_weight_tensor(class_weights, class_counts, class_names)
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         return (one_hot(targets, logits) * (logits.amax(1, keepdim=True) - logits)).sum(1)
@@ -137,9 +149,10 @@ class MSE(Loss):
         output: Literal["linear", "softmax", "sigmoid"] = "linear",
         class_weights: ClassWeights = None,
         class_counts: list[int] | None = None,
+        class_names: list[str] | None = None,
     ):
         self.output = OUTPUTS[output]
-        self.weights = class_weight_tensor(class_weights, class_counts)
+        self.weights = class_weight_tensor(class_weights, class_counts, class_names)
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         return 0.5 * (self.output(logits) - one_hot(targets, logits)).square().sum(1)
@@ -149,8 +162,14 @@ class BCE(Loss):
     """-Σ q log σ(s) + (1 - q) log(1 - σ(s)) over the classes, each a binary decision; q is one-hot or mixed."""
 
     @validate_call
-    def __init__(self, *, class_weights: ClassWeights = None, class_counts: list[int] | None = None):
-        self.weights = class_weight_tensor(class_weights, class_counts)
+    def __init__(
+        self,
+        *,
+        class_weights: ClassWeights = None,
+        class_counts: list[int] | None = None,
+        class_names: list[str] | None = None,
+    ):
+        self.weights = class_weight_tensor(class_weights, class_counts, class_names)
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         probabilities = one_hot(targets, logits)
@@ -169,13 +188,18 @@ def for_evaluation(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor
     return loss.for_evaluation() if isinstance(loss, Loss) else loss
 
 
-def class_weight_tensor(class_weights: ClassWeights, class_counts: list[int] | None) -> Tensor | None:
+def class_weight_tensor(
+    class_weights: ClassWeights, class_counts: list[int] | None, class_names: list[str] | None = None
+) -> Tensor | None:
     """Return the setting as weights (K,), or None; ValueError if it does not fit the classes.
 
     auto: inverse to the number of training images of each class. The mean over the training images is 1.
+    By name: a class that is not named has weight 1.
     """
     if class_weights is None:
         return None
+    if isinstance(class_weights, dict):
+        return torch.tensor(_weights_by_name(class_weights, class_names), dtype=torch.float32)
     if class_weights != "auto":
         if class_counts is not None and len(class_weights) != len(class_counts):
             raise ValueError(f"class_weights={list(class_weights)}: must be {len(class_counts)} numbers, one a class")
@@ -184,6 +208,17 @@ def class_weight_tensor(class_weights: ClassWeights, class_counts: list[int] | N
         raise ValueError("class_weights=auto: needs class_counts, the training images of each class")
     counts = torch.tensor(class_counts)
     return counts.sum() / (counts.count_nonzero() * counts.clamp(min=1))  # an empty class counts as one image
+
+
+def _weights_by_name(weights: dict[str, float], class_names: list[str] | None) -> list[float]:
+    """Return a weight a class, in the order of the classes."""
+    if class_names is None:
+        raise ValueError("class_weights by name: needs class_names, the names of the classes")
+    named = {format_value(name): weight for name, weight in weights.items()}  # YAML reads 3 as a number
+    for name in named:
+        if name not in class_names:
+            raise ValueError(f"class_weights={format_value(weights)}: no class is {name}; {suggest(name, class_names)}")
+    return [named.get(name, 1.0) for name in class_names]
 
 
 def one_hot(targets: Tensor, logits: Tensor) -> Tensor:

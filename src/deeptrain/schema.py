@@ -135,6 +135,11 @@ def type_error(value: Any, annotation: Any) -> str | None:
             return "must be a list, written [a,b]"
         error = next((error for item in value if arguments and (error := type_error(item, arguments[0]))), None)
         return error and f"every item {error}"
+    if origin is dict:
+        if not isinstance(value, dict):
+            return "must be a value by name, written {name:value}"
+        errors = [error for item in value.values() if (error := type_error(item, arguments[1]))]
+        return f"every value {errors[0]}" if errors else None
     return _scalar_problem(value, annotation)
 
 
@@ -163,6 +168,8 @@ def _either(value: Any, options: tuple, errors: list[str | None]) -> str:
     if isinstance(value, list | tuple):  # what is wrong in a list, rather than that it might be something else
         lists = [w for o, w in zip(options, errors, strict=True) if o is list or get_origin(o) is list]
         return _join(lists or errors)
+    if isinstance(value, dict):
+        return _join([w for o, w in zip(options, errors, strict=True) if o is dict or get_origin(o) is dict] or errors)
     return _join(errors)
 
 
@@ -205,4 +212,6 @@ def format_value(value: Any) -> str:
     """Write a value as on a command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{format_value(name)}:{format_value(item)}" for name, item in value.items()) + "}"
     return "[" + ",".join(map(format_value, value)) + "]" if isinstance(value, list | tuple) else str(value)

@@ -130,6 +130,9 @@ def _annotation(node: Any, module: str) -> Any:
         case ast.Subscript(value=ast.Name(id="list"), slice=item):
             inner = _annotation(item, module)
             return list if inner is Any else list[inner]
+        case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[_, item])):
+            inner = _annotation(item, module)
+            return dict if inner is Any else dict[str, inner]
         case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[kind, ast.Call() as limits])):
             bounds = {k.arg: ast.literal_eval(k.value) for k in limits.keywords if k.arg}
             return Annotated[_annotation(kind, module), Range(**bounds)]

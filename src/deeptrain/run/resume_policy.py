@@ -165,7 +165,7 @@ def check(old: Mapping[str, Any], new: Mapping[str, Any], *, is_confirmed: bool)
 def _within(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterator[Change]:
     for name, value in new.items():
         key, before = f"{prefix}{name}", old.get(name)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and "_target_" not in new:  # in a part it is a value, such as weights by name
             yield from _within(before if isinstance(before, Mapping) else {}, value, f"{key}.")
         elif name in old and before != value:
             yield Change(key, safe_repr(before), safe_repr(value))
@@ -183,6 +183,7 @@ def _option(node: Mapping[str, Any]) -> str:
 def safe_repr(value: Any) -> str:
     """Write a value that may be a stranger's: short, and without characters that move the cursor."""
     plain = value is None or isinstance(value, str | int | float)
-    short = isinstance(value, list) and len(value) < 20 and all(isinstance(item, str | int | float) for item in value)
+    items = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else None
+    short = items is not None and len(items) < 20 and all(isinstance(item, str | int | float) for item in items)
     text = format_value(value) if plain or short else "something else"
     return text if len(text) <= 80 and text.isprintable() else "something else"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 JUMP = 2.0  # times as high a rate, or as low
 
+MAX_WEIGHTS = 12  # classes whose weight the head names
+
 
 def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
     """Say before the first step what is about to happen; at most 12 lines."""
@@ -36,6 +38,7 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
         f"batch      {batch}{auto}",
         f"device     {setup.machine}",
         *(f"chosen     {note}" for note in setup.dataset.notes),
+        *_class_weights(trainer, setup),
         f"changed    {changed or 'nothing: all settings are the defaults'}",
     ]
     if run.settings.max_seconds is not None:
@@ -52,6 +55,16 @@ def _initial_loss(losses: dict[str, float], classes: int) -> str:
     measured, equal = (formatting.format_loss(losses[name]) for name in ("train", "equal_logits"))
     log = f" (log {classes})" if math.isclose(losses["equal_logits"], math.log(classes), rel_tol=1e-3) else ""
     return f"loss {measured} before the first step; equal logits give {equal}{log}"
+
+
+def _class_weights(trainer: "Trainer", setup: build.Setup) -> list[str]:
+    """Return a line that names the weight of each class, where they have some."""
+    weights = getattr(trainer.loss, "weights", None)
+    if weights is None:
+        return []
+    pairs = [f"{name}={weight:.4g}" for name, weight in zip(setup.dataset.classes, weights.tolist(), strict=True)]
+    more = f" and {len(pairs) - MAX_WEIGHTS} more" if len(pairs) > MAX_WEIGHTS else ""
+    return [f"weights    {', '.join(pairs[:MAX_WEIGHTS])}{more}"]
 
 
 def _own_augmentation(setup: build.Setup) -> str:
