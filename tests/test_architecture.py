@@ -44,6 +44,7 @@ RUNTIME |= {
     "run_dir",
     "step",
     "title",
+    "val_images",
     "warn",
 }
 FILES = sorted(SOURCE.rglob("*.py"))

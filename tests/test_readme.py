@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deeptrain.commands.cli import split_flags, train
+from deeptrain.commands.cli import EXAMPLES, split_flags, train
 from deeptrain.config.compose import compose_run, compose_sweep
 
 pytestmark = pytest.mark.slow
@@ -40,6 +40,26 @@ def test_commands_compose(command, tmp_path):
         assert len(compose_sweep(words)[0]) > 1
     else:
         compose_run(words)
+
+
+SHELL = re.compile(r"^(?:python|uv|pip|torchrun|tensorboard|source|deeptrain) .*", re.MULTILINE)
+TYPED_PAGES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md"]
+TEXTS = [text for page in TYPED_PAGES for text in re.findall(r"```\n(.*?)```", page.read_text(), flags=re.DOTALL)]
+HEADS = [re.sub("^# +", "", path.read_text(), flags=re.MULTILINE) for path in (ROOT / "configs").rglob("*.yaml")]
+SHELL_COMMANDS = sorted({line for text in [*TEXTS, *HEADS, EXAMPLES] for line in SHELL.findall(text)})
+SPECIAL = re.compile(r"[][()*?{}<>|;~^!$`\"']")  # read by bash or zsh; zsh reads comments too, as words
+
+
+@pytest.mark.parametrize("command", SHELL_COMMANDS)
+def test_a_command_can_be_typed_into_bash_and_zsh(command):
+    done = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    bare = re.sub(r"'[^']*'|\"[^\"$`!]*\"", "", command)
+    assert not SPECIAL.search(bare), "put the word into quotes"
+
+
+def test_words_behind_a_hash_are_a_comment():
+    assert split_flags(["epochs=3", "#", "three", "passes"]) == (set(), ["epochs=3"])
 
 
 FILES = dict(re.findall(r"`(my/[\w/]+\.\w+)`[^`]*?```\w+\n(.*?)```", README, flags=re.DOTALL))

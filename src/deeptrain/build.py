@@ -76,7 +76,8 @@ def open_setup(run: RunConfig, learned_classes: list[str] | None = None) -> Setu
     except ValueError as error:
         raise UsageError([str(error)]) from error
     check_loggers(run)
-    source = instantiate("data", run.parts["data"], learned_classes=learned_classes)
+    val_images = "train" if settings.overfit else settings.validate.images
+    source = instantiate("data", run.parts["data"], learned_classes=learned_classes, val_images=val_images)
     dataset = load_data(run, source.load)
     nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
     augmentations = [augmentation(key, node, run, dataset) for key, node in nodes]

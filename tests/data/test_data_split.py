@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeptrain.data.split import stratified
+from deeptrain.data.split import balanced, stratified
 
 
 def test_each_class_gives_its_exact_share():
@@ -41,3 +41,18 @@ def test_the_choice_depends_on_the_seed_and_on_the_class_alone():
 def test_the_choice_is_the_same_for_ever():
     """Frozen: a changed split would let a resumed run validate on what it trained on."""
     assert stratified(np.arange(30) % 2, 0.2, seed=0).tolist() == [2, 8, 11, 13, 19, 24]
+
+
+@pytest.mark.parametrize("count", [1, 7, 30, 45, 60])
+def test_few_images_are_as_many_of_each_class_as_there_are(count):
+    labels = np.repeat(np.arange(3), [5, 20, 35])
+    shares = np.bincount(labels[balanced(labels, count, seed=0)], minlength=3)
+    level = max(shares)
+    assert shares.sum() == count
+    assert all(share == total or level - share <= 1 for share, total in zip(shares, [5, 20, 35], strict=True))
+
+
+def test_a_larger_choice_contains_a_smaller_one_and_a_seed_makes_another():
+    labels = np.tile(np.arange(4), 50)
+    assert set(balanced(labels, 20, seed=1)) < set(balanced(labels, 60, seed=1))
+    assert set(balanced(labels, 20, seed=1)) != set(balanced(labels, 20, seed=2))

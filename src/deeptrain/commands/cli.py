@@ -48,7 +48,7 @@ python train.py                                          handwritten digits, a s
 python train.py model=vgg 'aug=[cutout,mixup]' optimizer.lr=0.05 epochs=10
 python train.py data=image_folder data.root=pictures     pictures in folders named by class
 python train.py -m model=fcn,resnet aug=none,mixup seed=0,1,2
-python train.py resume=outputs/...                       go on; with epochs=60, train longer
+python train.py resume=outputs/...                       go on, or with epochs=60 train longer
 torchrun --nproc-per-node 2 train.py batch_size=256       two GPUs, 128 images each
 python train.py explain=label_smoothing                  what it does, what to expect, sensible values, the paper
 """
@@ -159,6 +159,8 @@ def split_flags(arguments: list[str]) -> tuple[set[str], list[str]]:
     while rest:
         word, *rest = rest
         name, _, value = word.partition("=")
+        if word == "#":  # zsh hands over what stands behind it; bash does not
+            break
         if word in ("-m", "--multirun"):
             flags.add("multirun")
         elif word == "--debug":

@@ -28,7 +28,7 @@ def evaluate(arguments: list[str]) -> int:
 def _evaluate(arguments: list[str]) -> int:
     from deeptrain.config.compose import compose_run
     from deeptrain.errors import UsageError
-    from deeptrain.run import folder, saved
+    from deeptrain.run import defaults, folder
     from deeptrain.schema import suggest
 
     flags, words = split_flags(arguments)
@@ -46,7 +46,7 @@ def _evaluate(arguments: list[str]) -> int:
         raise UsageError(["split=all: add data.root=DIR, a folder of pictures that the run has not seen"])
     at, state = folder.find(where, "run", best=True)
     changed = [word for word in words if not word.startswith("split=")]
-    run = compose_run([*saved.load_overrides(at, changed), *changed])
+    run = compose_run([*defaults.load_overrides(at, changed), *changed])
     keys = {word: word.lstrip("+").partition("=")[0] for word in changed}
     unread = [word for word, key in keys.items() if not {key, key.partition(".")[0]} & set(READ)]
     if unread:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from deeptrain.config.options import groups
+from deeptrain.config.overfit import expand_overfit
 from deeptrain.config.override import PATHS, override_key, quote_path, unquote_path
 from deeptrain.config.renamed import OPTIONS as RENAMED_OPTIONS
 from deeptrain.config.renamed import UNTIL, translate_config, translate_words, update_targets
@@ -269,14 +270,15 @@ def _checked_run(config: DictConfig, words: list[str], messages: list[str], sear
     """Check every value of a composed configuration against the schema of its place; UsageError with all there are."""
     OmegaConf.set_struct(config, False)
     hydra = config.pop("hydra")
+    chosen = {group: str(name) for group, name in hydra.runtime.choices.items()}
     try:
+        turned_off = expand_overfit(config, chosen)
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         update_targets(plain)
     except OmegaConfBaseException as error:
         raise UsageError([*messages, _interpolation_message(error)]) from error
     parts = {name: plain.pop(name, None) or {} for name in (*PARTS, *LISTS)}
     plain.pop("experiment", None)
-    chosen = {group: str(name) for group, name in hydra.runtime.choices.items()}
     messages += _expand_sam(plain, parts, chosen)
     notes = _expand_tensorboard(plain, parts)
     messages += settings_messages(plain, Settings)
@@ -293,7 +295,8 @@ def _checked_run(config: DictConfig, words: list[str], messages: list[str], sear
     choices |= {group: "+".join(parts[group]) or "none" for group in LISTS}
     values = _settings_by_key(OmegaConf.to_container(config))
     typed = [unquote_path(word) for word in words]
-    return RunConfig(to_dataclass(plain, Settings), parts, typed, choices, OmegaConf.to_yaml(config), values, notes)
+    yaml, settings = OmegaConf.to_yaml(config), to_dataclass(plain, Settings)
+    return RunConfig(settings, parts, typed, choices, yaml, values, notes, turned_off)
 
 
 def _expand_sam(plain: dict[str, Any], parts: dict[str, Any], chosen: dict[str, str]) -> list[str]:

@@ -18,6 +18,7 @@ Device = Literal[
 class Validate:
     every_epochs: PositiveInt = 1
     every_steps: PositiveInt | None = None
+    images: PositiveInt | None = None
     clean_images: NonNegativeInt = 2000
 
 
@@ -46,6 +47,7 @@ class Settings:
     device: Device = "auto"
     epochs: PositiveInt = 30
     batch_size: PositiveInt | Literal["auto"] = "auto"
+    overfit: PositiveInt | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     sync_batch_norm: bool = False
@@ -82,6 +84,7 @@ class RunConfig:
     yaml: str  # as composed, interpolations unresolved: no secret from the environment is in it
     values: dict[str, Any]  # every setting by its dotted key, unresolved too
     renamed: list[str] = field(default_factory=list)  # a line for each old name that was typed
+    turned_off: list[str] = field(default_factory=list)  # by overfit, as one types it
 
     @property
     def title(self) -> str:

@@ -1,15 +1,15 @@
 """What training sees of a set of images: samples, their split into train and val, and the settings of every source."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from deeptrain.data.decode import Decoder
-from deeptrain.data.split import stratified
-from deeptrain.schema import NonNegativeInt, PositiveFloat, Range, Seed, UnitFloat
+from deeptrain.data.split import balanced, stratified
+from deeptrain.schema import NonNegativeInt, PositiveFloat, PositiveInt, Range, Seed, UnitFloat
 
 Loading = Literal["auto", "resident", "stream"]
 SplitFraction = Annotated[float, Range(above=0, below=1)]
@@ -105,6 +105,8 @@ class DataSource:
     download: bool = False
     val_fraction: SplitFraction = 0.1  # of the training images, if there is no validation split
     split_seed: Seed = 0
+    train_images: PositiveInt | None = None  # of those that are left for training, as many of each class as possible
+    val_images: PositiveInt | Literal["train"] | None = None  # "train": val is what is trained on, as overfit=N asks
     loader: Loading = "auto"
     crop_padding: NonNegativeInt = 0  # zeros around an image, before a random window of its size is cropped
     flip: bool = False
@@ -132,21 +134,64 @@ class SourceSplits:
     fingerprint: str
     test: str  # for the summary: "test 10,000 kept shut"
     val: Samples | None = None
+    val_total: int = 0  # images of its val split, if `val` has only some
     train_folder: str = ""
     val_folder: str = ""
     notes: list[str] = field(default_factory=list)
 
 
-def make_dataset(source: DataSource, classes: list[str], splits: SourceSplits) -> Dataset:
-    """Hold out validation images if the source has none, and compute mean and std of the training images."""
-    train_indices, val_indices = np.arange(len(splits.train)), np.arange(0)
-    if splits.val is None:
-        val_indices = stratified(splits.train.labels, source.val_fraction, source.split_seed)
-        if not len(val_indices):
+@dataclass
+class Partition:
+    """Indices into a source's training images: those that are trained on, validated on, and all that are held out."""
+
+    train: np.ndarray
+    val: np.ndarray
+    held_out: np.ndarray
+    available: int  # images that could be trained on
+
+    @property
+    def used(self) -> np.ndarray:
+        return np.union1d(self.train, self.val)
+
+    def renumbered(self) -> "Partition":
+        """Return the same partition for a source that has only the images that are used."""
+        train, val = (np.searchsorted(self.used, indices) for indices in (self.train, self.val))
+        return replace(self, train=train, val=val)
+
+
+def partition(source: DataSource, labels: np.ndarray, *, has_val: bool) -> Partition:
+    """Hold out validation images unless the source has some, then choose train_images and val_images of both."""
+    train, held_out = np.arange(len(labels)), np.arange(0)
+    if not has_val:
+        held_out = stratified(labels, source.val_fraction, source.split_seed)
+        if not len(held_out):
             raise ValueError(f"val_fraction={source.val_fraction}: no class has two images to hold one out; add some")
-        train_indices = np.delete(train_indices, val_indices)
-    train, val = splits.train.select(train_indices), splits.val or splits.train.select(val_indices)
-    mean, std = _normalization(source, splits, train_indices)
+        train = np.delete(train, held_out)
+    available = len(train)
+    if source.train_images is not None:
+        if source.train_images > available:
+            raise ValueError(
+                f"train_images={source.train_images}: must be at most {available}, the number of training images"
+            )
+        train = train[balanced(labels[train], source.train_images, source.split_seed)]
+    if source.val_images == "train":
+        return Partition(train, train, held_out, available)
+    val = held_out[evenly_spaced(len(held_out), source.val_images or len(held_out))]
+    return Partition(train, val, held_out, available)
+
+
+def make_dataset(
+    source: DataSource, classes: list[str], splits: SourceSplits, parts: Partition | None = None
+) -> Dataset:
+    """Choose the images of training and validation, and compute mean and std of the training images.
+
+    parts: which ones, if the source has chosen them already, to read no others.
+    """
+    parts = parts or partition(source, splits.train.labels, has_val=splits.val is not None)
+    train, val = splits.train.select(parts.train), splits.train.select(parts.val)
+    if splits.val is not None and source.val_images != "train":
+        val = splits.val.evenly_spaced(source.val_images or len(splits.val))
+    mean, std = _normalization(source, splits, parts.train)
     return Dataset(
         name=source.name,
         classes=classes,
@@ -155,15 +200,15 @@ def make_dataset(source: DataSource, classes: list[str], splits: SourceSplits) -
         val=val,
         mean=mean,
         std=std,
-        summary=_summary(source, classes, train, val, splits),
+        summary=_summary(source, classes, train, val, splits, parts),
         fingerprint=splits.fingerprint,
         split={
-            "source": splits.val_folder or f"held out of {splits.train_folder or 'train'}, in its own order",
+            "source": _val_source(source, splits),
             "seed": None if splits.val else source.split_seed,
             "val_fraction": None if splits.val else source.val_fraction,
-            "val": val_indices.tolist(),
+            "val": [] if source.val_images == "train" else parts.held_out.tolist(),
         },
-        notes=splits.notes,
+        notes=[*splits.notes, *(_absent(train.labels, len(classes)) if source.train_images else [])],
     )
 
 
@@ -194,14 +239,35 @@ def _normalization(
     return mean, np.where(std > 0, std, 1.0)  # a constant channel must not divide by zero
 
 
-def _summary(source: DataSource, classes: list[str], train: Samples, val: Samples, splits: SourceSplits) -> str:
-    shape = "x".join(map(str, train.shape))
-    held_out = _held_out(source.val_fraction, len(train), len(val), splits.train_folder or "train")
-    folder = f" ({splits.train_folder})" if splits.train_folder else ""
+def _val_source(source: DataSource, splits: SourceSplits) -> str:
+    if source.val_images == "train":
+        return "the training images themselves"
+    return splits.val_folder or f"held out of {splits.train_folder or 'train'}, in its own order"
+
+
+def _summary(
+    source: DataSource, classes: list[str], train: Samples, val: Samples, splits: SourceSplits, parts: Partition
+) -> str:
+    shape, folder = "x".join(map(str, train.shape)), f" ({splits.train_folder})" if splits.train_folder else ""
+    total, held = splits.val_total or len(splits.val or parts.held_out), len(parts.held_out)
+    whole = splits.val_folder if splits.val else None
+    whole = whole or _held_out(source.val_fraction, parts.available, held, splits.train_folder or "train")
+    if source.val_images == "train":
+        val_text = "val the same images"
+    elif len(val) < total:
+        val_text = f"val {len(val):,} of {total:,} ({whole})"
+    else:
+        val_text = f"val {len(val):,} ({whole})"
+    of = f" of {parts.available:,}" if len(train) < parts.available else ""
     return (
-        f"{source.name}: {len(classes)} classes, {shape}, train {len(train):,}{folder}, "
-        f"val {len(val):,} ({splits.val_folder if splits.val else held_out}), {splits.test}"
+        f"{source.name}: {len(classes)} classes, {shape}, train {len(train):,}{of}{folder}, {val_text}, {splits.test}"
     )
+
+
+def _absent(labels: np.ndarray, classes: int) -> list[str]:
+    """Return a line if few training images leave classes without any."""
+    absent = classes - len(np.unique(labels))
+    return [f"train_images={len(labels)}: {absent} of {classes} classes have no training image"] if absent else []
 
 
 def _held_out(fraction: float, train: int, val: int, folder: str) -> str:

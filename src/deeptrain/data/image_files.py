@@ -23,6 +23,7 @@ from deeptrain.data.dataset import (
     SourceSplits,
     evenly_spaced,
     make_dataset,
+    partition,
 )
 from deeptrain.data.decode import Decoder, Resize, UnreadableImageError, decode_all, find_unreadable
 from deeptrain.data.decoded_images import DecodedImages, from_arrays, from_cache
@@ -43,6 +44,7 @@ RESNET_TRAIN_SIDES = (256, 480)
 MAX_CUT = 0.34  # of a picture's area, cropped to other proportions: a 3:2 photo loses a third, and nobody minds
 SEARCH_SECONDS = 20  # for broken pictures, once one was found
 MAX_LINES = 10  # about them
+FEW = 0.5  # of the training pictures: if a run uses no more of them, only those are decoded
 NARROW = 8  # the range is so many times the inner one: a few pixels decide on it
 
 Byte = Annotated[int, Range(minimum=0, maximum=255)]
@@ -62,6 +64,10 @@ class FileSplit:
     @cached_property
     def files(self) -> list[Path]:
         return [self.folder / name for name in self.names]
+
+    def select(self, indices: np.ndarray) -> "FileSplit":
+        """Return the files at these indices as a split of their own."""
+        return replace(self, names=[self.names[index] for index in indices.tolist()], labels=self.labels[indices])
 
     @cached_property
     def digests(self) -> tuple[str, str, str]:
@@ -130,10 +136,16 @@ class ImageFiles(DataSource):
         train, val, test = (self.layout.splits.get(part) for part in ("train", "val", "test"))
         assert train is not None
         decoder, notes = self._choose_decoder(cache_dir)
+        parts = partition(self, train.labels, has_val=val is not None)
+        if len(parts.used) <= FEW * len(train.names):
+            train, parts = train.select(parts.used), parts.renumbered()
+        if val and self.val_images:
+            val = None if self.val_images == "train" else val.select(evenly_spaced(len(val.names), self.val_images))
         samples, statistics, fingerprint = self._open(train, decoder, cache_dir)
         splits = SourceSplits(
             train=samples,
             val=self._open(val, decoder, cache_dir)[0] if val else None,
+            val_total=len(self.layout.splits["val"].names) if val else 0,
             statistics=statistics,
             fingerprint=fingerprint,
             train_folder=train.label,
@@ -141,7 +153,7 @@ class ImageFiles(DataSource):
             test=f"test {len(test.names):,} ({test.label}) kept shut" if test else "no test split",
             notes=[*map(name_heif_reader, self.layout.notes), *notes],
         )
-        dataset = make_dataset(self, self.layout.classes, splits)
+        dataset = make_dataset(self, self.layout.classes, splits, parts)
         if len(ends := {(low, high) for _, low, high in decoder.ranges}) == 1:
             dataset.split["range"] = list(ends.pop())  # so that an evaluation reads other files by it too
         return dataset
@@ -204,30 +216,31 @@ class ImageFiles(DataSource):
         return red, green, blue
 
     def _survey(self, cache_dir: Path | str | None) -> Survey:
-        files = self._some_files(INSPECTED_IMAGES)
+        inspected = self._some_files(INSPECTED_IMAGES)
+        files = inspected.files
 
         def build(folder: Path) -> None:
             (folder / "survey.json").write_text(json.dumps(asdict(survey(files))), "utf-8")
 
-        folder = get_or_build(cache_dir, "survey", {"files": self._inspected.cache_key(cache_dir)}, build)
+        folder = get_or_build(cache_dir, "survey", {"files": inspected.cache_key(cache_dir)}, build)
         return Survey(**json.loads((folder / "survey.json").read_text("utf-8")))
 
     def _ranges(self, cache_dir: Path | str | None) -> dict[Kind, ValueRange]:
         """Return the range of the deep values in train. The files of val and test have no say in it."""
-        files = self._some_files(RANGED_IMAGES)
+        inspected = self._some_files(RANGED_IMAGES)
+        files = inspected.files
 
         def build(folder: Path) -> None:
             logging.getLogger(__name__).info("looking for the range of the values in %s pictures", f"{len(files):,}")
             content = {kind: asdict(values) for kind, values in sorted(measure_ranges(files).items())}
             (folder / "range.json").write_text(json.dumps(content), "utf-8")
 
-        folder = get_or_build(cache_dir, "range", {"files": self._inspected.cache_key(cache_dir)}, build)
+        folder = get_or_build(cache_dir, "range", {"files": inspected.cache_key(cache_dir)}, build)
         content = json.loads((folder / "range.json").read_text("utf-8"))
         return {kind: ValueRange(**values) for kind, values in content.items()}
 
-    def _some_files(self, count: int) -> list[Path]:
-        split = self._inspected
-        return [split.files[index] for index in evenly_spaced(len(split.names), count)]
+    def _some_files(self, count: int) -> FileSplit:
+        return self._inspected.select(evenly_spaced(len(self._inspected.names), count))
 
     @property
     def _inspected(self) -> FileSplit:
@@ -267,7 +280,7 @@ class ImageFiles(DataSource):
 
         key = {
             "files": self.layout.splits["train"].cache_key(cache_dir),
-            "split": [self.val_fraction, self.split_seed],
+            "split": [self.val_fraction, self.split_seed, *([self.train_images] if self.train_images else [])],
             "decoder": decoder.cache_key,
         }
         folder = get_or_build(cache_dir, "statistics", key, build)

@@ -1,4 +1,4 @@
-"""Validation split: hold out the same fraction of every class, by a seed of its own."""
+"""Which images are held out for validation, and which of the rest are used: by class, by a seed of their own."""
 
 import numpy as np
 
@@ -22,3 +22,17 @@ def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
         for label, size in zip(classes, sizes, strict=True)
     ]
     return np.sort(np.concatenate(held)) if held else np.arange(0)
+
+
+def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Return sorted indices of `count` images, int64, with as many of each class as possible.
+
+    A class that has fewer gives all it has. A larger count contains the images of a smaller one.
+    """
+    shuffled = generator(seed, "subset").permutation(len(labels))
+    ranks = np.zeros(len(labels), np.int64)  # of each image within its class
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        ranks[members] = np.arange(len(members))
+    order = np.lexsort((labels, ranks))
+    return np.sort(order[:count])

@@ -58,7 +58,8 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test") -> Eva
         raise UsageError([str(error)]) from error
     held_out = read_json(state_path.parent.parent / "split.json", dict, None)
     data = _with_range(run.parts["data"], held_out and held_out.pop("range", None))
-    source = instantiate("data", data, **_learned(state), all_is_test=split == "all")
+    val_images = "train" if run.settings.overfit else None
+    source = instantiate("data", data, **_learned(state), all_is_test=split == "all", val_images=val_images)
     if split == "all" and not getattr(source, "all_is_test", False):
         raise UsageError(["split=all: is for folders of pictures alone; take split=test or split=val"])
     test = None if split == "val" else build.load_data(run, source.test)

@@ -10,7 +10,7 @@ from deeptrain.config.override import override_key
 from deeptrain.config.settings import RunConfig
 from deeptrain.data.fingerprint import is_same
 from deeptrain.errors import UsageError
-from deeptrain.run import folder, resume_policy, saved
+from deeptrain.run import defaults, folder, resume_policy, saved
 from deeptrain.run.resume_policy import ResumePolicy
 
 OVER = ("finished", "stopped_early")
@@ -69,7 +69,7 @@ def find(path: str, now: list[str]) -> tuple[list[str], Original]:
         message = f"rerun={path} repeats a run as it was: leave it out, or start a new run"
         raise UsageError(f"{word}: {message}" for word in others)
     at = folder.find_to_rerun(path)
-    words = saved.load_overrides(at, now)
+    words = defaults.load_overrides(at, now)
     return words, Original(at, saved.load_config(at), saved.read_json(at / "result.json", dict, {}))
 
 

@@ -11,7 +11,7 @@ from deeptrain.data.fingerprint import is_same
 from deeptrain.errors import NothingToDo, UsageError
 from deeptrain.loggers.console import Console
 from deeptrain.report.formatting import format_lr
-from deeptrain.run import folder, lock, resume_policy, saved
+from deeptrain.run import defaults, folder, lock, resume_policy, saved
 from deeptrain.run.summary import JUMP, limits, longer_override
 from deeptrain.runtime.world import get_world
 
@@ -41,7 +41,7 @@ def prepare(words: list[str]) -> tuple[RunConfig, Path | None, Path | None]:
         get_world().broadcast(None)
         raise
     lock.lock(at, f"resume={given}")
-    run = compose_without_origin(get_world().broadcast([*saved.load_overrides(at, now), *now]))
+    run = compose_without_origin(get_world().broadcast([*defaults.load_overrides(at, now), *now]))
     run.settings.resume = given
     if state is not None:
         resume_policy.check(

@@ -66,6 +66,7 @@ POLICY = {
         [
             "seed",
             "batch_size",
+            "overfit",
             "max_norm",
             "sam",
             "gradient",

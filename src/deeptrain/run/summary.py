@@ -41,6 +41,8 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
         *_class_weights(trainer, setup),
         f"changed    {changed or 'nothing: all settings are the defaults'}",
     ]
+    if run.settings.overfit:
+        lines.insert(3, f"overfit    val is what is trained on; turned off: {', '.join(run.turned_off) or 'nothing'}")
     if run.settings.max_seconds is not None:
         lines.append("clock      the rate follows the clock (max_seconds), so that repeats differ a little")
     if initial := trainer.metadata["initial_loss"] if not trainer.progress.step else None:
@@ -80,7 +82,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any]) -> list[str]:
+def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any], overfit: int | None = None) -> list[str]:
     """Say how it ended, how good it is and what to type next, in 6 to 8 lines."""
     metrics, best = result["metrics"], result["best"]
     lines = [f"{result['status'].replace('_', ' ')}  {result['reason']}"]
@@ -95,10 +97,19 @@ def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any]) -> 
         train, val = metrics["accuracy/train_clean"], metrics["accuracy/val"]
         shares = f"train {formatting.percent(train)} (not augmented), val {formatting.percent(val)}"
         lines.append(f"gap  {formatting.format_points(train - val)} points at the end: {shares}")
+    if overfit and "accuracy/val" in metrics:
+        lines.append(f"overfit  {_learned_by_heart(metrics['accuracy/val'], overfit)}")
     speed = f"{result['images_per_second']:,.0f} images/s"
     lines.append(f"time  {result['train_seconds']:.1f} s of training, {speed}; {result['seconds']:.1f} s in all")
     lines.append(f"folder  {run_dir}" + (" (card.html, curves.png)" if (run_dir / "card.html").is_file() else ""))
     return [*lines, *(f"{what}  {command}" for what, command in next_commands(trainer, run_dir))]
+
+
+def _learned_by_heart(accuracy: float, count: int) -> str:
+    learned = f"{round(accuracy * count)} of {count} images learned by heart"
+    if accuracy == 1:
+        return f"{learned}: data, network, loss and rate fit together"
+    return f"{learned}: try more epochs, another optimizer.lr or a larger model; look at the labels"
 
 
 def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
