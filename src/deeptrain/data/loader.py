@@ -1,7 +1,6 @@
 """Two loaders with the same batches: small sets stay on the device as one tensor, others stream from workers."""
 
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,12 +15,14 @@ from deeptrain.data.crop_flip import DeviceCrops, EpochSamples, HostCrops, sampl
 from deeptrain.data.dataset import DataSource, LazyRows, Samples
 from deeptrain.data.decode import UnreadableImageError
 from deeptrain.data.decoded_images import chunks
-from deeptrain.runtime import signals
+from deeptrain.data.workers import FEWER, as_it_is, batches, end_workers, init_worker, share, warn_of_space
 from deeptrain.runtime.random import generator
 from deeptrain.runtime.resources import command
+from deeptrain.runtime.signals import Interrupted
 from deeptrain.runtime.upload import upload
 from deeptrain.runtime.world import SINGLE, World
 
+Shared = torch.Tensor | np.ndarray
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (N, C, H, W) stored channels_last, int64 (N,), both on the device
 
 
@@ -151,20 +152,26 @@ class StreamLoader:
         min_batch: int = 2,
     ):
         self.device, self.seed, self.count = torch.device(device), seed, len(samples)
-        self.batches = batches = _batches(len(samples), batch_size, min_batch if train else 1)
-        self.sizes = [_size(batch) for batch in batches]  # images of each step, over all ranks
+        self.batches = _batches(len(samples), batch_size, min_batch if train else 1)
+        self.sizes = [_size(batch) for batch in self.batches]  # images of each step, over all ranks
         self.num_images = sum(self.sizes)
-        self.steps = StepSampler(len(batches))
+        self.steps = StepSampler(len(self.batches))
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user's choice
-        self.loader = DataLoader(
-            BatchDataset(samples, [_shard(batch, world) for batch in batches], seed, train, crop_padding, flip),
+        shards = [_shard(batch, world) for batch in self.batches]
+        self.dataset = BatchDataset(samples, shards, seed, train, crop_padding, flip)
+        self.loader = self._open(workers)
+
+    def _open(self, workers: int) -> DataLoader:
+        return DataLoader(
+            self.dataset,
             batch_size=None,  # the dataset returns whole batches
             sampler=self.steps,
             num_workers=workers,
+            collate_fn=as_it_is,
             persistent_workers=workers > 0,
             pin_memory=self.device.type == "cuda",
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-            worker_init_fn=ignore_signals,
+            worker_init_fn=init_worker,
             generator=torch.Generator(),  # its random number must not come from the generator that models use
         )
 
@@ -172,29 +179,31 @@ class StreamLoader:
         return self.steps.count
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from first_step on. ValueError names an image that cannot be read."""
+        """Yield the batches of an epoch from first_step on. ValueError names an image that cannot be read.
+
+        WorkerError and Interrupted as in `batches`. Afterwards this process reads: figures can still be drawn.
+        """
         self.steps.epoch, self.steps.first = epoch, first_step
-        for images, labels, error in self.loader:
-            if error:
-                break
-            yield upload(images, self.device).permute(0, 3, 1, 2), upload(labels, self.device)
-        else:
-            return
-        self.close()
-        raise ValueError(error)
+        try:
+            for images, labels, error in batches(self.loader):
+                if error:
+                    raise ValueError(error)
+                if isinstance(images, np.ndarray):
+                    warn_of_space()
+                yield upload(images, self.device).permute(0, 3, 1, 2), upload(labels, self.device)
+        except (ValueError, Interrupted):
+            end_workers(self.loader)
+            self.loader = self._open(0)
+            raise
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """Return the indices of the images in a batch."""
         return sample_epoch(self.seed, epoch, self.count, 0, False).order[self.batches[step]]
 
     def close(self) -> None:
-        """End the workers now: the garbage collector can take seconds for each. A second call does nothing."""
-        iterator = getattr(self.__dict__.pop("loader", None), "_iterator", None)
-        if iterator is None:  # no workers, or none yet
-            return
-        iterator._shutdown_workers()
-        for worker in iterator._workers:  # one that hangs ignores what torch ends it with
-            worker.kill()
+        """End the workers. A second call does nothing."""
+        if "loader" in self.__dict__:
+            end_workers(self.__dict__.pop("loader"))
 
 
 class StepSampler:
@@ -222,17 +231,19 @@ class BatchDataset(TorchDataset):
         self.random_windows = train and self.decoder is not None and self.decoder.short_side_range is not None
         self.epoch: tuple[int, EpochSamples] | None = None  # the latest one
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, str]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Shared, Shared, str]:
         """Return images uint8 (B, H, W, C), labels and "", or an error message: a worker's exception is a page long."""
         epoch, step = key
         try:
             images, labels = self._assemble(epoch, self.batches[step])
+            return share(images), share(labels), ""
         except UnreadableImageError as error:
-            hint = f"{command('check-data')} DIR lists all such pictures"
-            return torch.empty(0), torch.empty(0), f"{error}; {hint}"
+            message = f"{error}; {command('check-data')} DIR lists all such pictures"
         except ValueError as error:
-            return torch.empty(0), torch.empty(0), str(error)
-        return torch.from_numpy(images), torch.from_numpy(labels), ""
+            message = str(error)
+        except MemoryError:
+            message = f"no memory is left to read a batch of images; take a smaller batch_size, or {FEWER}"
+        return np.empty(0), np.empty(0), message
 
     def _assemble(self, epoch: int, shard: slice) -> tuple[np.ndarray, np.ndarray]:
         if not self.train:
@@ -302,15 +313,6 @@ def _padded(images: np.ndarray | LazyRows, padding: int, device: torch.device) -
 
 def _pad(images: np.ndarray, padding: int) -> np.ndarray:
     return np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-
-
-def ignore_signals(worker: int) -> None:
-    """Leave signals to the main process: it ends the step, saves, and then stops its workers.
-
-    Ctrl-C and Slurm signal all processes at once. A worker ends by itself if its main process has died.
-    """
-    for number in signals.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _free_memory() -> int:

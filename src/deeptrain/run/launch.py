@@ -89,13 +89,21 @@ def train(
 
     run_dir, checkpoint: of a run that goes on. original: the run that this one repeats.
     """
+    console = Console(sys.stdout, quiet=not get_world().is_main)
+    with log_to_console(console):
+        return train_and_show(run, console, run_dir, checkpoint, original)
+
+
+def train_and_show(
+    run: RunConfig, console: Console, run_dir: Path | None, checkpoint: Path | None, original: Original | None
+) -> int:
+    """Do what `train` says, and show it on a console."""
     from deeptrain.analysis.initial_loss import known_initial_loss, measure_initial_loss
 
-    started, console = perf_counter(), Console(sys.stdout, quiet=not get_world().is_main)
+    started = perf_counter()
     state = read_state(run, checkpoint, console)
     classes = learned_classes(run, state or (original.last_state() if original else {}))
-    with log_to_console(console):
-        setup = build.open_setup(run, classes)
+    setup = build.open_setup(run, classes)
     setup.world.init()
     trainer = build_trainer(setup)
     if setup.world.broadcast(checkpoint is not None):
@@ -178,7 +186,12 @@ def shutdown(trainer: "Trainer", status: str) -> None:
 def log_to_console(console: Console) -> Iterator[None]:
     """Show what our modules log while they work, for example that a data set is decoded for the first time."""
     logger, handler = logging.getLogger("deeptrain"), logging.Handler(logging.INFO)
-    handler.emit = lambda record: console.message(record.getMessage())
+
+    def emit(record: logging.LogRecord) -> None:
+        show = console.warn if record.levelno >= logging.WARNING else console.message
+        show(record.getMessage())
+
+    handler.emit = emit
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:

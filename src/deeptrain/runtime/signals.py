@@ -18,6 +18,7 @@ EXIT_CODE = 130  # of a command that a signal stopped
 NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1", "SIGHUP": "SIGHUP"}  # Windows lacks two
 SIGNALS = {getattr(signal, name): label for name, label in NAMES.items() if hasattr(signal, name)}
 HANGUP = getattr(signal, "SIGHUP", None)
+received: list[int] = []  # signals that asked to stop, since the innermost handle_signals began
 LEADER = "DEEPTRAIN_LEADER"  # environment variable: the number of the process that starts this one for a sweep
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -44,10 +45,17 @@ def handle_signals(handler: Callable[[int], Any]) -> Iterator[None]:
         return
     ignored = [HANGUP] if HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_IGN else []
     numbers = [number for number in SIGNALS if number not in ignored]
-    before = {number: signal.signal(number, lambda number, frame: handler(number)) for number in numbers}
+    outer, received[:] = list(received), []
+
+    def handle(number: int, frame: Any) -> None:
+        received.append(number)
+        handler(number)
+
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:
+        received[:] = outer
         for number, previous in before.items():
             signal.signal(number, previous)
 
@@ -76,7 +84,7 @@ def raise_interrupt(number: int) -> None:
 
 
 class Interrupted(Exception):
-    """A validation ended early because the run was asked to stop."""
+    """A validation, or waiting for images, ended early because the run was asked to stop."""
 
 
 class StopRequest:

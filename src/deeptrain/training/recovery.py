@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deeptrain.optimizer import zero_grad
 from deeptrain.runtime.device import is_out_of_memory
+from deeptrain.runtime.signals import Interrupted
 from deeptrain.training.meters import Outputs
 from deeptrain.training.nonfinite import NonFiniteError, first_layer, not_finite, state_values
 from deeptrain.training.trainer import Trainer
@@ -41,6 +42,9 @@ def fit(trainer: Trainer, on_nan: str = "stop") -> tuple[str, str]:
     while True:
         try:
             return trainer.fit(guard)
+        except Interrupted:  # while it waited for images
+            trainer.save()
+            return "interrupted", f"stopped by {trainer.stop.reason}"
         except NonFiniteStepError as error:
             failed = str(error)
         except NonFiniteError as error:
