@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from deeptrain.config import checks
 from deeptrain.config.instantiate import instantiate, locate, name_setting
 from deeptrain.config.settings import RunConfig, Settings, part_nodes
-from deeptrain.errors import UsageError
+from deeptrain.errors import UsageError, error_line
 from deeptrain.runtime.world import SINGLE, World, get_world
 
 if TYPE_CHECKING:  # a part that needs no torch is built without importing it
@@ -160,10 +160,12 @@ def load_data(run: RunConfig, load: Callable[[Path | None], T]) -> T:
     """Open data through a source's method, with the user's cache; UsageError that name the setting or the file."""
     cache = run.settings.cache_dir
     try:
-        return load(Path(cache).expanduser() if cache else None)
+        return load(Path(cache) if cache else None)
     except ValueError as error:
         lines = str(error).splitlines()
         raise UsageError(name_setting("data", line, run.parts["data"]) for line in lines) from error
+    except OSError as error:
+        raise UsageError([f"data={run.choices['data']}: {error_line(error)}"]) from error
 
 
 def data_info(dataset: "Dataset") -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """Read a whole folder of pictures before training on it: python scripts/check_data.py DIR"""
 
-from pathlib import Path
-
 from deeptrain.commands.cli import guarded, in_this_installation, show
 from deeptrain.runtime import terminal
+from deeptrain.runtime.paths import read_path
 
 USAGE = """\
 python scripts/check_data.py DIR [--all]
@@ -32,7 +31,7 @@ def _check_data(arguments: list[str]) -> int:
     from deeptrain.analysis.check_data import check, lines
 
     try:
-        report = check(Path(folders[0]).expanduser())
+        report = check(read_path(folders[0]))
     except (ValueError, OSError) as error:
         raise UsageError([f"{folders[0]}: {error}"]) from error
     terminal.show(*lines(report, every="--all" in arguments))

@@ -21,7 +21,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from deeptrain.config.options import groups
 from deeptrain.config.overfit import expand_overfit
-from deeptrain.config.override import PATHS, override_key, quote_path, unquote_path
+from deeptrain.config.override import PATHS, override_key, quote_path, quote_value, unquote_path
 from deeptrain.config.renamed import OPTIONS as RENAMED_OPTIONS
 from deeptrain.config.renamed import UNTIL, translate_config, translate_words, update_targets
 from deeptrain.config.settings import LISTS, PARTS, RunConfig, Settings, part_nodes
@@ -36,6 +36,7 @@ from deeptrain.config.validate import (
     to_dataclass,
 )
 from deeptrain.errors import UsageError
+from deeptrain.runtime.paths import read_path
 from deeptrain.runtime.resources import CONFIGS
 from deeptrain.schema import PositiveFloat, flatten, format_value, type_error
 
@@ -70,7 +71,7 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
     messages: list[str] = []
     words, searchpath = _split_config_dirs(words)
     words, _ = translate_words(words, _own_options(searchpath))
-    overrides = _parse(words, messages)
+    overrides = _parse(words, messages, sweep=True)
     typed = {override.key_or_group for override in overrides}
     plain = [override for override in overrides if not override.is_sweep_override()]
     for key, values in _sweep_params(plain, searchpath).items():
@@ -107,7 +108,7 @@ def declares_multirun(words: list[str]) -> bool:
     return str(_hydra_setting(words, "hydra.mode", searchpath)).endswith("MULTIRUN")
 
 
-def _parse(words: list[str], messages: list[str]) -> list[Override]:
+def _parse(words: list[str], messages: list[str], *, sweep: bool = False) -> list[Override]:
     """Parse each word by Hydra's grammar; a word outside it becomes a line that shows how to write it."""
     parsed = []
     for word in words:
@@ -117,7 +118,7 @@ def _parse(words: list[str], messages: list[str]) -> list[Override]:
         try:
             if word.startswith("="):
                 raise HydraException("a value without a key")
-            parsed.append(OverridesParser.create().parse_override(quote_path(word)))
+            parsed.append(OverridesParser.create().parse_override(quote_path(word, sweep=sweep)))
         except (HydraException, RecursionError):  # brackets in brackets in brackets
             messages.append(f"{word}: {how_to_write(word)}")
     return parsed
@@ -129,15 +130,22 @@ def _split_config_dirs(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
     They are made absolute, since a run remembers them among its words and may be resumed from elsewhere.
     """
     folders = [word.removeprefix(CONFIG_DIR) for word in words if word.startswith(CONFIG_DIR)]
-    if missing := [folder for folder in folders if not folder or not Path(folder).is_dir()]:
+    if missing := [folder for folder in folders if not folder or not _is_folder(folder)]:
         raise UsageError(
             f"{CONFIG_DIR}{folder}: is no folder; name the one that holds model/, aug/, ... of your own"
             for folder in missing
         )
     rest = [word for word in words if not word.startswith(CONFIG_DIR)]
-    searchpath = tuple(dict.fromkeys(str(Path(folder).resolve()) for folder in folders))
+    searchpath = tuple(dict.fromkeys(str(read_path(folder).resolve()) for folder in folders))
     make_importable(searchpath)
     return rest, searchpath
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return read_path(text).is_dir()
+    except (ValueError, OSError):
+        return False
 
 
 def _compose_checked(overrides: list[Override], messages: list[str], searchpath: tuple[str, ...]) -> RunConfig:
@@ -198,7 +206,7 @@ def _hydra_compose(words: list[str], searchpath: tuple[str, ...]) -> DictConfig:
     UserFiles.notes.clear()
     UserFiles.own = _own_options(searchpath)
     Plugins.instance().register(UserFiles)
-    folders = ",".join(f"'{UserFiles.scheme()}://{folder}'" for folder in searchpath)
+    folders = ",".join(quote_value(f"{UserFiles.scheme()}://{folder}") for folder in searchpath)
     extra = [f"hydra.searchpath=[{folders}]"] if searchpath else []
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=words + extra, return_hydra_config=True)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from deeptrain.errors import UsageError
+from deeptrain.errors import UsageError, error_line
 from deeptrain.schema import suggest
 
 KWARGS = {"timm": ("num_classes", "in_chans"), "torchvision": ("num_classes",)}  # facts that their **kwargs take
+MAX_MESSAGE = 5000  # characters of a package's
 
 
 def instantiate(key: str, node: Mapping[str, Any], **runtime: Any) -> Any:
@@ -29,7 +30,10 @@ def instantiate(key: str, node: Mapping[str, Any], **runtime: Any) -> Any:
     try:
         return target(**settings, **wanted)
     except (ValueError, TypeError) as error:
-        raise UsageError([name_setting(key, str(error).partition("\n")[0], settings)]) from error
+        message = str(error).replace("\n", " ")[:MAX_MESSAGE]
+        raise UsageError([name_setting(key, message, settings)]) from error
+    except OSError as error:  # a file, or a folder on the way to it
+        raise UsageError([f"{key}: {error_line(error)}"]) from error
 
 
 def _takes_kwargs(parameters: Mapping[str, inspect.Parameter]) -> bool:

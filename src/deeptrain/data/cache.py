@@ -10,6 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from deeptrain.runtime.paths import read_path
+
 try:
     import fcntl
 except ImportError:  # Windows: two first starts at the same time both build; one wins
@@ -22,7 +24,10 @@ MAX_CHECKSUM_BYTES = 2**30  # larger files are checked by size only: a checksum 
 def cache_root(cache_dir: Path | str | None) -> Path:
     """Return cache_dir, or by default deeptrain's folder in $XDG_CACHE_HOME (~/.cache)."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache_dir).expanduser() if cache_dir else Path(home).expanduser() / "deeptrain"
+    try:
+        return read_path(str(cache_dir)) if cache_dir else read_path(home) / "deeptrain"
+    except ValueError as error:
+        raise ValueError(f"cache_dir={cache_dir or home}: {error}, as in cache_dir=FOLDER") from None
 
 
 def get_or_build(cache_dir: Path | str | None, name: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:

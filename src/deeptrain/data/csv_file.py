@@ -33,11 +33,11 @@ class CSVFile(ImageFiles):
     name = "csv"
 
     def read_layout(self) -> FileLayout:
-        path = Path(self.file).expanduser()
+        path = self.read_path("file")
         if not path.is_file():
             raise ValueError(f"file={self.file}: {describe_missing(path)}")
         try:
-            return build_layout(path, Path(self.root).expanduser() if self.root else path.parent)
+            return build_layout(path, self.read_path("root") if self.root else path.parent)
         except OSError as error:
             raise ValueError(f"file={self.file}: cannot be read ({error.strerror}); make it readable") from error
         except UnicodeDecodeError as error:

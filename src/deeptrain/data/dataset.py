@@ -9,6 +9,7 @@ import numpy as np
 
 from deeptrain.data.decode import Decoder
 from deeptrain.data.split import balanced, stratified
+from deeptrain.runtime.paths import read_path
 from deeptrain.schema import NonNegativeInt, PositiveFloat, PositiveInt, Range, Seed, UnitFloat
 
 Loading = Literal["auto", "resident", "stream"]
@@ -115,6 +116,13 @@ class DataSource:
     subtract_image_mean: bool = False
     whiten: Whitening | None = None
     whiten_eps: PositiveFloat = 0.01
+
+    def read_path(self, name: str) -> Path:
+        """Return the path that a setting names; ValueError if no disk can have it."""
+        try:
+            return read_path(getattr(self, name))
+        except ValueError as error:
+            raise ValueError(f"{name}={getattr(self, name)}: {error}") from None
 
     def load(self, cache_dir: Path | str | None = None) -> Dataset:
         """Return train and val. The first start decodes the images into the cache."""

@@ -20,6 +20,7 @@ from deeptrain.data.split_folders import (
     refuse_one_split_of_several,
     split_notes,
 )
+from deeptrain.runtime.paths import quote_setting
 
 IGNORED_FILES = ("thumbs.db", "desktop.ini")  # written by Windows; names that begin with a dot are ignored too
 
@@ -75,7 +76,8 @@ def _classes(train: Path, learned_classes: list[str] | None) -> list[str]:
     if not classes:
         raise ValueError(f"no class folders ({train} holds {list_contents(train)}); {EXPECTED_LAYOUT}")
     if len(classes) == 1 and not learned_classes:
-        hint = f"did you mean data.root={meant}?" if (meant := _meant_root(train)) else EXPECTED_LAYOUT
+        meant = _meant_root(train)
+        hint = f"did you mean {quote_setting('data.root', meant)}?" if meant else EXPECTED_LAYOUT
         raise ValueError(f"only one class folder in {train}, {classes[0]}/, and one class cannot be learnt; {hint}")
     return classes
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -31,6 +30,7 @@ from deeptrain.data.fingerprint import content_digest, stat_digests
 from deeptrain.data.path_messages import name_heif_reader
 from deeptrain.data.pixels import WHITE, Color, Kind, Ranges
 from deeptrain.data.survey import Survey, ValueRange, measure_ranges, survey
+from deeptrain.runtime.paths import as_typed, quote
 from deeptrain.runtime.resources import command
 from deeptrain.schema import NonNegativeInt, Range
 
@@ -178,7 +178,7 @@ class ImageFiles(DataSource):
             lines = lines or [str(error)]
             if (more := len(lines) - MAX_LINES) > 0:
                 lines = [*lines[:MAX_LINES], f"and {more:,} more pictures cannot be read"]
-            where = shlex.quote(str(getattr(self, "file", self.root)))
+            where = quote(as_typed(getattr(self, "file", self.root)))
             seen = "" if looked_at == len(files) else f"{looked_at:,} of {len(files):,} pictures were looked at; "
             raise ValueError("\n".join(lines) + f"; {seen}{command('check-data')} {where} checks all") from error
 

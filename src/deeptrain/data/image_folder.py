@@ -38,7 +38,7 @@ class ImageFolder(ImageFiles):
 
     def read_layout(self) -> FileLayout:
         try:
-            root = Path(self.root).expanduser()
+            root = self.read_path("root")
             layout = read_layout(root, learned_classes=self.learned_classes, all_is_test=self.all_is_test)
             if "train" not in layout.splits and not self.input_shape:
                 raise ValueError(f"has test/ but no train/; {EXPECTED_LAYOUT}")

@@ -132,7 +132,7 @@ class TorchvisionDataset(MapStyleSource):
         if "download" in parameters:
             arguments["download"] = self.download
         try:
-            return reader(str(Path(self.root).expanduser()), **arguments)
+            return reader(str(self.read_path("root")), **arguments)
         except Exception as error:  # a dataset may fail in many ways
             reason = " ".join((str(error) or type(error).__name__).split())
             remedy = "" if self.download else "; data.download=true downloads it, if the dataset can"
@@ -142,7 +142,7 @@ class TorchvisionDataset(MapStyleSource):
         if self.download:
             self.open_split(split)  # the files are there before their sizes are read
         choice = [self.arguments, self.train_split, self.val_split, self.test_split, split, self.image_size]
-        return {"dataset": self.dataset, "choice": choice, "files": _digest(Path(self.root).expanduser())}
+        return {"dataset": self.dataset, "choice": choice, "files": _digest(self.read_path("root"))}
 
     def _reader(self) -> Any:
         from torchvision import datasets  # takes 5 s

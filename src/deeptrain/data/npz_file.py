@@ -3,7 +3,6 @@
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ class NPZFile(ArraySource):
     name = "npz"
 
     def __post_init__(self):
-        self.path = Path(self.file).expanduser()
+        self.path = self.read_path("file")
         if not self.path.is_file():
             raise ValueError(f"file={self.file}: {describe_missing(self.path)}")
         if "train" not in self.arrays:

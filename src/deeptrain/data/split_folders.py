@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from deeptrain.data.decode import EXTENSIONS
 from deeptrain.data.path_messages import list_contents, printable, visible_folders
+from deeptrain.runtime.paths import quote_setting
 
 EXPECTED_LAYOUT = "expected <class>/<picture>, or train/, val/ and test/ with class folders inside"
 SPELLINGS = {
@@ -125,7 +126,7 @@ def refuse_one_split_of_several(root: Path) -> None:
     beside = [folder for folder in map(inspect_folder, named) if _are_alike(names, set(folder.inside))]
     if beside:
         others = f"beside it {'lies' if len(beside) == 1 else 'lie'} {join_names(beside)} with the same class folders"
-        raise ValueError(f"is a split, and {others}; type data.root={printable(above)}")
+        raise ValueError(f"is a split, and {others}; type {quote_setting('data.root', above)}")
 
 
 def join_names(folders: Iterable[Folder]) -> str:
@@ -247,7 +248,7 @@ def _refuse_splits_inside_classes(folders: list[Folder]) -> None:
             continue
         held = f"{printable(folder.path.name)}/ holds {join_names(found.values())}"
         if any(split.inside for split in found.values()):
-            raise ValueError(f"{held}; did you mean data.root={printable(folder.base)}?")
+            raise ValueError(f"{held}; did you mean {quote_setting('data.root', folder.base)}?")
         moved = " and ".join(f"{part}/{printable(folder.path.name)}/" for part in found)
         raise ValueError(f"{held}, but splits lie above the classes; rename them {moved}")
 

@@ -16,6 +16,7 @@ from deeptrain.data.cache import cache_root, locked
 from deeptrain.data.decoded_images import DecodedImages
 from deeptrain.data.fingerprint import read_content
 from deeptrain.data.path_messages import describe_missing
+from deeptrain.runtime.paths import quote_setting
 from deeptrain.schema import validate_call
 
 DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"]
@@ -81,7 +82,7 @@ class TorchvisionSet(ArraySource):
     def __post_init__(self):
         self.spec = SPECS[self.name]
         self.characters = self.spec.characters  # pyright: ignore[reportAttributeAccessIssue]
-        self.folder = Path(self.root).expanduser()
+        self.folder = self.read_path("root")
         if not self.download:
             self._require_files("train")
 
@@ -110,10 +111,9 @@ class TorchvisionSet(ArraySource):
         files = [self.folder / name for name in self.spec.files(split)]
         if absent := next((file for file in files if not file.is_file()), None):
             state = f"no {self.spec.reader} here: {absent} {describe_missing(absent)}"
-            one_too_deep = (self.folder.parent / self.spec.files(split)[0]).is_file()
-            remedy = (
-                f"did you mean data.root={self.folder.parent}?" if one_too_deep else "data.download=true fetches it"
-            )
+            remedy, above = "data.download=true fetches it", self.folder.parent
+            if (above / self.spec.files(split)[0]).is_file():
+                remedy = f"did you mean {quote_setting('data.root', above)}?"
             if (self.folder / "train").is_dir():
                 remedy = "folders of pictures are read with data=image_folder"
             raise ValueError(f"root={self.root}: {state}; {remedy}")

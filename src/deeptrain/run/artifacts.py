@@ -1,7 +1,6 @@
 """What a person looks at after a run: curves, confusions, mistakes and the card."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from deeptrain.loggers.console import Console
 from deeptrain.run.resume import CHANGED
 from deeptrain.run.summary import next_commands
 from deeptrain.runtime.files import write_atomically
+from deeptrain.runtime.paths import quote, quote_setting
 from deeptrain.runtime.resources import command
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str
         _draw(trainer, setup, run_dir, result)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        console.warn(f"the pictures could not all be drawn ({reason}); resume={run_dir} draws them")
+        console.warn(f"the pictures could not all be drawn ({reason}); {quote_setting('resume', run_dir)} draws them")
 
 
 def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
         val.close()
     figures = {name: run_dir / f"{name}.png" for name in ("curves", "confusion", "mistakes")}
     trainer.logger.log_figures({name: path for name, path in figures.items() if path.is_file()}, trainer.progress.step)
-    repeat = " ".join([command("train"), *(shlex.quote(word) for word in words if not word.startswith("dir="))])
+    repeat = " ".join([command("train"), *(quote(word) for word in words if not word.startswith("dir="))])
     data = CardData(
         title=setup.run.title,
         result=result,

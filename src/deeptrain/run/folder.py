@@ -11,6 +11,7 @@ from deeptrain.errors import NothingToDo, UsageError
 from deeptrain.run.lock import LOCK, is_locked, lock, lock_owner, unlock
 from deeptrain.run.saved import OVERRIDES_REMEDY, check_own_files, read_json, read_overrides
 from deeptrain.runtime.files import UNFINISHED
+from deeptrain.runtime.paths import quote_setting, read_path
 from deeptrain.training import checkpoint
 
 OUTPUTS = Path("outputs")
@@ -26,7 +27,7 @@ def new_folder(named: str | None = None) -> Path:
     if named is None:
         return _make_unique(OUTPUTS)
     check_new(named)
-    folder, key = Path(named).expanduser(), f"dir={named}"
+    folder, key = read_named("dir", named), f"dir={named}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock(folder, key)
@@ -43,7 +44,7 @@ def check_new(named: str | None) -> None:
     """Raise UsageError if a run's folder is named that holds anything already, or that cannot be made."""
     if named is None:
         return
-    folder, key = Path(named).expanduser(), f"dir={named}"
+    folder, key = read_named("dir", named), f"dir={named}"
     try:
         used = _is_used(folder)
     except OSError as error:
@@ -63,7 +64,7 @@ def _describe_used(folder: Path, named: str) -> str:
     if is_locked(folder):
         return f"is in use{lock_owner(folder)}; name a new folder, or wait for its end"
     if (folder / OVERRIDES).is_file():
-        return f"is there already; name a new folder, or go on there with resume={named}"
+        return f"is there already; name a new folder, or go on there with {quote_setting('resume', named)}"
     names = sorted(path.name for path in folder.iterdir())
     more = ", ..." if len(names) > MAX_NAMED else ""
     return f"holds other files ({', '.join(names[:MAX_NAMED])}{more}); name a new folder"
@@ -73,12 +74,20 @@ def new_sweep_folder(named: str | None = None) -> Path:
     """Make the folder of a sweep; UsageError if `named` is not empty."""
     if named is None:
         return _make_unique(OUTPUTS / "sweeps", checkpoints=False)
-    folder = Path(named).expanduser()
+    folder = read_named("dir", named)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError([f"dir={named}: cannot be made ({error.strerror}); name another folder"]) from None
     return folder
+
+
+def read_named(key: str, text: str) -> Path:
+    """Return the path that a setting names; UsageError if no disk can have it."""
+    try:
+        return read_path(text)
+    except ValueError as error:
+        raise UsageError([f"{key}={text}: {error}"]) from None
 
 
 def _is_used(folder: Path) -> bool:
@@ -142,7 +151,7 @@ def find_to_rerun(path: str) -> Path:
 
 
 def resolve(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
-    given = Path(path).expanduser()
+    given = read_named(key, path)
     folder, state = given, given / "checkpoints" / ("best.pt" if best else "last.pt")
     if given.suffix == ".pt":
         folder, state = given.parent.parent, given
@@ -208,11 +217,10 @@ def _nothing_unfinished(newest: Path | None, now: Sequence[str]) -> Exception:
         return UsageError([f"resume=auto: there is no run in {OUTPUTS}/; start one without resume"])
     if is_locked(newest):
         return UsageError([f"resume=auto: {newest} is in use{lock_owner(newest)}; wait for its end, or end it"])
+    longer = f"{quote_setting('resume', newest)} epochs=N"
     if set(now) <= set(read_overrides(newest)):
-        return NothingToDo(f"resume=auto: {newest} has finished; to train longer, name it: resume={newest} epochs=N")
-    return UsageError(
-        [f"resume=auto: every run in {OUTPUTS}/ has finished; name one to train longer, resume={newest} epochs=N"]
-    )
+        return NothingToDo(f"resume=auto: {newest} has finished; to train longer, name it: {longer}")
+    return UsageError([f"resume=auto: every run in {OUTPUTS}/ has finished; name one to train longer, {longer}"])
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from deeptrain.run.resume import compose_without_origin, follow, learned_classes
 from deeptrain.run.summary import closing_lines, header
 from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.files import write_atomically
+from deeptrain.runtime.paths import quote_setting
 from deeptrain.runtime.world import get_world
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def train_and_show(
     try:
         write_atomically(run_dir / "result.json", json.dumps(result, indent=1).encode())
     except OSError as error:
-        console.warn(f"{error_line(error)}; once there is room, resume={run_dir} writes it")
+        console.warn(f"{error_line(error)}; once there is room, {quote_setting('resume', run_dir)} writes it")
         return EXIT_CODES["failed"]
     shutdown(trainer, status)
     return EXIT_CODES[status] if is_same else 1

@@ -13,6 +13,7 @@ from deeptrain.loggers.console import Console
 from deeptrain.report.formatting import format_lr
 from deeptrain.run import defaults, folder, lock, resume_policy, saved
 from deeptrain.run.summary import JUMP, limits, longer_override
+from deeptrain.runtime.paths import quote_setting
 from deeptrain.runtime.world import get_world
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def read_state(run: RunConfig, path: Path | None, console: Console) -> dict[str,
         state, warning = checkpoint.load_newest(path)
     except checkpoint.Damaged as error:
         other = folder.other_checkpoint(path)
-        remedy = f"go on from another one: resume={other}" if other else "start a new run"
+        remedy = f"go on from another one: {quote_setting('resume', other)}" if other else "start a new run"
         raise UsageError([f"resume={error}; {remedy}"]) from error
     except ValueError as error:
         raise UsageError([f"resume={error}"]) from error

@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from deeptrain.config.override import override_key
+from deeptrain.config.override import override_key, override_value
 from deeptrain.config.renamed import translate_saved
 from deeptrain.errors import UsageError
+from deeptrain.runtime.paths import read_path
 
 MAX_JSON_BYTES = 16 * 2**20  # of a split: over a million images held out
 MAX_JSON_BRACKETS, MAX_JSON_QUOTES = 2**17, 2**20  # what they enclose takes thirty times its bytes
@@ -52,9 +53,7 @@ def read_overrides(folder: Path) -> list[str]:
     words = _parse_yaml(_read_text(path, MAX_YAML_BYTES, OVERRIDES_REMEDY), str(path), OVERRIDES_REMEDY)
     if not isinstance(words, list) or not all(isinstance(word, str) and _is_setting(word) for word in words):
         raise UsageError([f"{path}: is not a list of settings; {OVERRIDES_REMEDY}"])
-    if len(words) > MAX_OVERRIDES or any(
-        len(word) > MAX_OVERRIDE_CHARACTERS or not word.isprintable() for word in words
-    ):
+    if len(words) > MAX_OVERRIDES or any(len(word) > MAX_OVERRIDE_CHARACTERS for word in words):
         raise UsageError([f"{path}: holds what no command line would; {OVERRIDES_REMEDY}"])
     return words
 
@@ -84,8 +83,15 @@ def _is_setting(word: str) -> bool:
 
 def writes_elsewhere(word: str) -> bool:
     if override_key(word) == "cache_dir":
-        return not any(Path(word.partition("=")[2]).expanduser().glob("*/entry.json"))
+        return not _is_cache(override_value(word))
     return override_key(word) in ("data.download", "dir", "resume", "resume_changed", "rerun")
+
+
+def _is_cache(text: str) -> bool:
+    try:
+        return any(read_path(text).glob("*/entry.json"))
+    except (ValueError, OSError):
+        return False
 
 
 def read_json(path: Path, kind: type, empty: Any) -> Any:

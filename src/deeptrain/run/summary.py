@@ -1,7 +1,6 @@
 """What the terminal shows before the first step and after the last one."""
 
 import math
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from deeptrain.config.compose import experiment_overrides
 from deeptrain.config.override import override_key
 from deeptrain.report import formatting
 from deeptrain.run import saved
+from deeptrain.runtime.paths import as_typed, quote, quote_setting
 from deeptrain.runtime.resources import command
 
 if TYPE_CHECKING:
@@ -114,17 +114,15 @@ def _learned_by_heart(accuracy: float, count: int) -> str:
 
 def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
     """Return what one may want to do next, as commands to paste, with the words that are not taken from a folder."""
-    folder, checkpoints = shlex.quote(str(run_dir)), run_dir / "checkpoints"
-    trusted = [shlex.quote(word) for word in trainer.metadata["overrides"] if override_key(word) in saved.TRUSTED]
-    folder = " ".join([folder, *trusted])
-    over = trainer.outcome() is not None and not trainer.stop.reason
+    checkpoints, over = run_dir / "checkpoints", trainer.outcome() is not None and not trainer.stop.reason
+    trusted = [quote(word) for word in trainer.metadata["overrides"] if override_key(word) in saved.TRUSTED]
     commands = []
     if (checkpoints / "best.pt").is_file():
-        commands.append(("evaluate", f"{command('evaluate')} {folder}"))
+        commands.append(("evaluate", " ".join([command("evaluate"), quote(as_typed(run_dir)), *trusted])))
     if (checkpoints / "last.pt").is_file():
-        resumed = f"{command('train')} resume={folder}"
+        resumed = " ".join([command("train"), quote_setting("resume", run_dir), *trusted])
         commands.append(("train longer", _longer_command(trainer, resumed)) if over else ("go on", resumed))
-    return [*commands, ("see curves", f"tensorboard --logdir {shlex.quote(str(run_dir.parent))}")]
+    return [*commands, ("see curves", f"tensorboard --logdir {quote(as_typed(run_dir.parent))}")]
 
 
 def _longer_command(trainer: "Trainer", resumed: str) -> str:
@@ -135,7 +133,7 @@ def _longer_command(trainer: "Trainer", resumed: str) -> str:
     if not is_stretched or trainer.schedule(0.5) <= JUMP * trainer.schedule(1.0):
         return f"{resumed} {longer}"
     words = [word for word in trainer.metadata["overrides"] if override_key(word) not in (name, "dir")]
-    return " ".join([command("train"), *map(shlex.quote, words), longer])
+    return " ".join([command("train"), *map(quote, words), longer])
 
 
 def longer_override(trainer: "Trainer") -> str:

@@ -16,13 +16,14 @@ from time import perf_counter
 from typing import Any
 
 from deeptrain.config.compose import compose_run, compose_sweep, declares_multirun, renamed_in
-from deeptrain.config.override import last_value, override_key
+from deeptrain.config.override import last_value, override_key, quote_value, unquote_path
 from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
 from deeptrain.report import formatting
 from deeptrain.run import dry_run, folder
 from deeptrain.run.launch import log_to_console
 from deeptrain.runtime import signals, terminal
+from deeptrain.runtime.paths import as_typed, quote
 from deeptrain.runtime.resources import train_process
 
 SEED_KEY = "seed"  # runs that differ in nothing else are repeats of one setting
@@ -113,7 +114,7 @@ def _job(words: list[str], keys: list[str], base: Path) -> Job:
 
 
 def _value(words: list[str], key: str) -> str:
-    values = [word.partition("=")[2] for word in words if word.lstrip("+").partition("=")[0] == key]
+    values = [unquote_path(word).partition("=")[2] for word in words if word.lstrip("+").partition("=")[0] == key]
     return values[-1]  # which counts
 
 
@@ -130,7 +131,7 @@ def _run(job: Job) -> None:
     A signal to stop is passed on. Then it waits until the run has saved, and raises KeyboardInterrupt. The run
     is no part of the terminal's processes, so that Ctrl-C reaches it once. It saves and ends if this process is killed.
     """
-    command = [*train_process(), *job.words, f"dir={job.folder}"]
+    command = [*train_process(), *job.words, f"dir={quote_value(str(job.folder))}"]
     process: subprocess.Popen | None = None
     received: list[int] = []
 
@@ -205,7 +206,8 @@ def summary(jobs: list[Job], base: Path) -> list[str]:
         f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
         for row in table
     ]
-    return ["", *lines, f"best    {best.folder}", *_failures(jobs), *left, f"curves  tensorboard --logdir {base}"]
+    curves = f"curves  tensorboard --logdir {quote(as_typed(base))}"
+    return ["", *lines, f"best    {best.folder}", *_failures(jobs), *left, curves]
 
 
 def _format_spread(result: Mapping[str, Any], spread: float) -> str:
