@@ -178,7 +178,7 @@ class ImageFiles(DataSource):
             lines = lines or [str(error)]
             if (more := len(lines) - MAX_LINES) > 0:
                 lines = [*lines[:MAX_LINES], f"and {more:,} more pictures cannot be read"]
-            where = quote(as_typed(getattr(self, "file", self.root)))
+            where = quote(as_typed(str(getattr(self, "file", self.root))))
             seen = "" if looked_at == len(files) else f"{looked_at:,} of {len(files):,} pictures were looked at; "
             raise ValueError("\n".join(lines) + f"; {seen}{command('check-data')} {where} checks all") from error
 
