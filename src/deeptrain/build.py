@@ -211,6 +211,17 @@ def rehearse(setup: Setup, network: "nn.Module") -> None:
         raise UsageError([f"{message}; take a larger batch, or a model without batch norm"])
 
 
+def check_compiler(setup: Setup) -> None:
+    """Raise UsageError if compile=true cannot work on this machine."""
+    from deeptrain.training import rehearsal
+
+    if setup.runtime.compile:
+        try:
+            rehearsal.compile_probe(setup.runtime.device)
+        except ValueError as error:
+            raise UsageError([f"compile=true: {error}; install one (g++), or write compile=false"]) from error
+
+
 def loss(setup: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
     """Build the loss and try it on zeros (2, K): one of your own may not know the targets that this run has."""
     import torch
@@ -281,6 +292,7 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     settings, parts, world = setup.run.settings, setup.run.parts, setup.world
     network = model(setup)
     rehearse(setup, network)
+    check_compiler(setup)
     batches = train_loader(setup, world=world)
     if settings.sync_batch_norm:
         world.sync_batch_norm(network)

@@ -47,6 +47,8 @@ UnitFloat = Annotated[float, Range(minimum=0, maximum=1)]
 DropRate = Annotated[float, Range(minimum=0, below=1)]  # of dropping: 1 would drop everything
 PositiveInt = Annotated[int, Range(minimum=1)]
 NonNegativeInt = Annotated[int, Range(minimum=0)]
+Threads = Annotated[int, Range(minimum=1, maximum=1024)]
+Workers = Annotated[int, Range(minimum=0, maximum=1024)]
 Seed = Annotated[int, Range(minimum=0, maximum=2**63 - 1)]
 EpochsOrFraction = NonNegativeInt | DropRate  # a whole number is epochs, one with a decimal point a part of the run
 

@@ -137,3 +137,20 @@ def test_a_batch_in_pieces_of_one_image_is_refused(tmp_path, monkeypatch, capsys
     assert "batch_size=4: model=own cannot train on a single image (accumulate=4)" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert train([*words, *SMALL, "batch_size=5", "accumulate=3"]) == 0
+
+
+def test_without_a_compiler_compile_is_refused_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
+    """torch.compile fails in many ways; each is one line."""
+
+    def fail(function):
+        raise RuntimeError("No working C++ compiler found\nand a page of hints")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "compile", fail)
+    words = ["data=synthetic", "data.shape=[1,8,8]", "data.size=60", "model=fcn", "device=cpu", "compile=true"]
+    assert train([*words, "dir=run"]) == 2
+    assert capsys.readouterr().err == (
+        "error: compile=true: needs a C++ compiler, and none works here (No working C++ compiler found); "
+        "install one (g++), or write compile=false\n"
+    )
+    assert not (tmp_path / "run").exists()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deeptrain.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from deeptrain.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Threads, Workers
 
 PARTS = ("data", "model", "loss", "penalty", "optimizer", "gradient", "schedule", "average")  # one option each
 LISTS = ("aug", "metrics", "loggers")  # of these several options make a list
@@ -51,8 +51,8 @@ class Settings:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     sync_batch_norm: bool = False
-    threads: PositiveInt | Literal["auto"] = "auto"
-    workers: NonNegativeInt | Literal["auto"] = "auto"
+    threads: Threads | Literal["auto"] = "auto"
+    workers: Workers | Literal["auto"] = "auto"
     accumulate: PositiveInt | Literal["auto"] = 1
     clip_norm: PositiveFloat | None = None
     max_norm: PositiveFloat | None = None

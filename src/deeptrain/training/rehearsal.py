@@ -83,3 +83,16 @@ def _check(logits: object, num_classes: int, phase: str) -> None:
         raise ValueError(f"returns {found} in {phase}, must return logits (N, {num_classes}), one a class")
     if not logits.isfinite().all():
         raise ValueError(f"returns inf or NaN in {phase} before the first step; look at its initialization")
+
+
+def compile_probe(device: torch.device) -> None:
+    """Compile one addition, cached by torch. ValueError if torch.compile finds no compiler that works."""
+    try:
+        torch.compile(_add_one)(torch.zeros(2, device=device))
+    except Exception as error:  # of whatever torch.compile needs
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"needs a C++ compiler, and none works here ({reason})") from error
+
+
+def _add_one(values: Tensor) -> Tensor:
+    return values + 1
