@@ -166,6 +166,9 @@ def load_data(run: RunConfig, load: Callable[[Path | None], T]) -> T:
         raise UsageError(name_setting("data", line, run.parts["data"]) for line in lines) from error
     except OSError as error:
         raise UsageError([f"data={run.choices['data']}: {error_line(error)}"]) from error
+    except MemoryError as error:
+        message = f"data={run.choices['data']}: does not fit into memory; choose fewer or smaller images"
+        raise UsageError([message]) from error
 
 
 def data_info(dataset: "Dataset") -> dict[str, Any]:

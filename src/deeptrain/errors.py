@@ -1,7 +1,17 @@
 """The error of a user, whose message says what to type instead."""
 
+import errno
 from collections.abc import Iterable
 from typing import Any
+
+REMEDIES = {  # for what a system refuses
+    errno.EMFILE: "this shell allows too few open files, write ulimit -n 1024 first",
+    errno.EFBIG: "this shell allows no larger files, write ulimit -f unlimited first",
+    errno.EACCES: "make it readable, or name another",
+    errno.EROFS: "name a folder that you may write to",
+    errno.ENAMETOOLONG: "shorten the path",
+    errno.ELOOP: "its links lead in a circle",
+}
 
 
 class UsageError(ValueError):
@@ -22,5 +32,6 @@ class NothingToDo(Exception):
 def error_line(error: Exception) -> str:
     """Return one line about an error; of an error with a file, the file's name first."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
+        return f"{error.filename}: {error.strerror}{remedy}"
     return str(error)

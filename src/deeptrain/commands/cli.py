@@ -114,7 +114,7 @@ def train(arguments: list[str]) -> int:
 
 def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
     """Run a command; tell mistakes in a line each, and the unforeseen in one line with the way to its traceback."""
-    from deeptrain.errors import UsageError
+    from deeptrain.errors import UsageError, error_line
 
     if debug:
         os.environ["DEEPTRAIN_DEBUG"] = "1"  # for what runs deeper down too
@@ -130,6 +130,11 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
     except KeyboardInterrupt:
         get_world().report(lambda: terminal.report("interrupted"))
         return 130
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        terminal.report(f"error: {error_line(error)}")
+        return 1
     except Exception as error:
         if debug:
             raise

@@ -56,8 +56,12 @@ def _evaluate(arguments: list[str]) -> int:
     from deeptrain.report.figures import draw_confusion
 
     evaluation = room.evaluate_run(run, state, split)
-    opened = room.append(at, evaluation, state.name, changed)
+    terminal.show(*room.lines(evaluation, room.times_opened(at, split) + 1), "")
     picture = at / f"confusion-{split}.png"
-    draw_confusion(evaluation.confusion.numpy(), evaluation.classes, picture)
-    terminal.show(*room.lines(evaluation, opened), "", f"confusion  {picture}")
+    try:
+        room.append(at, evaluation, state.name, changed)
+        draw_confusion(evaluation.confusion.numpy(), evaluation.classes, picture)
+        terminal.show(f"confusion  {picture}")
+    except OSError as error:  # a read-only folder, a full disk
+        terminal.report(f"warning: the result could not be kept in {at} ({error.strerror})")
     return 0

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.global_hydra import GlobalHydra
@@ -223,7 +224,11 @@ class UserFiles(FileConfigSource):
         return "own"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        result = super().load_config(config_path)
+        try:
+            result = super().load_config(config_path)
+        except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
+            reason = " ".join(str(error).split())[:300] or "nested too deep"
+            raise UsageError([f"{self.path}/{config_path}: cannot be read ({reason}); mend that file"]) from error
         group = "" if result.header.get("package") == "_global_" else config_path.partition("/")[0]
         group = "" if group.endswith(".yaml") else group
         plain = OmegaConf.to_container(result.config)

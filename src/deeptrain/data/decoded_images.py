@@ -64,6 +64,8 @@ def _write(folder: Path, parts: Iterable[np.ndarray], labels: np.ndarray) -> Non
             file.write(data := np.ascontiguousarray(part).data)
             checksum = crc32(data, checksum)
             sums.append(_sums(part))
+    if (count := sum(map(len, sums))) != len(labels):
+        raise ValueError(f"{count:,} images but {len(labels):,} labels; each image needs one")
     np.save(folder / "labels.npy", labels.astype(np.int64))
     np.save(folder / "sums.npy", np.concatenate(sums))
     checksum = crc32(labels.astype(np.int64).tobytes(), checksum)

@@ -101,7 +101,9 @@ def _read_split(root: Path, folder: Path, table: dict[str, int], errors: list[st
             known = ", ".join(list(table)[:6]) + (", ..." if len(table) > 6 else "")
             _report(f"{label}{name} is no class of train ({known}); rename or remove it", errors)
             continue
-        parents = set(map(str, class_folder.resolve().parents))  # a link to one of them would add the other classes
+        parents = set(
+            map(_identity, class_folder.resolve().parents)
+        )  # a link to one of them would add the other classes
         found = sorted(_pictures(class_folder, class_folder.name, parents, others))
         if not found:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
@@ -135,26 +137,35 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _pictures(folder: Path | str, prefix: str, visited: set[str], others: Counter[str]) -> Iterator[str]:
+def _pictures(folder: Path | str, prefix: str, visited: set[tuple[int, int]], others: Counter[str]) -> Iterator[str]:
     """Yield the names of the images below a class folder, and count other files by their ending.
 
     Links are followed, but no folder is visited twice.
     """
-    real = os.path.realpath(folder)
-    if real in visited:
-        return
-    visited.add(real)
-    with os.scandir(folder) as items:
-        for item in sorted(items, key=lambda item: item.name):
-            if item.name.startswith(".") or item.name.lower() in IGNORED_FILES:
-                continue
-            target = Path(item.path) if item.is_symlink() else item  # a link may be broken, or a loop
-            if target.is_dir():
-                yield from _pictures(item.path, f"{prefix}/{item.name}", visited, others)
-            elif item.name.lower().endswith(EXTENSIONS) and target.is_file():
-                yield f"{prefix}/{item.name}"
-            else:
-                others[Path(item.name).suffix.lower() or "without an ending"] += 1
+    waiting = [(str(folder), prefix)]  # no recursion: folders may be nested more deeply than calls
+    while waiting:
+        folder, prefix = waiting.pop()
+        if (identity := _identity(folder)) in visited:
+            continue
+        visited.add(identity)
+        inside = []
+        with os.scandir(folder) as items:
+            for item in sorted(items, key=lambda item: item.name):
+                if item.name.startswith(".") or item.name.lower() in IGNORED_FILES:
+                    continue
+                target = Path(item.path) if item.is_symlink() else item  # a link may be broken, or a loop
+                if target.is_dir():
+                    inside.append((item.path, f"{prefix}/{item.name}"))
+                elif item.name.lower().endswith(EXTENSIONS) and target.is_file():
+                    yield f"{prefix}/{item.name}"
+                else:
+                    others[Path(item.name).suffix.lower() or "without an ending"] += 1
+        waiting += reversed(inside)
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    status = os.stat(folder)  # noqa: PTH116 - there may be many
+    return status.st_dev, status.st_ino
 
 
 def _ignored_notes(folder: Path, label: str, others: Counter[str]) -> list[str]:

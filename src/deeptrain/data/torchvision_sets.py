@@ -123,7 +123,13 @@ def _read(spec: DatasetSpec, root: Path, split: str) -> tuple[np.ndarray, np.nda
     """Read one split: uint8 (N, H, W, C), int64 (N,). The files of the other split stay closed."""
     files = spec.files(split)
     if files[0].endswith("-ubyte"):
-        return read_idx(root / files[0])[..., None], read_idx(root / files[1]).astype(np.int64)
+        images, labels = (read_idx(root / name) for name in files)
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
+            shapes = f"{root / files[0]} holds {images.shape}, {root / files[1]} {labels.shape}"
+            raise ValueError(
+                f"root={root}: {shapes}, which do not belong together; remove both, then data.download=true"
+            )
+        return images[..., None], labels.astype(np.int64)
     try:
         return _read_by_torchvision(spec, root, split)
     except (RuntimeError, OSError, ValueError) as error:

@@ -138,8 +138,8 @@ def _describes_data(state: dict[str, Any], image_shape: tuple[int, int, int]) ->
     )
 
 
-def append(folder: Path, evaluation: Evaluation, weights: str, changed: list[str]) -> int:
-    """Note in evaluation.json that a split was opened and what was found; return how often it has been."""
+def append(folder: Path, evaluation: Evaluation, weights: str, changed: list[str]) -> None:
+    """Note in evaluation.json that a split was opened and what was found."""
     path = folder / "evaluation.json"
     entries: list[dict[str, Any]] = read_json(path, list, [])
     entry = {
@@ -151,7 +151,12 @@ def append(folder: Path, evaluation: Evaluation, weights: str, changed: list[str
         "images": evaluation.images,
     }
     write_atomically(path, json.dumps([*entries, entry], indent=1).encode())
-    return 1 + sum(isinstance(earlier, dict) and earlier.get("split") == evaluation.split for earlier in entries)
+
+
+def times_opened(folder: Path, split: str) -> int:
+    """Return how often a split was opened with the weights of a run."""
+    entries = read_json(folder / "evaluation.json", list, [])
+    return sum(isinstance(earlier, dict) and earlier.get("split") == split for earlier in entries)
 
 
 def interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or what one may use of it
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, what one may use of it, or ulimit -f
 UNFINISHED = ".unfinished"  # ends the name of a file that is being written
 
 
