@@ -89,7 +89,7 @@ def test_training_never_opens_the_test_split():
     assert train([*SMALL, "data=image_folder", "dir=run"]) == 0
     evaluate = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "run"]
     done = subprocess.run(evaluate, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and ".png" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and ".png" in done.stderr and done.stderr.count("\n") <= 11, "ten are named"
 
 
 def test_a_run_is_evaluated_on_a_folder_with_test_alone():
