@@ -37,6 +37,7 @@ RUNTIME = {"input_shape", "num_classes", "class_counts", "mean", "covariance", "
 RUNTIME |= {
     "all_is_test",
     "charts",
+    "class_names",
     "initial_loss",
     "learned_classes",
     "metrics",

@@ -44,7 +44,7 @@ def test_no_augmentation(word):
     ("words", "said"),
     [
         (["epohcs=5"], ["epohcs=5: no such setting; did you mean epochs? write epochs=5"]),
-        (["lr=0.1"], ["lr=0.1: no such setting; did you mean optimizer.lr? write optimizer.lr=0.1"]),
+        (["lr=0.1"], ["lr=0.1: is called optimizer.lr here; write optimizer.lr=0.1"]),
         (["model=resnt"], ["model=resnt: no such model; did you mean resnet? choose from alexnet, fcn, "]),
         (["dropout=0.5"], ["model=wide_resnet has it: write model.dropout=0.5"]),
         (["aug=mixup", "aug.alpha=1"], ["did you mean aug.mixup.alpha? write aug.mixup.alpha=1"]),

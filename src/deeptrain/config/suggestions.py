@@ -8,6 +8,7 @@ from typing import Any, get_args
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from deeptrain.config import elsewhere
 from deeptrain.config.hydra_words import flag_answer, setting_answer
 from deeptrain.config.options import groups, options, options_with
 from deeptrain.config.override import override_value
@@ -16,13 +17,11 @@ from deeptrain.config.signatures import read_signature
 from deeptrain.runtime.resources import CONFIGS
 from deeptrain.schema import closest, flatten, format_value, suggest
 
-ALIASES = {"learning_rate": "lr", "bs": "batch_size", "batchsize": "batch_size", "wd": "weight_decay", "gpu": "device"}
-
 
 def how_to_write(word: str) -> str:
     if word.startswith("-"):
         name, _, value = word.lstrip("-").partition("=")
-        answer = flag_answer(word.partition("=")[0])
+        answer = flag_answer(word.partition("=")[0]) or elsewhere.answer(name, value)
         return answer or f"no such flag; settings are written key=value: {name}={value or '...'}"
     if word.startswith("="):
         return "no spaces around =; settings are written key=value, for example epochs=10"
@@ -31,6 +30,8 @@ def how_to_write(word: str) -> str:
     if "=" not in word:
         if word in groups():
             return f"write {word}=..., choose from {', '.join(options(word))}"
+        if answer := elsewhere.answer(word):
+            return answer
         group = next((group for group in groups() if word in options(group)), None)
         return f"write {group}={word}" if group else "settings are written key=value, for example epochs=10"
     if "[" in word or "]" in word:
@@ -106,12 +107,13 @@ def key_message(override: Override, tree: Mapping[str, Any], known: dict[str, An
         return f"{word}: {parent} is a list, and is written as a whole, in quotes: '{whole}'"
     if owners := options_with(key):
         return f"{word}: a setting of {' or '.join(owners)}, which is not chosen here"
+    if answer := elsewhere.answer(key, override_value(word)):
+        return f"{word}: {answer}"
     return f"{word}: no such setting; {_suggest_key(key, override_value(word), tree, known)}"
 
 
 def _suggest_key(key: str, value: str, tree: Mapping[str, Any], known: dict[str, Any]) -> str:
     """Name the key that was meant: by its last word alone (lr means optimizer.lr), or by spelling."""
-    key = ALIASES.get(key, key)
     by_last_word = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     parent = key.rpartition(".")[0]
     match = closest(key, [*known, *groups()])

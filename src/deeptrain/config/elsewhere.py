@@ -1,0 +1,59 @@
+"""Words of other frameworks: what they are called here, or what we have instead."""
+
+RENAMED = {  # a setting that we have too: its key here
+    "amp": "precision",
+    "batch": "batch_size",
+    "batchsize": "batch_size",
+    "bs": "batch_size",
+    "clip_grad": "clip_norm",
+    "dataset": "data",
+    "dropout_rate": "model.dropout",
+    "grad_clip": "clip_norm",
+    "gradient_clip_val": "clip_norm",
+    "accumulate_grad_batches": "accumulate",
+    "gradient_accumulation_steps": "accumulate",
+    "gpu": "device",
+    "learning_rate": "optimizer.lr",
+    "lr": "optimizer.lr",
+    "lr_scheduler": "schedule",
+    "max_epochs": "epochs",
+    "max_steps": "limit_steps",
+    "num_epochs": "epochs",
+    "num_workers": "workers",
+    "optim": "optimizer",
+    "output_dir": "dir",
+    "save_dir": "dir",
+    "scheduler": "schedule",
+    "val_split": "data.val_fraction",
+    "wd": "optimizer.weight_decay",
+    "weight_decay": "optimizer.weight_decay",
+}
+
+ANSWERS = {  # what is written in another way, or does not exist
+    "bf16": "write precision=bf16",
+    "checkpoint": "a run writes checkpoints by itself; write resume=RUN to go on from one",
+    "ckpt": "write resume=RUN to go on from a checkpoint",
+    "early_stopping": "write early_stop.patience=5",
+    "ema": "write average=ema",
+    "export": "not available; checkpoints/best.pt holds the weights, torch.load reads it",
+    "f1": "write metrics=macro_f1",
+    "find_lr": "not available; compare a few rates with -m optimizer.lr=0.001,0.01,0.1",
+    "fp16": "write precision=fp16",
+    "freeze": "not available; all parameters of a model are trained",
+    "gpus": "write device=cuda for one; torchrun --nproc-per-node 2 train.py uses two",
+    "lr_find": "not available; compare a few rates with -m optimizer.lr=0.001,0.01,0.1",
+    "mlflow": "write loggers=mlflow",
+    "pretrained": "not available; every run starts from random weights",
+    "swa": "write average=swa",
+    "tensorboard": "write loggers=tensorboard, which is the default",
+    "tta": "not available; model.test_samples averages passes of model.pool=fractional",
+    "wandb": "write loggers=wandb",
+}
+
+
+def answer(key: str, value: str = "") -> str | None:
+    """Say what to write instead of a setting, a flag or a word of another framework; None if it is not known."""
+    name = key.rpartition(".")[2].lower().replace("-", "_")
+    if name in RENAMED:
+        return f"is called {RENAMED[name]} here; write {RENAMED[name]}={value or '...'}"
+    return ANSWERS.get(name)
