@@ -92,6 +92,7 @@ SYNONYMS = {  # what others call some of our options
     "autoaugment": "randaugment",
     "polyak": "swa",
     "f1": "macro_f1",
+    "false": "off",
     "calibration": "ece",
 }
 

@@ -87,7 +87,7 @@ def test_streaming_gives_the_bits_of_the_resident_set(device, workers):
 
 @pytest.mark.parametrize("setting", ["auto", "resident", "stream"])
 def test_a_few_batches_need_no_copy_of_the_set_on_the_device(setting, device):
-    source, samples = SimpleNamespace(loader=setting, crop_padding=2, flip=True), some()
+    source, samples = SimpleNamespace(loader=setting, augment=True, crop_padding=2, flip=True), some()
     first, streamed = (
         make_loader(source, samples, batch_size=8, device=device, seed=1, train=True, stream=stream)
         for stream in (False, True)
@@ -140,7 +140,7 @@ def test_the_same_image_is_drawn_anew_each_epoch():
 
 def test_evaluation_is_the_samples_as_they_are(device):
     samples = some()
-    source = SimpleNamespace(loader="auto", crop_padding=4, flip=True)
+    source = SimpleNamespace(loader="auto", augment=True, crop_padding=4, flip=True)
     for setting in ("resident", "stream"):
         source.loader = setting
         loader = make_loader(source, samples, batch_size=10, device=device, seed=3)
@@ -170,13 +170,13 @@ def test_a_last_training_batch_of_one_image_is_dropped(count, batch_size, train,
 
 
 def test_a_batch_larger_than_the_set_is_refused():
-    source = SimpleNamespace(loader="auto", crop_padding=0, flip=False)
+    source = SimpleNamespace(loader="auto", augment=True, crop_padding=0, flip=False)
     with pytest.raises(ValueError, match=r"^batch_size=38: must be at most 37, the number of training images$"):
         make_loader(source, some(), batch_size=38, device=CPU, train=True)
 
 
 def test_auto_keeps_on_the_device_what_fits(device, monkeypatch):
-    source = SimpleNamespace(loader="auto", crop_padding=0, flip=False)
+    source = SimpleNamespace(loader="auto", augment=True, crop_padding=0, flip=False)
     assert isinstance(make_loader(source, some(), batch_size=8, device=device), ResidentLoader)
     monkeypatch.setattr(loader_module, "_free_memory", lambda: 37 * 10 * 12 * 3 * 4 - 1)
     assert isinstance(make_loader(source, some(), batch_size=8, device=CPU), StreamLoader)
@@ -273,7 +273,7 @@ def test_an_unreadable_picture_surfaces_as_one_line(tmp_path, workers):
 
 def test_files_that_were_not_decoded_cannot_be_resident(tmp_path):
     samples = Samples(None, sorted(photos(tmp_path).rglob("*.png")), np.arange(11), Decoder(32, 32, 3))
-    source = SimpleNamespace(loader="resident", crop_padding=0, flip=False)
+    source = SimpleNamespace(loader="resident", augment=True, crop_padding=0, flip=False)
     with pytest.raises(ValueError, match=r"^loader=resident: "):
         make_loader(source, samples, batch_size=2, device=CPU)
     source.loader = "auto"
@@ -287,3 +287,30 @@ def test_a_last_batch_of_too_few_images_is_left_out(count, min_batch, sizes):
     assert ResidentLoader(samples, 16, CPU, train=True, min_batch=min_batch).sizes == sizes
     assert StreamLoader(samples, 16, CPU, train=True, min_batch=min_batch).sizes == sizes
     assert sum(ResidentLoader(samples, 16, CPU).sizes) == count, "an evaluation leaves out nothing"
+
+
+def test_without_augmentation_training_sees_the_images_as_they_are():
+    samples = some()
+    settings = {"loader": "resident", "crop_padding": 2, "flip": True}
+    plain, augmented = SimpleNamespace(augment=False, **settings), SimpleNamespace(augment=True, **settings)
+    for source, same_images in ((plain, True), (augmented, False)):
+        loader = make_loader(source, samples, batch_size=8, device=CPU, train=True)
+        images = np.concatenate([batch.permute(0, 2, 3, 1).numpy() for batch, _ in loader.epoch(0)])
+        wanted = samples.images[sample_epoch(0, 0, 37, 0, False).order]
+        assert np.array_equal(images, wanted) == same_images
+
+
+def test_without_augmentation_large_pictures_train_as_they_are_evaluated(tmp_path):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 256, (300, 340, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / label / f"{number}.png")
+    source = ImageFolder(root=str(tmp_path), val_fraction=0.4, augment=False)
+    dataset = source.load(tmp_path / "cache")
+    assert not any("short side drawn" in note for note in dataset.notes)
+    trained = make_loader(source, dataset.train, batch_size=4, device=CPU, train=True)
+    plain = make_loader(source, dataset.train, batch_size=4, device=CPU)
+    order = np.concatenate([trained.indices(0, step) for step in range(len(trained))])
+    images, wanted = (torch.cat([batch for batch, _ in loader.epoch(0)]) for loader in (trained, plain))
+    assert torch.equal(images, wanted[order])

@@ -41,6 +41,8 @@ class CombinedSettings(dict):
         self.given = {override_key(override) for override in run.overrides}
         self["processes"], self["halves"] = get_world().size, self["accumulate"] == "auto"
         self["accumulate"] = 1 if self["halves"] else self["accumulate"]
+        if self["data.augment"] is False:
+            self["data.flip"], self["data.crop_padding"] = False, 0
         if facts is None:
             self["batch_size"] = None if self["batch_size"] == "auto" else self["batch_size"]
             return
@@ -255,6 +257,13 @@ WARNINGS = (
         lambda s: (
             "average.bn_images" in s.given and (s["model"] == "rnn" or s["model.norm"] in ("group", "layer", "none"))
         ),
+    ),
+    *(
+        Check(
+            f"data.{name} has no effect: data.augment=false (aug=off) trains on images as they are",
+            lambda s, name=name: s["data.augment"] is False and f"data.{name}" in s.given,
+        )
+        for name in ("flip", "crop_padding")
     ),
     Check(
         "data.whiten_eps={data.whiten_eps} has no effect without data.whiten",

@@ -54,7 +54,7 @@ def choice_message(override: Override, searchpath: tuple[str, ...]) -> str | Non
     if isinstance(value, list) and group not in LISTS:
         return f"{word}: takes one option; choose from {', '.join(options(group, searchpath))}"
     known = options(group, searchpath)
-    if len(names) > 1 and ("none" in names or len(set(map(str, names))) < len(names)):
+    if len(names) > 1 and ({"none", "off"} & set(map(str, names)) or len(set(map(str, names))) < len(names)):
         return f"{word}: each may stand there once, and none only alone"
     messages = []
     for name in [str(name) for name in names if str(name) not in known]:

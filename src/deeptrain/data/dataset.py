@@ -109,6 +109,7 @@ class DataSource:
     train_images: PositiveInt | None = None  # of those that are left for training, as many of each class as possible
     val_images: PositiveInt | Literal["train"] | None = None  # "train": val is what is trained on, as overfit=N asks
     loader: Loading = "auto"
+    augment: bool = True  # False: training images as they are, without crop and flip
     crop_padding: NonNegativeInt = 0  # zeros around an image, before a random window of its size is cropped
     flip: bool = False
     mean: list[UnitFloat] | None = None

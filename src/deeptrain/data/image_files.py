@@ -188,6 +188,8 @@ class ImageFiles(DataSource):
         color = self._color()
         gray = seen.gray and not (seen.transparent and len(set(color)) > 1)
         decoder, notes = choose_decoder(seen.sizes, gray, self.image_size, self.channels, self.loader, self.resize)
+        if not self.augment:
+            notes = [note for note in notes if not note.startswith("large pictures: ")]
         if seen.transparent or color != WHITE:
             decoder = replace(decoder, background=color)
         if seen.transparent and color == WHITE:

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,10 @@ def make_loader(
     """
     if train and batch_size > len(samples):
         raise ValueError(f"batch_size={batch_size}: must be at most {len(samples)}, the number of training images")
-    crop_padding, flip = (source.crop_padding, source.flip) if train else (0, False)
+    augment = train and source.augment
+    crop_padding, flip = (source.crop_padding, source.flip) if augment else (0, False)
+    if train and not augment and samples.decoder is not None:
+        samples = replace(samples, decoder=replace(samples.decoder, short_side_range=None))
     stream = stream and samples.images is not None
     if not stream and (
         source.loader == "resident" or (source.loader == "auto" and fits(samples, crop_padding, device))

@@ -28,7 +28,7 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
     auto = " (auto: about 100 steps an epoch)" if run.settings.batch_size == "auto" else ""
     groups = ("aug", "optimizer", "gradient", "schedule", "loss", "penalty", "average")
     chosen = [f"{group} {choices[group]}" for group in groups if group == "aug" or choices[group] != "none"]
-    chosen[0] += _own_augmentation(setup)
+    chosen[0] = _augmentation(setup)
     recipe = ", ".join(chosen)
     changed = " ".join([*run.overrides, *experiment_overrides(run)])
     lines = [
@@ -69,13 +69,16 @@ def _class_weights(trainer: "Trainer", setup: build.Setup) -> list[str]:
     return [f"weights    {', '.join(pairs[:MAX_WEIGHTS])}{more}"]
 
 
-def _own_augmentation(setup: build.Setup) -> str:
-    """Name what the data set does to its training images besides aug=."""
+def _augmentation(setup: build.Setup) -> str:
+    """Name the augmentations of aug=, and what the data set does to its training images besides."""
     source, decoder = setup.source, setup.dataset.train.decoder
+    aug = f"aug {setup.run.choices['aug']}"
+    if not source.augment:
+        return f"{aug} (data: nothing)" if setup.pipeline.augmentations else "aug off"
     is_cropped = decoder is not None and decoder.short_side_range is not None
     shift = f"shift {source.crop_padding}" if source.crop_padding and not is_cropped else ""
     own = [word for word in ("random crop" if is_cropped else shift, "flip" if source.flip else "") if word]
-    return f" (data: {', '.join(own)})" if own else ""
+    return f"{aug} (data: {', '.join(own)})" if own else aug
 
 
 def _count(number: int, what: str) -> str:
