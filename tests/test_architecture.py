@@ -33,7 +33,17 @@ FLOORS = (  # a room imports rooms of lower floors only; axes do not import one 
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MAX_ROOT_FILES = 12
 # passed by the builder, not by YAML
-RUNTIME = {"input_shape", "num_classes", "class_counts", "mean", "covariance", "epochs", "parameters", "model"}
+RUNTIME = {
+    "input_shape",
+    "num_classes",
+    "class_counts",
+    "class_names",
+    "mean",
+    "covariance",
+    "epochs",
+    "parameters",
+    "model",
+}
 RUNTIME |= {
     "all_is_test",
     "charts",
@@ -94,6 +104,8 @@ def test_only_config_and_entry_points_know_hydra(path):
 
 
 def nodes(path: Path) -> list[dict]:
+    if path.read_text().startswith("# @package _global_"):  # it sets what belongs to other parts, as aug=off does
+        return []
     content = yaml.safe_load(path.read_text()) or {}
     content = list(content.values()) if path.parent.name in LISTS else [content]
     return [node for node in content if node]

@@ -49,7 +49,7 @@ def aug(name: str, *settings: str) -> Item:
 
 
 SHELF = {
-    **{f"aug={name}": aug(name) for name in options("aug") if name != "none"},
+    **{f"aug={name}": aug(name) for name in options("aug") if name not in ("none", "off")},
     "Mixup per image": aug("mixup", "per_image=true"),
     "CutMix per image": aug("cutmix", "per_image=true"),
     "Mixup or CutMix per image": aug("mixup_or_cutmix", "per_image=true"),
@@ -194,6 +194,6 @@ def test_a_pair_has_what_both_items_set():
 
 
 def test_everything_at_once():
-    augs = [f"aug={name}" for name in options("aug") if name != "none"]
+    augs = [f"aug={name}" for name in options("aug") if name not in ("none", "off")]
     others = ["label smoothing", "class weights", "penalty=elastic", "average=swa", "dropout", "DropConnect"]
     train(together(*augs, *others, "group norm", "fractional max pooling", "data.flip=true", "sam=0.05"))

@@ -93,7 +93,7 @@ def slip(word: str, rng: random.Random) -> str:
 
 def any_options(rng: random.Random, data: list[str]) -> list[str]:
     """Choose an option of every group, and up to three augmentations."""
-    augs = rng.sample([name for name in options("aug") if name != "none"], rng.randrange(4))
+    augs = rng.sample([name for name in options("aug") if name not in ("none", "off")], rng.randrange(4))
     chosen = [f"{group}={rng.choice(options(group))}" for group in CHOSEN]
     return [f"data={rng.choice(data)}", *chosen, *([f"aug=[{','.join(augs)}]"] if augs else [])]
 

@@ -32,7 +32,8 @@ BLOCKS = ["model.depth=20", "model.blocks=[1,1]", "model.widths=[4,4]"]
 RESNET = ["model=resnet", *BLOCKS]
 VGG = ["model=vgg", "model.blocks=[1,1]", "model.widths=[4,4]", "model.classifier=[6]"]
 RNN = ["model=rnn", "model.hidden=6", "model.layers=2", "model.dropout=0.5"]
-AUGS = sorted({*options("aug")} - {"none"}, key=lambda name: ("mix" in name, name))  # those that make floats come last
+# Those that make floats come last.
+AUGS = sorted({*options("aug")} - {"none", "off"}, key=lambda name: ("mix" in name, name))
 ALL_AUGS = f"aug=[{','.join(AUGS)}]"
 PARTS = [  # each loss, optimizer, penalty and average once
     [word for word in words if word]

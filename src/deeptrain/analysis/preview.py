@@ -68,7 +68,7 @@ def draw_regularizers(run: RunConfig, path: Path) -> None:
     captions = [mixed_caption(label, setup.dataset.classes) for label in labels.tolist()]
     words = [word for word in run.overrides if not word.startswith(("aug=", "aug."))]
     for name in options("aug"):
-        if name == "none":
+        if name in ("none", "off"):
             continue
         node = compose_run([*words, f"aug={name}"]).parts["aug"][name]
         node |= {key: value for key, value in {"probability": 1.0, "per_image": True}.items() if key in node}
