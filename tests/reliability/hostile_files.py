@@ -513,6 +513,20 @@ READ_BY_RERUN: dict[str, Spoil] = {
     "settings in a list": file("config.yaml", "[1, 2]"),
 }
 
+
+def lying_logs(table: bytes) -> Spoil:
+    """Write a table, and a checkpoint that claims to know other logs."""
+    known = {"bytes": 2**49, "lines": 2**49, "sha256": ""}
+    logs = {"metrics.csv": known, "../outside/log": known, "gone": known, "run.log": {"bytes": -1}, 3: [4]}
+
+    def spoil(run: Path) -> None:
+        (run / "metrics.csv").write_bytes(table)
+        last = run / "checkpoints" / "last.pt"
+        checkpoint.save(last, checkpoint.load(last) | {"logs": logs})
+
+    return spoil
+
+
 HARMLESS: dict[str, Spoil] = {  # the command is carried out, without what reaches out of the folder
     "a folder elsewhere": words("dir=../outside/new"),
     "a folder elsewhere, forced": words("++dir=../outside/new"),
@@ -521,6 +535,9 @@ HARMLESS: dict[str, Spoil] = {  # the command is carried out, without what reach
     "a cache elsewhere, forced": words("++cache_dir=../outside/cache"),
     "a download": words("data.download=true", "data.root=../outside"),
     "another run": words("resume=../outside"),
+    "logs of words": lying_logs(b"epoch,step\n\xff,\0\none,two\n"),
+    "logs of five million rows": lying_logs(b"epoch,step\n" + b"1,1\n" * 5 * 10**6),
+    "logs of ten million columns": lying_logs(b"epoch,step" + b",a" * 10**7 + b"\n"),
     "evaluations of numbers": file("evaluation.json", "[1, 2]"),
     "a secret in a path": words("data.root=${oc.env:DEEPTRAIN_SECRET}"),
 }

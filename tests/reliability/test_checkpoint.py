@@ -45,6 +45,34 @@ def files(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir()}
 
 
+def test_save_and_load_have_one_limit_of_tensors(tmp_path, monkeypatch):
+    """A shared storage counts once; besides tensors an archive has fewer entries than the limits differ by."""
+    assert checkpoint.MAX_ENTRIES - checkpoint.MAX_TENSORS == 8
+    monkeypatch.setattr(checkpoint, "MAX_ENTRIES", 20)
+    monkeypatch.setattr(checkpoint, "MAX_TENSORS", 12)
+    tensors = {str(index): torch.full((3,), float(index)) for index in range(12)}
+    full = {"model": tensors | {"tied": tensors["0"][:2]}}
+    checkpoint.save(tmp_path / "last.pt", full)
+    assert checkpoint.load(tmp_path / "last.pt")["model"].keys() == full["model"].keys()
+    with pytest.raises(ValueError, match="are 13 tensors, a checkpoint holds 12; take a model of fewer layers"):
+        checkpoint.save(tmp_path / "last.pt", {"model": tensors | {"12": torch.zeros(1)}})
+    assert len(checkpoint.load(tmp_path / "last.pt")["model"]) == 13
+
+
+@pytest.mark.parametrize(("optimizer", "count"), [("sgd", 4), ("adamw", 8)])
+def test_a_state_of_too_many_tensors_is_refused_before_a_run(tmp_path, monkeypatch, capsys, optimizer, count):
+    """Two layers have four tensors; momentum adds four, Adam's averages and step counters twelve."""
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, f"optimizer={optimizer}", "epochs=1"]
+    monkeypatch.setattr(checkpoint, "MAX_TENSORS", count - 1)
+    assert train([*words, "dir=run"]) == 2
+    error = capsys.readouterr().err
+    assert "error: model=fcn: weights and optimizer state are" in error and error.count("\n") == 1
+    assert not Path("run").exists()
+    monkeypatch.setattr(checkpoint, "MAX_TENSORS", 4 + 4 * 3)
+    assert train([*words, "dir=run"]) == 0
+
+
 def test_what_is_saved_comes_back(tmp_path):
     checkpoint.save(tmp_path / "last.pt", STATE)
     found = checkpoint.load(tmp_path / "last.pt")

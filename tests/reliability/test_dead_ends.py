@@ -11,6 +11,7 @@ from deeptrain.commands.cli import train
 from deeptrain.commands.evaluate import evaluate
 from deeptrain.errors import NothingToDo, UsageError
 from deeptrain.run import artifacts, folder, lock
+from deeptrain.training import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -59,13 +60,6 @@ WALKS: dict[str, tuple[Callable, list[str], str, Callable, list[str]]] = {
         LONGER,
         "move it away",
         lambda run: move_away(run / "config.yaml"),
-        LONGER,
-    ),
-    "table": (
-        lambda run: (run / "metrics.csv").write_text("a,b\n1,2\n"),
-        LONGER,
-        "move it away",
-        lambda run: move_away(run / "metrics.csv"),
         LONGER,
     ),
     "changes": (
@@ -172,6 +166,26 @@ def test_an_evaluation_goes_on_without_a_damaged_file_that_is_moved_away(run, ca
         assert f"{name}: is damaged; move it away" in capsys.readouterr().err
         move_away(run / name)
         assert evaluate(["run"]) == 0
+
+
+@pytest.mark.parametrize("damage", [halve, Path.unlink, lambda path: path.write_text("a,b\n1,2\n")])
+def test_a_damaged_table_does_not_stop_a_resume(run, capsys, damage):
+    damage(run / "metrics.csv")
+    assert train(LONGER) == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "run/metrics.csv" in line]
+    assert len(warnings) == 1 and "the run goes on" in " ".join(warnings)
+    assert (run / "metrics.csv").read_text().splitlines()[-1].startswith("2,")
+
+
+def test_a_table_that_no_checkpoint_knows_is_refused_until_it_is_moved_away(run, capsys):
+    """As it was written by an older version."""
+    state = checkpoint.load(run / "checkpoints/last.pt")
+    checkpoint.save(run / "checkpoints/last.pt", {name: value for name, value in state.items() if name != "logs"})
+    (run / "metrics.csv").write_text("a,b\n1,2\n")
+    assert train(LONGER) == 2
+    assert "move it away" in capsys.readouterr().err
+    move_away(run / "metrics.csv")
+    assert train(LONGER) == 0
 
 
 # --- a run that was killed ---

@@ -106,7 +106,10 @@ def test_no_word_of_theirs_moves_the_cursor_or_fills_the_screen(found):
         ("a table of ten million columns", "metrics.csv: is not the table of a run (a line is too long); move it away"),
         ("settings that double", "config.yaml: is damaged (anchors, aliases and tags are not read); move it away"),
         ("settings that break off", "config.yaml: is damaged (it has no data, model, optimizer); move it away"),
-        ("yaml of dates", "overrides.yaml: is not a list of settings; take the file that the run was started with"),
+        (
+            "yaml of dates",
+            "overrides.yaml: is not a list of settings; write the settings of its command into that file",
+        ),
         ("a split of lists", "split.json: is damaged; move it away"),
         ("os.system", "last.pt: holds more than weights and plain values, so it is not opened"),
         ("progress beyond the end of an epoch", "last.pt: it stopped in step 1000000000 of an epoch"),

@@ -24,6 +24,11 @@ class AppendOnlyFile:
         self._whole: int | None = None  # bytes of whole records, known while a write has failed
         self._failing = False
 
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the file ends in a whole record. On a full disk half a one may stand there."""
+        return not self._failing
+
     def add(self, record: bytes) -> None:
         """Append one record, and before it those that are waiting."""
         if len(self._waiting) < MAX_WAITING:

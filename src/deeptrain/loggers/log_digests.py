@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deeptrain.loggers.metrics_csv import MAX_BYTES, readable_lines
+from deeptrain.loggers.metrics_csv import MAX_BYTES, MAX_LINE, first_lines, readable_lines
 from deeptrain.runtime.files import sync_folder, write_atomically
 
 BLOCK = 2**20
@@ -93,7 +93,7 @@ def _repair_table(path: Path, known: Mapping[str, Any]) -> list[str]:
     if path.stat().st_size > MAX_BYTES:
         return []  # it is refused later on
     content = path.read_bytes()
-    lines = content.splitlines(keepends=True)[: known["lines"]]
+    lines = first_lines(content, known["lines"])
     if _is_intact(lines, known):
         os.truncate(path, sum(map(len, lines)))
         return []
@@ -106,14 +106,16 @@ def _repair_table(path: Path, known: Mapping[str, Any]) -> list[str]:
 
 def _is_intact(lines: list[bytes], known: Mapping[str, Any]) -> bool:
     """Tell whether lines are as they were measured. A resume may have added columns, which are empty in old rows."""
-    text = b"".join(lines)
-    surplus = len(text) - known["bytes"]
-    if surplus > 0 and lines:
-        header = text[: len(lines[0])].rstrip(b"\n").split(b",")
-        for count in range(1, len(header)):
-            body = [line.removesuffix(b"," * count + b"\n") + b"\n" for line in lines[1:]]
-            shorter = b"".join([b",".join(header[:-count]) + b"\n", *body])
-            if len(shorter) == known["bytes"]:
-                text = shorter
-                break
-    return len(text) == known["bytes"] and sha256(text).hexdigest() == known["sha256"]
+    if not lines or len(lines[0]) > MAX_LINE:
+        return not lines and known["bytes"] == 0
+    names, surplus = lines[0].rstrip(b"\n").split(b","), sum(map(len, lines)) - known["bytes"]
+    added = 0
+    while surplus > 0 and added < len(names) - 1:
+        added += 1
+        surplus -= len(names[-added]) + len(lines)  # a name, and a comma in every line
+    ends = b"," * added + b"\n"
+    header = b",".join(names[: len(names) - added]) + b"\n"
+    digest = sha256(header)
+    for line in lines[1:]:
+        digest.update(line.removesuffix(ends) + b"\n" if added else line)
+    return surplus == 0 and digest.hexdigest() == known["sha256"]

@@ -65,6 +65,10 @@ class Logger:
     def flush(self) -> None:
         """Write what is held in memory. A checkpoint follows: a resumed run does not log it again."""
 
+    def files(self) -> list[Path]:
+        """Return the files that grow. A checkpoint keeps their length and digest, and a resume warns of damage."""
+        return []
+
     def truncate(self, step: int) -> None:
         """Drop what was logged after a step: the run goes on from there."""
 

@@ -5,6 +5,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +17,8 @@ from deeptrain.runtime.files import write_atomically
 MAX_BYTES = 32 * 2**20  # of a file: a hundred thousand validations
 MAX_LINE, MAX_CELLS = 2**16, 2**21  # characters of a line, and cells of a file: they take 60 bytes each
 TIME_COLUMNS = ("seconds", "images_per_second")  # a resumed run repeats every column but these bit for bit
+
+MAX_ROWS = 2**18  # that are looked at for damage
 
 Row = dict[str, int | float]
 
@@ -59,6 +62,9 @@ class MetricsTable(Logger):
         if len(remaining) < len(rows):
             self._rewrite(remaining)
 
+    def files(self) -> list[Path]:
+        return [self.path] if self._file.is_whole and self.path.exists() else []
+
     def _read(self) -> tuple[list[str], list[Row]]:
         """Return the columns and rows on disk, less a torn last line; ValueError if that is no table of a run."""
         if not self.path.exists():
@@ -100,6 +106,42 @@ def _parse(text: TextIO) -> tuple[list[str], list[Row]]:
             raise ValueError(f"more than {MAX_CELLS:,} cells")
         rows.append({name: _number(cell) for name, cell in zip(header, line, strict=True) if cell})
     return header, rows
+
+
+def readable_lines(content: bytes) -> list[bytes]:
+    """Return the header of a table and its rows that are whole, made of numbers, and in the order of their steps.
+
+    [] if the header has no columns epoch and step. They stay bytes, so that nothing changes on the way.
+    """
+    header, *lines = first_lines(content, MAX_ROWS) or [b""]
+    names = header.rstrip().split(b",") if len(header) <= MAX_LINE else []
+    if not {b"epoch", b"step"} <= set(names):
+        return []
+    readable, last = [b",".join(names) + b"\n"], -1
+    for line in lines:
+        step = _step(line, names)
+        if step is not None and step > last:
+            readable.append(line.rstrip() + b"\n")
+            last = step
+    return readable
+
+
+def first_lines(content: bytes, count: int) -> list[bytes]:
+    """Return the first lines, with their ends; at most as many as the table of a run has."""
+    return list(islice(io.BytesIO(content), min(count, MAX_ROWS)))
+
+
+def _step(line: bytes, names: Sequence[bytes]) -> int | None:
+    """Return the step of a row; None if it is cut off, or not made of numbers."""
+    cells = line.rstrip().split(b",") if len(line) <= MAX_LINE else []
+    try:
+        numbers = [float(cell) for cell in cells if cell]
+    except ValueError:
+        return None
+    if not numbers or len(cells) != len(names) or not line.endswith(b"\n"):
+        return None
+    step = cells[names.index(b"step")]
+    return int(step) if step.isdigit() else None
 
 
 def _lines(text: TextIO) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from deeptrain.loggers.console import Console
+from deeptrain.loggers.log_digests import LogDigests
 from deeptrain.loggers.logger import BEST, GAP, Logger
 from deeptrain.loggers.metrics_csv import MetricsTable
 from deeptrain.metrics.metric import METRICS, Metric
@@ -65,6 +66,7 @@ class RunLogger:
     ):
         self.console, self.loggers, self.metrics = console or Console(), list(loggers), metrics
         self.history: list[dict[str, Any]] = []  # a row a validation
+        self._digests = LogDigests()
         self._images, self._seconds = 0, 0.0  # of the run at the last validation
 
     @property
@@ -119,13 +121,20 @@ class RunLogger:
         found = {GAP: 100 * (row["accuracy/train_clean"] - row["accuracy/val"])} if gap else {}
         return found | ({} if progress.best is None else {BEST + self.plan.monitor.removesuffix("/val"): progress.best})
 
-    def flush(self) -> None:
-        """Write what waits in memory, before a checkpoint: a resumed run does not log it again."""
+    def flush(self) -> dict[str, Any]:
+        """Write what waits in memory, before a checkpoint: a resumed run does not log it again.
+
+        Return what the checkpoint is to know of the files: their lengths and digests.
+        """
+        files: list[Path] = []
         self._each(lambda logger: logger.flush())
+        self._each(lambda logger: files.extend(logger.files()))
+        return self._digests.measure(files)
 
     def truncate(self, step: int) -> None:
         """Drop what was logged after a step: the run goes on from there."""
         self.history = [row for row in self.history if row["step"] <= step]
+        self._digests.forget()
         self._each(lambda logger: logger.truncate(step))
 
     def message(self, text: str) -> None:

@@ -149,6 +149,10 @@ class TensorBoard(Logger):
             self._write({"step": 0, "summary": hparams_pb(values, trial_id=self._name)})
         self._described = True
 
+    def files(self) -> list[Path]:
+        """Return the files of this session and of those before."""
+        return sorted(self._file.path.parent.glob(f"{EVENTS}*")) if self._file.is_whole else []
+
     def close(self) -> None:
         """Write what is held, and once more try to write what a full disk has kept waiting."""
         self.flush()

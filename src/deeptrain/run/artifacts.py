@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from deeptrain.training.trainer import Trainer
 
 
-def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, run_dir: Path) -> None:
-    """Write the files of a run before its first step: settings, split, first images; open its logs."""
+def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, run_dir: Path, logs: Any) -> None:
+    """Write the files of a run before its first step: settings, split, first images; open its logs.
+
+    logs: what the checkpoint of a run that goes on knows of them.
+    """
     from deeptrain.analysis.preview import training_samples
+    from deeptrain.loggers.log_digests import repair
     from deeptrain.loggers.metrics_csv import MetricsTable
     from deeptrain.loggers.run_logger import RunLogger, table_columns
     from deeptrain.metrics.metric import informative
@@ -38,6 +42,8 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     _write(run_dir / "config.yaml", run.yaml)
     _write(run_dir / "overrides.yaml", yaml.safe_dump(run.overrides, allow_unicode=True))  # last: now it can be resumed
     (run_dir / "result.json").unlink(missing_ok=True)  # of the run that now goes on
+    for warning in repair(run_dir, logs):
+        console.warn(warning)
     columns = table_columns(trainer.metric_names())
     table = MetricsTable(run_dir / "metrics.csv", columns, console.warn)
     table.truncate(progress.step)

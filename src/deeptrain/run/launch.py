@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deeptrain import build
 from deeptrain.config.override import last_value
@@ -112,10 +112,11 @@ def train_and_show(
         trainer.metadata["initial_loss"] = known_initial_loss(state)
     else:
         trainer.metadata["initial_loss"] = measure_initial_loss(trainer, setup)
+    logs = state.get("logs")
     del state  # it is as large as the trainer
     if not setup.world.is_main:
         return train_worker(trainer, run)
-    run_dir = open_folder(trainer, setup, console, run_dir)
+    run_dir = open_folder(trainer, setup, console, run_dir, logs)
     warnings = original.expected_differences(run, provenance(trainer)) if original else []
     console.header(header(trainer, setup, run_dir), [*setup.warnings, *warnings])
     status, reason = fit(trainer, run, run_dir)
@@ -139,23 +140,34 @@ def train_and_show(
 
 
 def build_trainer(setup: build.Setup) -> "Trainer":
-    """Build the trainer; UsageError if the model does not fit into memory."""
+    """Build the trainer; UsageError if the model does not fit into memory, or its state into a checkpoint."""
     from deeptrain.runtime.device import is_out_of_memory
+    from deeptrain.training.rehearsal import check_state_size
 
+    name = setup.run.choices["model"]
     try:
-        return build.trainer(setup, metadata(setup))
+        trainer = build.trainer(setup, metadata(setup))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            name = setup.run.choices["model"]
             raise UsageError([f"model={name}: does not fit into memory; choose a smaller one"]) from error
         raise
+    try:
+        check_state_size(trainer)
+    except ValueError as error:
+        raise UsageError([f"model={name}: {error}"]) from error
+    return trainer
 
 
-def open_folder(trainer: "Trainer", setup: build.Setup, console: Console, run_dir: Path | None) -> Path:
-    """Make the run folder, or take the one of a run that goes on, and write its first files."""
+def open_folder(
+    trainer: "Trainer", setup: build.Setup, console: Console, run_dir: Path | None, logs: Any = None
+) -> Path:
+    """Make the run folder, or take the one of a run that goes on, and write its first files.
+
+    logs: what the checkpoint knows of the logs of a run that goes on.
+    """
     is_new, run_dir = run_dir is None, run_dir or folder.new_folder(setup.run.settings.dir)
     try:
-        artifacts.write_first_files(trainer, setup, console, run_dir)
+        artifacts.write_first_files(trainer, setup, console, run_dir, logs)
     except BaseException as error:
         if is_new:  # a run without a first step leaves nothing behind
             shutil.rmtree(run_dir)

@@ -46,8 +46,13 @@ def write_parts(path: Path, parts: Sequence[bytes | memoryview], *, keep: bool =
             space = f"{sum(map(len, parts)):,} bytes needed, {shutil.disk_usage(path.parent).free:,} free"
             raise OSError(error.errno, f"{error.strerror} ({space})", str(path)) from error
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring the names of a folder's files to the disk."""
     with suppress(OSError):  # Windows opens no folders, some network disks cannot flush them
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

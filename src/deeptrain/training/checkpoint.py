@@ -15,7 +15,8 @@ from deeptrain.runtime.files import previous, write_parts
 
 MARK = b"deeptrain-sha256"  # a checkpoint ends in this and the digest of all before; torch.load ignores what trails
 TAIL = len(MARK) + hashlib.sha256().digest_size
-MAX_ENTRIES = 2**15  # of an archive: a tensor each
+MAX_ENTRIES = 2**15  # of an archive: a tensor each, and a few others
+MAX_TENSORS = MAX_ENTRIES - 8
 MAX_DIRECTORY_BYTES = 96 * MAX_ENTRIES
 MAX_INDEX_BYTES = 16 * 2**20  # bytes of a checkpoint that are no tensor: names, shapes, settings
 OPERATIONS, OPERATIONS_PER_ENTRY = 200_000, 48  # that an index may have; a tensor of ours takes 31
@@ -53,14 +54,30 @@ def save(path: Path, state: dict[str, Any], *, keep: bool = False) -> None:
     """Write a checkpoint atomically: until the new file is whole on the disk, the one before stays.
 
     With `keep` the one before also stays afterwards, as last.previous.pt beside last.pt. State may hold dicts, lists,
-    tuples, numbers, text, None and dense tensors; `load` refuses anything else.
+    tuples, numbers, text, None and dense tensors; `load` refuses anything else. ValueError if they are too many.
     """
     import torch
 
+    check_count(count_tensors(state))
     buffer = io.BytesIO()  # torch.save into the file itself would report a full disk as "unexpected pos"
     torch.save(state, buffer)
     content = buffer.getbuffer()
     write_parts(path, [content, MARK + hashlib.sha256(content).digest()], keep=keep)
+
+
+def count_tensors(state: Any) -> int:
+    """Count the tensors of a state as an archive does: those that share a storage are one."""
+    import torch
+
+    dense = (tensor for tensor in _tensors(state) if tensor.layout is torch.strided)  # `load` refuses the others
+    return len({tensor.untyped_storage()._cdata for tensor in dense})
+
+
+def check_count(count: int) -> None:
+    """Raise ValueError if a state has more tensors than `load` would read again."""
+    if count > MAX_TENSORS:
+        reason = f"weights and optimizer state are {count:,} tensors, a checkpoint holds {MAX_TENSORS:,}"
+        raise ValueError(f"{reason}; take a model of fewer layers, or an optimizer that keeps less")
 
 
 def load(path: Path) -> dict[str, Any]:

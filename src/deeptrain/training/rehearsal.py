@@ -1,13 +1,20 @@
-"""One forward and backward pass before a run: does the network fit the data?"""
+"""Before a run: does the network fit the data, in a forward and backward pass, and its state a checkpoint?"""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from deeptrain.runtime.device import Runtime, is_out_of_memory
+from deeptrain.training import checkpoint
 
+if TYPE_CHECKING:
+    from deeptrain.training.trainer import Trainer
+
+MAX_KEPT = 4  # tensors that the optimizers of torch keep for a parameter
 IMAGES = 2  # a batch norm refuses a channel of a single number
 
 
@@ -96,3 +103,24 @@ def compile_probe(device: torch.device) -> None:
 
 def _add_one(values: Tensor) -> Tensor:
     return values + 1
+
+
+def check_state_size(trainer: "Trainer") -> None:
+    """Raise ValueError if weights, averages and optimizer state will be more tensors than a checkpoint holds."""
+    count = checkpoint.count_tensors(trainer.state_dict())
+    if count + MAX_KEPT * len(trainer.parameters) > checkpoint.MAX_TENSORS:
+        checkpoint.check_count(count + _kept_for_each(trainer.optimizer) * len(trainer.parameters))
+
+
+def _kept_for_each(optimizer: torch.optim.Optimizer) -> int:
+    """Count the tensors that an optimizer keeps for a parameter, by a step of another one on zeros."""
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    parameter.grad = torch.zeros(2, 2)
+    accepted = inspect.signature(type(optimizer)).parameters
+    settings = {name: value for name, value in optimizer.defaults.items() if name in accepted}
+    try:
+        other = type(optimizer)([parameter], **settings)
+        other.step()
+    except Exception:  # it takes other arguments, or a closure; then a save says so
+        return 0
+    return checkpoint.count_tensors(other.state_dict()["state"])

@@ -230,8 +230,8 @@ class Trainer:
     def save_checkpoint(self, name: str, state: dict[str, Any]) -> None:
         """Write a checkpoint; NonFiniteError if it holds an inf or NaN."""
         check_finite(state, self.world)
-        self.logger.flush()  # a resumed run does not log again what came before
-        self.checkpoints.save(name, state)
+        logs = self.logger.flush()  # a resumed run does not log again what came before
+        self.checkpoints.save(name, state | {"logs": logs})
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a run needs to go on as if it had never stopped: plain values and tensors."""
