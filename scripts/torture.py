@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from deeptrain.commands import cli
+from deeptrain.run import folder as run_folder
 from deeptrain.training import checkpoint
 
 WORDS = [
@@ -105,7 +106,7 @@ def torture(
             time.sleep(0.002)
         os.kill(number, signal.SIGKILL)
         _, status = os.waitpid(number, 0)
-        if status == 0:  # it had just finished
+        if status == 0 or run_folder.is_complete(folder):  # it had just finished
             return kills
         kills += 1
 
