@@ -47,6 +47,7 @@ RUNTIME = {
 RUNTIME |= {
     "all_is_test",
     "charts",
+    "decoder",
     "class_names",
     "initial_loss",
     "learned_classes",

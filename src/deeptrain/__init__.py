@@ -8,19 +8,31 @@ if TYPE_CHECKING:
     from deeptrain.build import build_trainer
     from deeptrain.config.compose import compose_run as compose
     from deeptrain.data.tensors import tensor_loader
+    from deeptrain.inference.restore import load
     from deeptrain.training.progress import Plan
     from deeptrain.training.trainer import Trainer
     from deeptrain.training.validation import Validator
 
     __version__: str
 
-__all__ = ["Pipeline", "Plan", "Trainer", "Validator", "__version__", "build_trainer", "compose", "tensor_loader"]
+__all__ = [
+    "Pipeline",
+    "Plan",
+    "Trainer",
+    "Validator",
+    "__version__",
+    "build_trainer",
+    "compose",
+    "load",
+    "tensor_loader",
+]
 
 _PLACES = {
     "Pipeline": ("deeptrain.aug.pipeline", "Pipeline"),
     "Plan": ("deeptrain.training.progress", "Plan"),
     "Trainer": ("deeptrain.training.trainer", "Trainer"),
     "Validator": ("deeptrain.training.validation", "Validator"),
+    "load": ("deeptrain.inference.restore", "load"),
     "build_trainer": ("deeptrain.build", "build_trainer"),
     "tensor_loader": ("deeptrain.data.tensors", "tensor_loader"),
     "compose": ("deeptrain.config.compose", "compose_run"),

@@ -322,7 +322,7 @@ def test_heic_is_named_with_the_package_that_reads_it(tmp_path):
 
 
 def test_an_evaluation_reads_other_files_by_the_range_of_the_run(tmp_path):
-    from deeptrain.inference.evaluate import _with_range
+    from deeptrain.inference.restore import _with_range
 
     folder(tmp_path, lambda index: ("png", TWELVE.astype(np.uint16)))
     ends = json.loads(json.dumps(pixels(tmp_path)[1].split))["range"]

@@ -33,6 +33,7 @@ python train.py -m key=value,value ...                   a sweep over all combin
 MAIN_USAGE = """\
 deeptrain train [group=option ...] [key=value ...]    one run, or with -m a sweep; deeptrain train --help lists all
 deeptrain evaluate RUN                                the best weights of a run on the test split
+deeptrain predict RUN PICTURE|FOLDER|-                what the network of a run says of pictures
 deeptrain preview [group=option ...]                  what a run would see, and its learning rate
 deeptrain check-data DIR                              read a folder of pictures before training on it
 """
@@ -66,9 +67,16 @@ def main(arguments: list[str] | None = None) -> int:
         return enter(main)
     from deeptrain.commands.check_data import check_data
     from deeptrain.commands.evaluate import evaluate
+    from deeptrain.commands.predict import predict
     from deeptrain.commands.preview import preview
 
-    commands = {"train": train, "evaluate": evaluate, "preview": preview, "check-data": check_data}
+    commands = {
+        "train": train,
+        "evaluate": evaluate,
+        "predict": predict,
+        "preview": preview,
+        "check-data": check_data,
+    }
     name, *rest = arguments or ["--help"]
     if name == "--version":
         return show(f"deeptrain {deeptrain.__version__}")

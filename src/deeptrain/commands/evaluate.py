@@ -29,6 +29,7 @@ def _evaluate(arguments: list[str]) -> int:
     from deeptrain.config.compose import compose_run
     from deeptrain.errors import UsageError
     from deeptrain.run import defaults, folder
+    from deeptrain.run.saved import check_read
     from deeptrain.schema import suggest
 
     flags, words = split_flags(arguments)
@@ -47,15 +48,12 @@ def _evaluate(arguments: list[str]) -> int:
     at, state = folder.find(where, "run", best=True)
     changed = [word for word in words if not word.startswith("split=")]
     run = compose_run([*defaults.load_overrides(at, changed), *changed])
-    keys = {word: word.lstrip("+").partition("=")[0] for word in changed}
-    unread = [word for word, key in keys.items() if not {key, key.partition(".")[0]} & set(READ)]
-    if unread:
-        raise UsageError(f"{word}: evaluating does not read it; it takes {', '.join(READ[1:])}" for word in unread)
+    check_read(changed, "evaluating", READ)
 
     from deeptrain.inference import evaluate as room
     from deeptrain.report.figures import draw_confusion
 
-    evaluation = room.evaluate_run(run, state, split)
+    evaluation = room.evaluate_run(run, state, split, changed)
     terminal.show(*room.lines(evaluation, room.times_opened(at, split) + 1), "")
     picture = at / f"confusion-{split}.png"
     try:

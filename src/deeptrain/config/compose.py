@@ -27,7 +27,7 @@ from deeptrain.config.renamed import OPTIONS as RENAMED_OPTIONS
 from deeptrain.config.renamed import UNTIL, translate_config, translate_words, update_targets
 from deeptrain.config.settings import LISTS, PARTS, RunConfig, Settings, part_nodes
 from deeptrain.config.suggestions import choice_message, how_to_write, key_message
-from deeptrain.config.user_modules import make_importable
+from deeptrain.config.user_modules import CONFIG_DIR, split_config_dirs
 from deeptrain.config.validate import (
     ALLOWED_TARGETS,
     monitor_messages,
@@ -41,13 +41,11 @@ from deeptrain.runtime.paths import read_path
 from deeptrain.runtime.resources import CONFIGS
 from deeptrain.schema import PositiveFloat, flatten, format_value, type_error
 
-CONFIG_DIR = "--config-dir="
-
 
 def compose_run(words: list[str]) -> RunConfig:
     """Compose and check one run; raise UsageError with every mistake of the command at once."""
     messages: list[str] = []
-    words, searchpath = _split_config_dirs(words)
+    words, searchpath = split_config_dirs(words)
     words, notes = translate_words(words, _own_options(searchpath))
     overrides = _parse(words, messages)
     for override in overrides:
@@ -60,7 +58,7 @@ def compose_run(words: list[str]) -> RunConfig:
 
 def renamed_in(words: list[str]) -> list[str]:
     """Return a line for each old name among a command's words."""
-    words, searchpath = _split_config_dirs(words)
+    words, searchpath = split_config_dirs(words)
     return translate_words(words, _own_options(searchpath))[1]
 
 
@@ -70,7 +68,7 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
     A list of values (`seed=0,1`), `choice(...)` and `range(...)` make an axis; so do a file's `hydra.sweeper.params`.
     """
     messages: list[str] = []
-    words, searchpath = _split_config_dirs(words)
+    words, searchpath = split_config_dirs(words)
     words, _ = translate_words(words, _own_options(searchpath))
     overrides = _parse(words, messages, sweep=True)
     typed = {override.key_or_group for override in overrides}
@@ -105,7 +103,7 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
 
 def declares_multirun(words: list[str]) -> bool:
     """Tell whether a file among the words sets hydra.mode to MULTIRUN."""
-    words, searchpath = _split_config_dirs(words)
+    words, searchpath = split_config_dirs(words)
     return str(_hydra_setting(words, "hydra.mode", searchpath)).endswith("MULTIRUN")
 
 
@@ -123,30 +121,6 @@ def _parse(words: list[str], messages: list[str], *, sweep: bool = False) -> lis
         except (HydraException, RecursionError):  # brackets in brackets in brackets
             messages.append(f"{word}: {how_to_write(word)}")
     return parsed
-
-
-def _split_config_dirs(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Separate the folders of --config-dir=DIR, which come before ours, from the words that Hydra composes.
-
-    They are made absolute, since a run remembers them among its words and may be resumed from elsewhere.
-    """
-    folders = [word.removeprefix(CONFIG_DIR) for word in words if word.startswith(CONFIG_DIR)]
-    if missing := [folder for folder in folders if not folder or not _is_folder(folder)]:
-        raise UsageError(
-            f"{CONFIG_DIR}{folder}: is no folder; name the one that holds model/, aug/, ... of your own"
-            for folder in missing
-        )
-    rest = [word for word in words if not word.startswith(CONFIG_DIR)]
-    searchpath = tuple(dict.fromkeys(str(read_path(folder).resolve()) for folder in folders))
-    make_importable(searchpath)
-    return rest, searchpath
-
-
-def _is_folder(text: str) -> bool:
-    try:
-        return read_path(text).is_dir()
-    except (ValueError, OSError):
-        return False
 
 
 def _compose_checked(overrides: list[Override], messages: list[str], searchpath: tuple[str, ...]) -> RunConfig:
@@ -269,7 +243,7 @@ def experiment_overrides(run: RunConfig) -> list[str]:
         return []
     lists = {group: f"[{run.choices[group].replace('+', ',')}]" for group in LISTS}
     chosen = [f"{group}={option}" for group, option in (run.choices | lists).items() if option != "[none]"]
-    _, plain = _compose_groups(tuple(chosen), _split_config_dirs(run.overrides)[1])
+    _, plain = _compose_groups(tuple(chosen), split_config_dirs(run.overrides)[1])
     differ = {key: value for key, value in run.values.items() if key != "experiment" and plain.get(key) != value}
     return [f"{key}={format_value(value)}" for key, value in differ.items() if key not in typed]
 

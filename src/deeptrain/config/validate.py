@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
-from deeptrain.config.options import options
 from deeptrain.config.settings import LISTS, part_nodes
 from deeptrain.config.signatures import Parameter, read_signature
 from deeptrain.config.user_modules import is_user_module
@@ -56,6 +55,8 @@ def monitor_messages(monitor: str, added: dict[str, Any]) -> Iterator[str]:
     known = [f"{name}/val" for name in sorted([*METRICS, *added], key=lambda name: name == "loss")]
     name = monitor.removesuffix("/val")
     if monitor not in known:
+        from deeptrain.config.options import options
+
         remedy = f"is not measured; add metrics={name}" if name in options("metrics") else suggest(monitor, known)
         yield f"monitor={monitor}: {remedy}"
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deeptrain.data.dataset import Dataset, DataSource, Samples, SourceSplits, make_dataset
+from deeptrain.data.decode import Decoder
 from deeptrain.data.decoded_images import DecodedImages, chunks, from_arrays, from_cache
 
 Split = Literal["train", "val", "test"]
@@ -33,6 +34,11 @@ class ArraySource(DataSource):
         """Return what the images of a split depend on. None: they are read at every start, not cached."""
         return None
 
+    def decoder_for(self, shape: tuple[int, ...]) -> Decoder:
+        """Return how any picture becomes an input (H, W, C) of these images."""
+        height, width, channels = shape
+        return Decoder(height, width, channels)
+
     def notes(self) -> list[str]:
         """Return automatic choices and settings without effect, one line each."""
         return []
@@ -51,6 +57,7 @@ class ArraySource(DataSource):
             test=test if sizes.get("test") is None else f"test {sizes['test']:,} kept shut",
             val_folder="own split" if val else "",
             notes=self.notes(),
+            decoder=self.decoder_for(train.images.shape[1:]),
         )
         return make_dataset(self, self.class_names(), splits)
 

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.machinery import PathFinder
 from itertools import takewhile
 from pathlib import Path
 from threading import Event
 from time import monotonic
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from deeptrain.data.path_messages import name_heif_reader, printable
 from deeptrain.data.pixels import WHITE, Color, OutOfRangeError, Ranges, pad, to_8_bit
+from deeptrain.schema import Range, type_error
 
 
 def _pillow_has(module: str) -> bool:
@@ -27,10 +27,23 @@ def _pillow_has(module: str) -> bool:
 
 
 Resize = Literal["crop", "pad", "squash"]
+MAX_SIDE = 4096  # pixels of an input that a checkpoint may ask for: a stranger's could fill the memory
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000")  # others may start Ghostscript
 if _pillow_has("_avif"):
     EXTENSIONS, FORMATS = (*EXTENSIONS, ".avif"), (*FORMATS, "AVIF")
+
+Side = Annotated[int, Range(minimum=1, maximum=4 * MAX_SIDE)]
+STATE: dict[str, Any] = {  # a decoder in a checkpoint
+    "height": Annotated[int, Range(minimum=1, maximum=MAX_SIDE)],
+    "width": Annotated[int, Range(minimum=1, maximum=MAX_SIDE)],
+    "channels": Literal[1, 3],
+    "short_side": Side | None,  # pyright: ignore[reportOperatorIssue]
+    "short_side_range": list[Side] | None,
+    "ranges": list[list],
+    "background": list[Annotated[int, Range(minimum=0, maximum=255)]] | None,
+    "resize": Literal["crop", "pad", "squash", "fit"],
+}
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, one line an image; real problems are raised
 
@@ -52,7 +65,8 @@ class Decoder:
     )
     ranges: Ranges = ()  # of the data set's deep pictures; of the kinds that it names none for, the full range
     background: Color | None = None  # behind transparent pixels and around padded ones; None: white
-    resize: Resize = "crop"  # what is done with a picture of other proportions than the window
+    resize: Resize | Literal["fit"] = "crop"  # of a picture of other proportions than the window
+    # fit: crop from all detail, by Pillow's ImageOps.fit, as map-style datasets do
 
     @property
     def cache_key(self) -> dict[str, Any]:
@@ -62,15 +76,41 @@ class Decoder:
         values = {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
         return {names.get(name, name): value for name, value in values.items()}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint, which `from_state` reads."""
+        return {**asdict(self), "ranges": [list(values) for values in self.ranges]}
+
+    @classmethod
+    def from_state(cls, state: Any) -> "Decoder":
+        """Read what state_dict wrote; ValueError if it is anything else, since it may be a stranger's."""
+        known = isinstance(state, dict) and state.keys() == STATE.keys()
+        if not known or any(type_error(state[name], kind) for name, kind in STATE.items()):
+            raise ValueError("is not how pictures are read")
+        sides, color = (state[name] and tuple(state[name]) for name in ("short_side_range", "background"))
+        ranges = tuple(map(tuple, state["ranges"]))
+        if len(sides or (1, 1)) != 2 or len(color or WHITE) != 3 or not all(map(_is_range, ranges)):
+            raise ValueError("is not how pictures are read")
+        return cls(**{**state, "short_side_range": sides, "background": color, "ranges": ranges})
+
     def decode_center(self, path: Path) -> np.ndarray:
         """Resize and crop the centre. ValueError with the file's name if it is no readable image."""
+        detail = None if self.resize == "fit" else self.short_side or max(self.height, self.width)
+        return self._decode(path, detail, self._crop_center)
 
-        def crop(image: Any) -> Any:
-            image, across, down = self._fit(image, self.short_side)
-            left, top = (image.width * across - self.width) / 2, (image.height * down - self.height) / 2
-            return self._window(image, across, down, round(left), round(top))
+    def decode_image(self, image: Any) -> np.ndarray:
+        """Do with an open PIL image what `decode_center` does with a file."""
+        from PIL import ImageOps
 
-        return self._decode(path, self.short_side or max(self.height, self.width), crop)
+        return self._as_array(self._crop_center(self._convert(ImageOps.exif_transpose(image))))
+
+    def _crop_center(self, image: Any) -> Any:
+        if self.resize == "fit":
+            from PIL import Image, ImageOps
+
+            return ImageOps.fit(image, (self.width, self.height), Image.Resampling.BILINEAR)
+        image, across, down = self._fit(image, self.short_side)
+        left, top = (image.width * across - self.width) / 2, (image.height * down - self.height) / 2
+        return self._window(image, across, down, round(left), round(top))
 
     def decode_random(self, path: Path, rng: np.random.Generator, flip: bool = False) -> np.ndarray:
         """Sample the short side, the window and whether to mirror it. Errors as in decode_center."""
@@ -103,10 +143,14 @@ class Decoder:
         scale = short_side / min(wide, tall) if short_side else max(self.width / wide, self.height / tall)
         return image, scale, scale
 
-    def _decode(self, path: Path, short_side: int, crop: Callable[[Any], Any]) -> np.ndarray:
-        convert = partial(to_8_bit, channels=self.channels, ranges=self.ranges, background=self.background or WHITE)
-        array = _read(path, short_side, lambda image: crop(convert(image)))
-        return array.reshape(*array.shape[:2], self.channels)
+    def _decode(self, path: Path, detail: int | None, crop: Callable[[Any], Any]) -> np.ndarray:
+        return self._as_array(_read(path, detail, lambda image: crop(self._convert(image))))
+
+    def _convert(self, image: Any) -> Any:
+        return to_8_bit(image, self.channels, self.ranges, self.background or WHITE)
+
+    def _as_array(self, image: Any) -> np.ndarray:
+        return np.asarray(image).reshape(self.height, self.width, self.channels)
 
     def _window(self, image: Any, across: float, down: float, left: int, top: int) -> Any:
         """Crop a window from the resized image. Only the window is computed."""
@@ -145,12 +189,12 @@ def decode_whole(path: Path, size: int) -> np.ndarray:
     return _read(path, size, lambda image: to_8_bit(image, 3).resize((size, size)))
 
 
-def _read(path: Path, short_side: int, convert: Callable[[Any], Any]) -> np.ndarray:
-    """Read a picture, turned upright by its EXIF, in little more detail than short_side needs."""
+def _read(path: Path, short_side: int | None, convert: Callable[[Any], Any]) -> np.ndarray:
+    """Read a picture, turned upright by its EXIF, in little more detail than short_side needs; None: in full."""
     from PIL import ImageOps
 
     with open_image(path) as image:
-        scale = short_side / min(image.size)
+        scale = short_side / min(image.size) if short_side else 1
         if scale <= 0.5:  # a large JPEG can be decoded at a half, a quarter or an eighth
             image.draft(None, (int(image.width * scale), int(image.height * scale)))
         return np.asarray(convert(ImageOps.exif_transpose(image)))
@@ -198,6 +242,11 @@ def find_unreadable(files: Sequence[Path], seconds: float) -> tuple[list[str], i
     with ThreadPoolExecutor(cores()) as pool:
         found = list(pool.map(look, files))
     return [line for line in found if line], sum(line is not None for line in found)
+
+
+def _is_range(values: Any) -> bool:
+    kind, *ends = values if len(values) == 3 else (None,)
+    return kind in ("I", "F") and not any(type_error(end, float) for end in ends) and ends[0] < ends[1]
 
 
 def cores() -> int:

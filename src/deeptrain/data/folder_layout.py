@@ -101,10 +101,7 @@ def _read_split(root: Path, folder: Path, table: dict[str, int], errors: list[st
             known = ", ".join(list(table)[:6]) + (", ..." if len(table) > 6 else "")
             _report(f"{label}{name} is no class of train ({known}); rename or remove it", errors)
             continue
-        parents = set(
-            map(_identity, class_folder.resolve().parents)
-        )  # a link to one of them would add the other classes
-        found = sorted(_pictures(class_folder, class_folder.name, parents, others))
+        found = pictures_below(class_folder, others)
         if not found:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
             holds = f"it holds {list_contents(class_folder, 3)}; pictures end in {kinds}"
@@ -135,6 +132,12 @@ def _class_folders(folder: Path) -> dict[str, Path]:
             raise ValueError(f"{twin} and {path.name} are spelt almost alike; make them one class, or rename one")
         found[name] = folded[name.casefold()] = path
     return found
+
+
+def pictures_below(folder: Path, others: Counter[str]) -> list[str]:
+    """Return the names of the images below a folder, its own name first, and count other files by their ending."""
+    parents = set(map(_identity, folder.resolve().parents))  # a link to one of them would add the other classes
+    return sorted(_pictures(folder, folder.name, parents, others))
 
 
 def _pictures(folder: Path | str, prefix: str, visited: set[tuple[int, int]], others: Counter[str]) -> Iterator[str]:

@@ -108,6 +108,7 @@ class ImageFiles(DataSource):
     range: Literal["auto"] | list[float] = "auto"  # the values that become 0 and 255, if they have more than 8 bits
     background: Literal["white"] | list[Byte] = "white"  # behind transparent pixels, around padded pictures
     resize: Resize = "crop"
+    decoder: Decoder | None = None  # of the run that is evaluated, which then decides on all of these
 
     def __post_init__(self):
         if self.download:
@@ -152,6 +153,7 @@ class ImageFiles(DataSource):
             val_folder=val.label if val else "",
             test=f"test {len(test.names):,} ({test.label}) kept shut" if test else "no test split",
             notes=[*map(name_heif_reader, self.layout.notes), *notes],
+            decoder=decoder,
         )
         dataset = make_dataset(self, self.layout.classes, splits, parts)
         if len(ends := {(low, high) for _, low, high in decoder.ranges}) == 1:
@@ -184,6 +186,8 @@ class ImageFiles(DataSource):
 
     def _choose_decoder(self, cache_dir: Path | str | None) -> tuple[Decoder, list[str]]:
         """Choose size, channels and range from some training images. What was seen of them is kept in the cache."""
+        if self.decoder is not None:
+            return self.decoder, []
         seen = self._survey(cache_dir)
         color = self._color()
         gray = seen.gray and not (seen.transparent and len(set(color)) > 1)

@@ -31,7 +31,7 @@ class ImageFolder(ImageFiles):
 
     def __post_init__(self):
         super().__post_init__()
-        if "train" not in self.layout.splits and self.input_shape:
+        if "train" not in self.layout.splits and self.input_shape and self.decoder is None:
             channels, height, width = self.input_shape
             self.channels = 1 if channels == 1 else 3
             self.image_size = height if height == width else None  # pictures of one oblong size keep it
@@ -53,7 +53,8 @@ class ImageFolder(ImageFiles):
         test = self.test(cache_dir)
         zeros, ones = np.zeros(test.shape[0]), np.ones(test.shape[0])
         summary = f"{self.name}: {len(self.layout.classes)} classes, test {len(test):,} alone"
-        return Dataset(self.name, self.layout.classes, test.shape, test, test, zeros, ones, summary, "", {})
+        facts = {"split": {}, "decoder": self._choose_decoder(cache_dir)[0]}
+        return Dataset(self.name, self.layout.classes, test.shape, test, test, zeros, ones, summary, "", **facts)
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         if "test" not in self.layout.splits:

@@ -10,8 +10,9 @@ import numpy as np
 
 from deeptrain.data.array_source import ArraySource, Split
 from deeptrain.data.dataset import evenly_spaced
+from deeptrain.data.decode import Decoder
 from deeptrain.data.fingerprint import read_content, stat_digests
-from deeptrain.data.pixels import kind_of, to_8_bit
+from deeptrain.data.pixels import kind_of
 from deeptrain.schema import Range, validate_call
 
 READ_FILES = 4096  # of a dataset's folder, to tell whether it has changed
@@ -32,6 +33,10 @@ class MapStyleSource(ArraySource):
         """Return the dataset of a split."""
         raise NotImplementedError
 
+    def decoder_for(self, shape: tuple[int, ...]) -> Decoder:
+        height, width, channels = shape
+        return Decoder(height, width, channels, resize="fit")
+
     def read_split(self, split: Split) -> tuple[Iterator[np.ndarray], np.ndarray]:
         dataset = self.open_split(split)
         if not len(dataset):
@@ -41,7 +46,7 @@ class MapStyleSource(ArraySource):
 
     def _read_chunks(self, dataset: Any, labels: np.ndarray) -> Iterator[np.ndarray]:
         """Yield chunks of images and write their labels; the labels are complete after the last chunk."""
-        size = (self.image_size, self.image_size) if self.image_size else None
+        decoder = self.decoder_for((self.image_size, self.image_size, 3)) if self.image_size else None
         for start in range(0, len(dataset), CHUNK):
             images = []
             for index in range(start, min(start + CHUNK, len(dataset))):
@@ -51,28 +56,28 @@ class MapStyleSource(ArraySource):
                         f"data={self.name}: item {index} must be (image, int), it is {type(item).__name__}"
                     )
                 try:
-                    image = _to_rgb(item[0], self.image_size)
+                    image = _open(item[0])
                 except ValueError as error:
                     raise ValueError(f"data={self.name}: item {index}: {error}") from error
-                size = size or image.shape[:2]
-                if image.shape[:2] != size:
-                    shapes = f"{image.shape[0]}x{image.shape[1]}, others {size[0]}x{size[1]}"
+                decoder = decoder or self.decoder_for((image.height, image.width, 3))
+                size = decoder.height, decoder.width
+                if not self.image_size and (image.height, image.width) != size:
+                    shapes = f"{image.height}x{image.width}, others {size[0]}x{size[1]}"
                     raise ValueError(f"image_size=null: image {index} is {shapes}; write data.image_size={min(size)}")
-                images.append(image)
+                images.append(decoder.decode_image(image))
                 labels[index] = int(item[1])
             yield np.stack(images)
 
 
-def _to_rgb(image: Any, size: int | None) -> np.ndarray:
-    """Convert a PIL image or a uint8 array (H, W) or (H, W, C) to (H, W, 3); with a size, crop its centre to it."""
+def _open(image: Any) -> Any:
+    """Return a PIL image, upright, of a PIL image or a uint8 array (H, W) or (H, W, C)."""
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):
         image = Image.fromarray(np.asarray(image))
     if kind_of(image):
         raise ValueError(f"mode {image.mode} has more than 8 bits; scale it to 8 bits where the dataset reads it")
-    image = to_8_bit(image, 3)
-    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR) if size else image)
+    return ImageOps.exif_transpose(image)
 
 
 @validate_call
@@ -142,7 +147,8 @@ class TorchvisionDataset(MapStyleSource):
         if self.download:
             self.open_split(split)  # the files are there before their sizes are read
         choice = [self.arguments, self.train_split, self.val_split, self.test_split, split, self.image_size]
-        return {"dataset": self.dataset, "choice": choice, "files": _digest(self.read_path("root"))}
+        files = _digest(self.read_path("root"))
+        return {"dataset": self.dataset, "choice": choice, "files": files, "upright": True}
 
     def _reader(self) -> Any:
         from torchvision import datasets  # takes 5 s

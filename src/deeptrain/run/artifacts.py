@@ -10,6 +10,7 @@ from deeptrain import build
 from deeptrain.config.compose import experiment_overrides
 from deeptrain.config.settings import RunConfig
 from deeptrain.loggers.console import Console
+from deeptrain.run import conformal
 from deeptrain.run.resume import CHANGED
 from deeptrain.run.summary import next_commands
 from deeptrain.runtime.files import write_atomically
@@ -86,12 +87,15 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
     classes, words = setup.dataset.classes, setup.run.overrides
     initial, best_epoch = trainer.metadata["initial_loss"], trainer.progress.best_epoch
     draw_curves(rows, run_dir / "curves.png", setup.run.title, best_epoch, initial)
-    trainer.model.load_state_dict(checkpoint.load(best)["model"])
+    weights = checkpoint.load(best)["model"]
+    trainer.model.load_state_dict(weights)
     own = trainer.validator.loader
     val = setup.world.unsharded(
         own, lambda: build.eval_loader(setup.source, setup.dataset.val, setup.run, setup.runtime)
     )
     logits, labels = predict(trainer.model, val.epoch(0), trainer.pipeline, trainer.runtime)
+    loss = setup.run.parts["loss"]["_target_"].rpartition(".")[2]
+    conformal.save(run_dir, checkpoint.digest(weights), logits, labels, loss)
     matrix = confusion_matrix(logits.argmax(1), labels, len(classes)).numpy()
     draw_confusion(matrix, classes, run_dir / "confusion.png")
     _draw_mistakes(val, classes, logits, labels, run_dir / "mistakes.png")

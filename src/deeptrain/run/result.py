@@ -24,6 +24,8 @@ def metadata(setup: build.Setup) -> dict[str, Any]:
         "input_shape": list(dataset.image_shape),
         "mean": [float(value) for value in dataset.mean],
         "std": [float(value) for value in dataset.std],
+        "subtract_image_mean": setup.pipeline.subtract_image_mean,
+        "decoder": dataset.decoder and dataset.decoder.state_dict(),
         "whitening": setup.pipeline.whitening and setup.pipeline.whitening.state_dict(),
     }
 

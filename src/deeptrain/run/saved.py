@@ -18,6 +18,7 @@ MAX_JSON_BRACKETS, MAX_JSON_QUOTES = 2**17, 2**20  # what they enclose takes thi
 MAX_YAML_BYTES = 2**18  # it is read a thousand times more slowly
 MAX_NUMBER_CHARACTERS = 40  # what is longer is text
 YAML_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}  # besides text: no dates
+NETWORK_WORDS = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "model.test_samples", "precision")
 MAX_OVERRIDES, MAX_OVERRIDE_CHARACTERS = 1000, 10_000
 REMEDY = "move it away"
 OVERRIDES_REMEDY = "write the settings of its command into that file, a line each, as - epochs=3"
@@ -56,6 +57,14 @@ def read_overrides(folder: Path) -> list[str]:
     if len(words) > MAX_OVERRIDES or any(len(word) > MAX_OVERRIDE_CHARACTERS for word in words):
         raise UsageError([f"{path}: holds what no command line would; {OVERRIDES_REMEDY}"])
     return words
+
+
+def check_read(words: Sequence[str], what: str, read: Sequence[str]) -> None:
+    """Raise UsageError for words that the command does not read."""
+    keys = {word: word.lstrip("+").partition("=")[0] for word in words}
+    unread = [word for word, key in keys.items() if not {key, key.partition(".")[0]} & set(read)]
+    if unread:
+        raise UsageError(f"{word}: {what} does not read it; it takes {', '.join(read[1:])}" for word in unread)
 
 
 def load_config(folder: Path) -> dict[str, Any]:

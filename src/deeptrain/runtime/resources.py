@@ -11,6 +11,7 @@ CARDS = ROOT / "docs" / "methods" if IS_CLONE else PACKAGE / "resources" / "meth
 CLONE_COMMANDS = {
     "train": "python train.py",
     "evaluate": "python scripts/evaluate.py",
+    "predict": "python scripts/predict.py",
     "preview": "python scripts/preview.py",
     "check-data": "python scripts/check_data.py",
 }

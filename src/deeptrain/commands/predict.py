@@ -1,0 +1,317 @@
+"""Ask a run's network about pictures: python scripts/predict.py outputs/DATE/RUN photos/"""
+
+import csv
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+
+from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.runtime import terminal
+from deeptrain.schema import PositiveInt, Range, suggest, validate_call
+
+if TYPE_CHECKING:
+    from deeptrain.inference.predictor import Prediction
+
+USAGE = """\
+python scripts/predict.py RUN PICTURE|FOLDER|- [key=value ...]
+
+RUN is a run's folder (then its best weights are taken) or one of its checkpoints. Several pictures and folders may be
+named. - reads the names from standard input, one a line.
+
+  top=5                  how many classes are shown for a picture
+  coverage=0.9           also the set of classes that holds the true one for 90 % of such pictures
+  format=table           or json (an object a line), or csv
+  csv=FILE               also write a table: file, label, probability, then the probability of every class
+  strict=true            exit with 1 if a picture cannot be read
+  batch_size=64          pictures at a time, where memory is short
+
+Settings of the machine, such as device=cpu, replace those of the run. Pictures that cannot be read are listed at the
+end, with the reason. Exit code: 0, or 2 if no picture could be read or the command is wrong.
+"""
+
+BAR_SECONDS = 0.1
+MAX_NAME = 60  # columns of the table's first column
+LOSSES_WITHOUT_PROBABILITIES = ("Hinge", "Perceptron", "MSE")
+
+
+@dataclass
+class Options:
+    """What is asked, and how the answer is written."""
+
+    top: PositiveInt = 5
+    coverage: Annotated[float, Range(above=0, below=1)] | None = None
+    format: Literal["table", "json", "csv"] = "table"
+    csv: str | None = None
+    strict: bool = False
+    batch_size: PositiveInt | None = None
+
+
+OPTIONS = [option.name for option in fields(Options)]
+
+
+@dataclass
+class Command:
+    """A command line, taken apart."""
+
+    run: str
+    options: Options
+    names: list[str] = field(default_factory=list)  # of pictures and folders
+    overrides: list[str] = field(default_factory=list)
+
+
+def predict(arguments: list[str]) -> int:
+    """Run the command; return its exit code."""
+    if {"-h", "--help"} & set(arguments) or not arguments:
+        return show(in_this_installation(USAGE))
+    return guarded(lambda: _predict(arguments), debug="--debug" in arguments)
+
+
+def _predict(arguments: list[str]) -> int:
+    from deeptrain.errors import UsageError
+    from deeptrain.run import folder
+
+    command = parse(arguments)
+    run_dir, checkpoint = folder.find(command.run, "run", best=True)
+    try:
+        pictures = _pictures(command.names)
+    except ValueError as error:
+        raise UsageError([str(error)]) from error
+
+    from deeptrain.inference.restore import load
+
+    network = load(command.run, command.overrides)
+    if network.loss in LOSSES_WITHOUT_PROBABILITIES:
+        terminal.report(
+            f"its loss, {network.loss}, gives no probabilities: the softmax below only puts the classes in order"
+        )
+    threshold = _threshold(command, run_dir, checkpoint, network) if command.options.coverage else None
+    answers = network.predict_each(pictures, command.options.batch_size)
+    unread = _write(answers, command.options, pictures, network.classes, threshold)
+    if len(unread) == len(pictures):
+        more = [f"none of the {len(pictures):,} pictures could be read"] if len(pictures) > 1 else unread
+        raise UsageError(more)
+    return 1 if unread and command.options.strict else 0
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Take a command line apart; UsageError if a word is none of ours."""
+    import yaml
+
+    from deeptrain.errors import UsageError
+
+    flags, words = split_flags(list(arguments))
+    usage = in_this_installation(USAGE).splitlines()[0]
+    if "multirun" in flags or "cfg" in flags:
+        raise UsageError([f"-m and --cfg: predicting does not take them; {usage}"])
+    if not words or words[0].startswith("-") or words[0].partition("=")[0] in OPTIONS:
+        raise UsageError([f"name the run first: {usage}"])
+    values, command = {}, Command(words[0], Options())
+    for word in words[1:]:
+        key, sign, value = word.partition("=")
+        if sign and key in OPTIONS:
+            values[key] = value if key == "csv" else yaml.safe_load(value)
+        elif word == "-" or not sign or Path(word).expanduser().exists():
+            command.names.append(word)
+        else:
+            command.overrides.append(word)
+    _refuse_unknown(command)
+    try:
+        command.options = validate_call(Options)(**values)
+    except ValueError as error:
+        raise UsageError([str(error)]) from error
+    if not command.names:
+        raise UsageError([f"name a picture, a folder, or - for names on standard input: {usage}"])
+    return command
+
+
+def _refuse_unknown(command: Command) -> None:
+    from deeptrain.errors import UsageError
+    from deeptrain.run.saved import NETWORK_WORDS, check_read
+
+    for word in [*command.overrides, *command.names]:
+        key = word.lstrip("-+").partition("=")[0].replace("-", "_")
+        if word.startswith("--") and key in OPTIONS:
+            raise UsageError([f"{word}: write {key}={word.partition('=')[2] or '...'}, without --"])
+        if word.startswith("-") and word != "-" and not word.startswith("--config-dir="):
+            raise UsageError([f"{word}: no such flag; settings are written key=value: {', '.join(OPTIONS)}"])
+        if word in command.overrides and "." not in key and key not in (*NETWORK_WORDS, "config_dir"):
+            raise UsageError([f"{word}: {suggest(key, [*OPTIONS, *NETWORK_WORDS[1:]])}"])
+    check_read(command.overrides, "predicting", NETWORK_WORDS)
+
+
+def _pictures(names: Sequence[str]) -> list[Path]:
+    """Return the pictures that are named, those of folders and of standard input included; ValueError if none are."""
+    from deeptrain.data.path_messages import describe_missing, printable
+    from deeptrain.inference.pictures import expand
+
+    found = []
+    for name in names:
+        if name == "-":
+            lines = [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
+            if not lines:
+                raise ValueError("-: standard input names no pictures")
+            found += expand(lines)
+        elif not (path := Path(name).expanduser()).exists():
+            raise ValueError(f"{printable(name)}: {describe_missing(path)}")
+        else:
+            found += expand([path])
+    return found
+
+
+def _threshold(command: Command, run_dir: Path, checkpoint: Path, network: Any) -> float:
+    """Return the probability that puts a class into the set, from what the run keeps of val, or by asking anew."""
+    from deeptrain.errors import UsageError
+    from deeptrain.inference.calibrate import true_class_probabilities
+    from deeptrain.metrics.conformal import threshold
+
+    assert command.options.coverage is not None
+    found = true_class_probabilities(run_dir, checkpoint, network, command.overrides)
+    try:
+        return threshold(found, command.options.coverage)
+    except ValueError as error:
+        raise UsageError([str(error)]) from error
+
+
+# --- output ---
+
+
+def _write(
+    answers: "Iterator[Prediction]",
+    options: Options,
+    pictures: Sequence[Path],
+    classes: Sequence[str],
+    threshold: float | None,
+) -> list[str]:
+    """Write the answers as they come; return the reasons of pictures that could not be read, which are listed last."""
+    formats = _formats(options, pictures, classes, threshold)
+    head, row = formats[options.format]
+    csv_head, csv_row = formats["csv"]
+    unread: list[str] = []
+    bar = Bar(len(pictures))
+    with _csv_file(options.csv) as file:
+        if file is not None:
+            print(csv_head, file=file)
+        for answer in answers:
+            if answer.error:
+                unread.append(answer.error)
+            else:
+                if file is not None:
+                    print(csv_row(answer), file=file)
+                bar.clear()
+                text = "".join(f"{line}\n" for line in (head, row(answer)) if line is not None)
+                if (reason := terminal.write(text, sys.stdout)) is not None and file is None:
+                    _check_reader(reason)
+                    break
+                head = None
+            bar.advance()
+    bar.clear()
+    if len(pictures) > 1:
+        terminal.report(bar.summary(len(unread)), *(f"  {reason}" for reason in unread))
+    return unread
+
+
+def _check_reader(reason: str) -> None:
+    """Raise UsageError if what was written is lost; that nobody reads on is no mistake."""
+    from deeptrain.errors import UsageError
+
+    if reason:
+        raise UsageError([f"standard output: {reason}"])
+
+
+Row = Callable[["Prediction"], str]
+
+
+def _formats(
+    options: Options, pictures: Sequence[Path], classes: Sequence[str], threshold: float | None
+) -> dict[str, tuple[str | None, Row]]:
+    """Return the first line and the writer of a row of each format."""
+    from deeptrain.data.path_messages import printable as escaped
+
+    width = min(MAX_NAME, max((len(terminal.printable(str(picture))) for picture in pictures), default=0))
+    label = max(5, *(len(terminal.printable(name)) for name in classes))
+
+    def table(answer: "Prediction") -> str:
+        (name, probability), *others = answer.top(options.top)
+        rest = ", ".join(f"{other} {share:.1%}" for other, share in others)
+        sets = "" if threshold is None else f"  {{{', '.join(answer.at_least(threshold))}}}"
+        return terminal.printable(f"{answer.name:<{width}}  {name:<{label}}  {probability:6.1%}{sets}  {rest}".rstrip())
+
+    def json_line(answer: "Prediction") -> str:
+        top = [{"label": name, "probability": probability} for name, probability in answer.top(options.top)]
+        content = {"file": answer.name, "label": answer.label, "probability": answer.probability, "top": top}
+        return json.dumps(content | ({} if threshold is None else {"set": answer.at_least(threshold)}))
+
+    def csv_line(answer: "Prediction") -> str:
+        sets = [] if threshold is None else [" ".join(answer.at_least(threshold))]
+        return _as_csv([escaped(answer.name), answer.label, answer.probability, *sets, *answer.probabilities.tolist()])
+
+    set_head = "" if threshold is None else f"  set of {options.coverage:.0%}"
+    title = f"{'picture':<{width}}  {'class':<{label}}  {'prob.':>6}{set_head}  next"
+    columns = ["file", "label", "probability", *([] if threshold is None else ["set"]), *classes]
+    return {"table": (title, table), "json": (None, json_line), "csv": (_as_csv(columns), csv_line)}
+
+
+def _as_csv(cells: Sequence[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()
+
+
+@contextmanager
+def _csv_file(name: str | None) -> Iterator[TextIO | None]:
+    """Open a file that gets its name when all is written; UsageError if it cannot be written."""
+    from deeptrain.errors import UsageError, error_line
+
+    if name is None:
+        yield None
+        return
+    path = Path(name).expanduser()
+    beside = path.with_name(f".{path.name}.unfinished")
+    try:
+        file = beside.open("w", encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError([f"csv={name}: cannot be written ({error.strerror}); name another file"]) from error
+    try:
+        with file:
+            yield file
+        beside.replace(path)
+    except OSError as error:
+        raise UsageError([f"csv={name}: {error_line(error)}"]) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+class Bar:
+    """One line on the terminal that says how far it is; without a terminal, nothing."""
+
+    def __init__(self, total: int):
+        self.total, self.done, self.started = total, 0, time.perf_counter()
+        self.is_live, self.drawn = total > 1 and sys.stderr.isatty(), 0.0
+
+    def advance(self) -> None:
+        self.done += 1
+        now = time.perf_counter()
+        if self.is_live and now - self.drawn > BAR_SECONDS:
+            self.drawn = now
+            share = 30 * self.done // self.total
+            bar = f"{'━' * share}{'─' * (30 - share)} {self.done:,} of {self.total:,} pictures"
+            terminal.write(f"\r{bar}, {self._speed():,.0f} a second\x1b[K", sys.stderr)
+
+    def clear(self) -> None:
+        if self.is_live and self.drawn:
+            terminal.write("\r\x1b[K", sys.stderr)
+
+    def summary(self, unread: int) -> str:
+        """Say how many pictures there were and how many could not be read."""
+        line = f"{self.done:,} pictures, {self._speed():,.0f} a second"
+        return f"{line}; {unread:,} could not be read:" if unread else line
+
+    def _speed(self) -> float:
+        return self.done / max(time.perf_counter() - self.started, 1e-9)

@@ -1,0 +1,188 @@
+"""A trained network with its way from a picture to an answer: `deeptrain.load(RUN).predict(["cat.jpg"])`."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deeptrain.aug.pipeline import Pipeline
+from deeptrain.data.decode import Decoder, cores
+from deeptrain.inference.pictures import decode_picture, expand, name_of
+from deeptrain.metrics.conformal import class_probabilities
+from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
+from deeptrain.training.validation import compute_logits
+
+BATCH = 512  # as an evaluation has, since the size of a batch decides on the last bits
+MAX_BATCH_BYTES = 2**30  # of the pixels of a batch
+PIECE = 16  # pictures that a thread decodes at a time
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one picture, or why the picture could not be read."""
+
+    name: str
+    classes: list[str]
+    logits: np.ndarray  # float32 (K,)
+    probabilities: np.ndarray  # float64 (K,)
+    error: str = ""
+
+    @property
+    def label(self) -> str:
+        """Return the most likely class."""
+        return self.classes[int(self.logits.argmax())]
+
+    @property
+    def probability(self) -> float:
+        """Return the probability of the most likely class."""
+        return float(self.probabilities[self.logits.argmax()])
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """Return the most likely classes with their probabilities, the likeliest first."""
+        order = np.argsort(-self.logits, kind="stable")[:count]
+        return [(self.classes[index], float(self.probabilities[index])) for index in order]
+
+    def at_least(self, threshold: float) -> list[str]:
+        """Return the classes whose probability reaches a threshold, the likeliest first."""
+        return [name for name, probability in self.top(len(self.classes)) if probability >= threshold]
+
+
+@dataclass
+class Predictor:
+    """A network, and all that turns a picture into its input. Made by `deeptrain.load`.
+
+    Pictures are paths, folders, PIL images, arrays (H, W) or (H, W, C), or tensors (C, H, W), from 0 to 255.
+    """
+
+    model: nn.Module
+    pipeline: Pipeline
+    decoder: Decoder
+    classes: list[str]
+    runtime: Runtime
+    loss: str = "CrossEntropy"  # the class that it was trained with, which decides what its logits mean
+    precision: str = "fp32"  # as it was set, auto included
+    threads: int | str = "auto"
+
+    def to(self, device: str) -> "Predictor":
+        """Move to a device, such as "cuda" or "cpu"; ValueError if it is not there."""
+        place, _ = pick_device(device)
+        self.runtime = Runtime(place, pick_precision(self.precision, place))
+        self.model = self.runtime.to_device(self.model)
+        return self
+
+    def predict(self, pictures: Any, batch_size: int | None = None) -> list[Prediction]:
+        """Return a prediction for each picture; ValueError naming the first that cannot be read.
+
+        A folder stands for all pictures in it.
+        """
+        answers = list(self.predict_each(expand(pictures), batch_size))
+        if error := next((answer.error for answer in answers if answer.error), None):
+            raise ValueError(error)
+        return answers
+
+    def predict_each(self, pictures: Iterable[Any], batch_size: int | None = None) -> Iterator[Prediction]:
+        """Yield predictions as they come, in order. One that could not be made has its reason in `error`."""
+        start = 0
+        for batch in self._batches(pictures, batch_size):
+            logits = iter(self._forward([image for _, image in batch if not isinstance(image, str)]))
+            for index, (picture, image) in enumerate(batch, start):
+                unread = isinstance(image, str)
+                yield self._prediction(name_of(picture, index), None if unread else next(logits), image)
+            start += len(batch)
+
+    def logits(self, pictures: Any, batch_size: int | None = None) -> Tensor:
+        """Return float32 logits (N, K), on the host."""
+        return torch.from_numpy(np.stack([answer.logits for answer in self.predict(pictures, batch_size)]))
+
+    def features(self, pictures: Any, batch_size: int | None = None) -> Tensor:
+        """Return what the last layer of the network receives, float32 (N, D), on the host.
+
+        Of several draws of fractional pools it is the mean.
+        """
+        received: list[Tensor] = []
+        hook = self._last_layer().register_forward_pre_hook(lambda _, inputs: received.append(inputs[0].flatten(1)))
+        rows = []
+        try:
+            for batch in self._batches(expand(pictures), batch_size):
+                if error := next((image for _, image in batch if isinstance(image, str)), None):
+                    raise ValueError(error)
+                received.clear()
+                self._forward([image for _, image in batch])
+                rows.append(torch.stack(received).float().mean(0).cpu())
+        finally:
+            hook.remove()
+        return torch.cat(rows)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return float64 probabilities of logits (..., K), as the loss of the run means them."""
+        return class_probabilities(torch.from_numpy(logits), self.loss).numpy()
+
+    def _prediction(self, name: str, logits: np.ndarray | None, image: Any) -> Prediction:
+        error = image if logits is None else ""
+        if logits is None or not np.isfinite(logits).all():
+            error = error or f"{name}: the network's answer is not finite"
+            logits = np.full(len(self.classes), np.nan, np.float32)
+        return Prediction(name, self.classes, logits, self.probabilities(logits), error)
+
+    @torch.inference_mode()
+    def _forward(self, images: list[Any]) -> np.ndarray:
+        """Return logits (N, K) of decoded pictures."""
+        if not images:
+            return np.zeros((0, len(self.classes)), np.float32)
+        pixels = torch.from_numpy(np.stack(images)).to(self.runtime.device).permute(0, 3, 1, 2)
+        self.model.eval()
+        with self._own_threads():
+            return compute_logits(self.model, pixels, self.pipeline, self.runtime).cpu().numpy()
+
+    @contextmanager
+    def _own_threads(self) -> Iterator[None]:
+        """Compute with as many threads as an evaluation does: they decide on the last bits."""
+        before = torch.get_num_threads()
+        use_threads(self.threads, BATCH * self.decoder.height * self.decoder.width)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _batches(self, pictures: Iterable[Any], size: int | None) -> Iterator[list[tuple[Any, np.ndarray | str]]]:
+        """Yield pictures with their pixels, or with the reason why there are none. The next batch is read meanwhile."""
+        pixels = self.decoder.height * self.decoder.width * self.decoder.channels
+        size = size or max(1, min(BATCH, MAX_BATCH_BYTES // pixels))
+
+        def decode(piece: list[Any]) -> list[np.ndarray | str]:
+            return [decode_picture(self.decoder, picture) for picture in piece]
+
+        waiting, source = [], iter(pictures)
+        pool = ThreadPoolExecutor(cores())
+        try:
+            while True:
+                if batch := list(islice(source, size)):
+                    pieces = [batch[start : start + PIECE] for start in range(0, len(batch), PIECE)]
+                    waiting.append((batch, [pool.submit(decode, piece) for piece in pieces]))
+                if not waiting:
+                    return
+                if len(waiting) > 1 or not batch:
+                    batch, pieces = waiting.pop(0)
+                    yield list(zip(batch, [image for piece in pieces for image in piece.result()], strict=True))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _last_layer(self) -> nn.Module:
+        """Return the layer that makes the logits: the last linear one, or convolution, that is called."""
+        called: list[nn.Module] = []
+        layers = [module for module in self.model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+        hooks = [layer.register_forward_hook(lambda layer, *_: called.append(layer)) for layer in layers]
+        try:
+            self._forward([np.zeros((self.decoder.height, self.decoder.width, self.decoder.channels), np.uint8)])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not called:
+            raise ValueError("features: this network has no linear layer and no convolution to take them from")
+        return called[-1]
