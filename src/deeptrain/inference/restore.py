@@ -3,6 +3,7 @@
 A run keeps how its pictures become inputs and how its network is built, so neither its data nor Hydra are needed.
 """
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 from deeptrain import build
 from deeptrain.aug.pipeline import Pipeline
@@ -154,9 +156,25 @@ def _saved_settings(run_dir: Path, remembered: list[str], words: list[str]) -> N
     plain = {name: needed[name] or getattr(defaults, name) for name in ("device", "precision", "threads")}
     allowed = ALLOWED_TARGETS + tuple(typed.get("allow_targets") or ())
     messages = [*settings_messages(plain, Settings), *part_messages("model", needed["model"], allowed, config_dirs)]
+    target = str(needed["model"].get("_target_"))
+    if target.startswith(tuple(f"{package}." for package in ALLOWED_TARGETS)) and not _makes_networks(target):
+        messages = [f"{run_dir / 'config.yaml'}: model._target_={target}: makes no network; move the file away"]
     if messages:
         raise UsageError(messages)
     return NetworkSettings(needed["model"], str(needed["loss"].get("_target_")), **plain)
+
+
+def _makes_networks(target: str) -> bool:
+    """Say whether a target in an allowed package is a network's class, or a function of torchvision or timm for one.
+
+    The packages hold much else, and a stranger's config.yaml may name any of it.
+    """
+    if any(name.startswith("_") for name in target.split(".")):
+        return False
+    found = locate("model", target)
+    if isinstance(found, type):
+        return issubclass(found, nn.Module)
+    return getattr(found, "__module__", "").startswith(("torchvision.models.", "timm."))
 
 
 def network_settings(run: RunConfig) -> NetworkSettings:
@@ -235,7 +253,7 @@ def _decoder_of_data(path: Path, state: dict[str, Any], remembered: list[str], w
     data = run.parts["data"]
     state["subtract_image_mean"] = data.get("subtract_image_mean", False)
     channels, height, width = state["input_shape"]
-    if not issubclass(locate("data", data["_target_"]), ImageFiles):
+    if not issubclass(inspect.unwrap(locate("data", data["_target_"])), ImageFiles):
         return Decoder(height, width, channels)
     try:
         dataset = build.load_data(run, open_source(run, path, state).load)
