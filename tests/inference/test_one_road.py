@@ -1,4 +1,4 @@
-"""One way from a file to an answer: the logits of predict are those of evaluate, bit for bit, for every kind of data."""
+"""One way from a file to an answer: predict has the logits of evaluate, bit for bit, for every kind of data."""
 
 from collections.abc import Callable
 from pathlib import Path
