@@ -96,17 +96,18 @@ def answer(run: RunConfig, state_path: Path, split: Split, typed: Sequence[str] 
 
 def _check_data(state_path: Path, state: dict[str, Any], dataset: Dataset) -> None:
     """Raise UsageError if a checkpoint was not trained on such images and classes."""
-    if not restore.describes_data(state):
-        raise restore.not_ours(state_path)
-    classes, shape = state["classes"], tuple(state["input_shape"])
-    if shape != dataset.image_shape:
+    shape = state.get("input_shape")
+    if restore.is_shape(shape) and tuple(shape) != dataset.image_shape:
         differ = f"it was trained on images of {_sides(shape)}, the data has {_sides(dataset.image_shape)}"
         raise UsageError([f"{state_path}: {differ}; leave the settings of the data as they were"])
+    if not restore.describes_data(state):
+        raise restore.not_ours(state_path)
+    classes = state["classes"]
     if dataset.classes != classes:
         raise UsageError([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
 
 
-def _sides(shape: tuple[int, ...]) -> str:
+def _sides(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import yaml
@@ -100,9 +100,7 @@ def restore(
 def describes_data(state: dict[str, Any]) -> bool:
     """Say whether a checkpoint tells the classes, a shape and the statistics of each channel, and sane ones."""
     classes, shape = state.get("classes"), state.get("input_shape")
-    if not isinstance(shape, list) or len(shape) != 3:
-        return False
-    if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in shape):
+    if not is_shape(shape):
         return False
     statistics, whitening = [state.get(name) for name in ("mean", "std")], state.get("whitening") or {}
     values = math.prod(shape)
@@ -119,21 +117,26 @@ def describes_data(state: dict[str, Any]) -> bool:
     )
 
 
+def is_shape(shape: Any) -> TypeGuard[list[int]]:
+    """Say whether this is the shape (C, H, W) of an input that fits into memory."""
+    is_triple = isinstance(shape, list) and len(shape) == 3
+    return is_triple and all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in shape)
+
+
 def not_ours(path: Path) -> UsageError:
     return UsageError([f"{path}: does not say what it was trained on; is it from a run of deeptrain?"])
 
 
 def saved_decoder(path: Path, state: dict[str, Any]) -> Decoder | None:
-    """Return how the run reads pictures; None if it is from before checkpoints kept that."""
+    """Return how the run reads pictures; None if its checkpoint does not tell, as in older versions."""
     if state.get("decoder") is None:
         return None
     try:
         decoder = Decoder.from_state(state["decoder"])
     except ValueError as error:
         raise not_ours(path) from error
-    if [decoder.channels, decoder.height, decoder.width] != state["input_shape"]:
-        raise not_ours(path)
-    return decoder
+    fits = [decoder.channels, decoder.height, decoder.width] == state.get("input_shape")
+    return decoder if fits else None
 
 
 # --- settings ---
@@ -212,9 +215,7 @@ def open_source(run: RunConfig, path: Path, state: dict[str, Any], typed: Sequen
 def _learned(state: dict[str, Any]) -> dict[str, Any]:
     """Return what a source of files takes over from the run: the order of its classes, and the shape of its images."""
     classes, shape = saved.learned_classes(state), state.get("input_shape")
-    if classes is None or not isinstance(shape, list) or len(shape) != 3:
-        return {}
-    if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in shape):
+    if classes is None or not is_shape(shape):
         return {}
     return {"learned_classes": classes, "input_shape": shape}
 
