@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from deeptrain.inference.predictor import Predictor
-from deeptrain.run import conformal, saved
+from deeptrain.run import conformal
 from deeptrain.training import checkpoint
 
 
@@ -22,9 +22,10 @@ def true_class_probabilities(
     from deeptrain.config.compose import compose_run
     from deeptrain.inference.evaluate import answer
     from deeptrain.metrics import conformal as sets
+    from deeptrain.run import defaults
 
     words = list(overrides)
-    run = compose_run([*saved.load_overrides(run_dir, words), *words])
+    run = compose_run([*defaults.load_overrides(run_dir, words), *words])
     found = answer(run, path, "val", words)
     with suppress(OSError):  # a folder that others may only read
         return conformal.save(run_dir, found.weights, found.logits, found.labels, network.loss)

@@ -54,12 +54,12 @@ def load(run: str | Path, overrides: Sequence[str] = ()) -> Predictor:
     run_dir, path = folder.find(str(run), "run", best=True)
     words = list(overrides)
     saved.check_read(words, "predicting", saved.NETWORK_WORDS)
-    remembered = saved.load_overrides(run_dir, words)  # refuses what a folder may not decide
-    settings = _saved_settings(run_dir, remembered, words)
+    saved.load_overrides(run_dir, words)  # refuses what a folder may not decide
+    settings = _saved_settings(run_dir, words)
     state, device = open_checkpoint(path, settings.device)
     if not describes_data(state):
         raise not_ours(path)
-    decoder = _decoder(path, state, remembered, words)
+    decoder = _decoder(path, state, words)
     runtime = Runtime(device, pick_precision(settings.precision, device))
     return restore(path, state, settings, decoder, runtime)
 
@@ -142,14 +142,12 @@ def saved_decoder(path: Path, state: dict[str, Any]) -> Decoder | None:
 # --- settings ---
 
 
-def _saved_settings(run_dir: Path, remembered: list[str], words: list[str]) -> NetworkSettings:
+def _saved_settings(run_dir: Path, words: list[str]) -> NetworkSettings:
     """Read config.yaml, and over it the words typed now. Only where it refers to something else, Hydra composes."""
     config = saved.load_config(run_dir)
     needed: dict[str, Any] = {name: config.get(name) for name in ("model", "loss", "device", "precision", "threads")}
     if not all(isinstance(needed[name], dict) for name in ("model", "loss")) or "${" in str(needed):
-        from deeptrain.config.compose import compose_run
-
-        return network_settings(compose_run([*remembered, *words]))
+        return network_settings(_compose(run_dir, words))
     update_targets(needed)
     words, config_dirs = split_config_dirs(words)
     typed = {key: yaml.safe_load(value) for key, _, value in (word.lstrip("+").partition("=") for word in words)}
@@ -165,6 +163,14 @@ def _saved_settings(run_dir: Path, remembered: list[str], words: list[str]) -> N
     if messages:
         raise UsageError(messages)
     return NetworkSettings(needed["model"], str(needed["loss"].get("_target_")), **plain)
+
+
+def _compose(run_dir: Path, words: list[str]) -> RunConfig:
+    """Compose the settings of a run by Hydra, which takes its time."""
+    from deeptrain.config.compose import compose_run
+    from deeptrain.run import defaults
+
+    return compose_run([*defaults.load_overrides(run_dir, words), *words])
 
 
 def _makes_networks(target: str) -> bool:
@@ -228,11 +234,11 @@ def _with_range(data: dict[str, Any], ends: Any) -> dict[str, Any]:
     return {**data, "range": ends}
 
 
-def _decoder(path: Path, state: dict[str, Any], remembered: list[str], words: list[str]) -> Decoder:
+def _decoder(path: Path, state: dict[str, Any], words: list[str]) -> Decoder:
     """Return how a run reads pictures: as its checkpoint says, or for an older one as its data tell."""
     decoder = saved_decoder(path, state)
     if decoder is None:
-        return _decoder_of_data(path, state, remembered, words)
+        return _decoder_of_data(path, state, words)
     typed = {word: word.lstrip("+").partition("=")[0] for word in words}
     fixed = [word for word, key in typed.items() if key.partition(".")[0] == "data" and key not in MOVABLE]
     if fixed:
@@ -246,11 +252,9 @@ def _decoder(path: Path, state: dict[str, Any], remembered: list[str], words: li
     return decoder
 
 
-def _decoder_of_data(path: Path, state: dict[str, Any], remembered: list[str], words: list[str]) -> Decoder:
+def _decoder_of_data(path: Path, state: dict[str, Any], words: list[str]) -> Decoder:
     """Find how an older run read pictures. Of files their training pictures tell; of arrays their shape."""
-    from deeptrain.config.compose import compose_run
-
-    run = compose_run([*remembered, *words])
+    run = _compose(path.parent.parent, words)
     data = run.parts["data"]
     state["subtract_image_mean"] = data.get("subtract_image_mean", False)
     channels, height, width = state["input_shape"]
