@@ -37,7 +37,6 @@ from deeptrain.config.validate import (
     to_dataclass,
 )
 from deeptrain.errors import UsageError
-from deeptrain.runtime.paths import read_path
 from deeptrain.runtime.resources import CONFIGS
 from deeptrain.schema import PositiveFloat, flatten, format_value, type_error
 
