@@ -194,14 +194,14 @@ def model(setup: Setup) -> "nn.Module":
     return setup.runtime.to_device(built)
 
 
-def rehearse(setup: Setup, network: "nn.Module") -> None:
+def check_model(setup: Setup, network: "nn.Module") -> None:
     """Raise UsageError if the network fits neither the data nor the batch; warn of parameters without a gradient."""
     from deeptrain.training import rehearsal
 
     name = setup.run.choices["model"]
     what = network, setup.dataset.image_shape, len(setup.dataset.classes), setup.runtime
     try:
-        idle = rehearsal.rehearse(*what)
+        idle = rehearsal.forward_backward(*what)
         setup.min_images = 1 if setup.run.settings.sync_batch_norm else rehearsal.min_images(*what)
     except ValueError as error:
         raise UsageError([f"model={name}: {error}"]) from error
@@ -294,7 +294,7 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
 
     settings, parts, world = setup.run.settings, setup.run.parts, setup.world
     network = model(setup)
-    rehearse(setup, network)
+    check_model(setup, network)
     check_compiler(setup)
     batches = train_loader(setup, world=world)
     if settings.sync_batch_norm:

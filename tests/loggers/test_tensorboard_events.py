@@ -46,7 +46,7 @@ def test_points_are_on_disk_a_second_later_at_a_checkpoint_and_before_anything_e
     assert curve(tmp_path) == [(step, float(step)) for step in range(6)]
     assert read(tmp_path).Tags()["scalars"] == ["loss/val", "rate/lr"]
     board.scalars({"loss/val": 6.0}, 6)
-    board.rewind(4)
+    board.truncate_from(4)
     assert [step for step, _ in curve(tmp_path)] == list(range(4))
     board.scalars({"loss/val": 4.0}, 4)
     board.close()

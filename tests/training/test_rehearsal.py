@@ -7,7 +7,7 @@ from torch import nn
 from deeptrain.commands.cli import train
 from deeptrain.runtime.device import Runtime
 from deeptrain.training.checkpoint import load
-from deeptrain.training.rehearsal import min_images, rehearse
+from deeptrain.training.rehearsal import forward_backward, min_images
 
 SHAPE = (3, 8, 8)
 
@@ -29,7 +29,7 @@ def network(*last):
 )
 def test_what_is_no_logits_is_refused(model, message):
     with pytest.raises(ValueError, match=message):
-        rehearse(model, SHAPE, 5, Runtime())
+        forward_backward(model, SHAPE, 5, Runtime())
 
 
 def test_evaluation_is_looked_at_too_and_inf(device):
@@ -39,11 +39,11 @@ def test_evaluation_is_looked_at_too_and_inf(device):
             return logits if self.training else logits.mean(0)
 
     with pytest.raises(ValueError, match=r"^returns \(5,\) in evaluation"):
-        rehearse(Folded(192, 5).to(device), SHAPE, 5, Runtime(device))
+        forward_backward(Folded(192, 5).to(device), SHAPE, 5, Runtime(device))
     broken = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).to(device)
     nn.init.constant_(broken[1].bias, torch.inf)
     with pytest.raises(ValueError, match=r"^returns inf or NaN in training before the first step"):
-        rehearse(broken, SHAPE, 5, Runtime(device))
+        forward_backward(broken, SHAPE, 5, Runtime(device))
 
 
 def test_nothing_is_left_behind_and_idle_parameters_are_named(device):
@@ -57,12 +57,12 @@ def test_nothing_is_left_behind_and_idle_parameters_are_named(device):
 
     model = Half().to(device)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert rehearse(model, SHAPE, 5, Runtime(device)) == ["unused.weight", "unused.bias"]
+    assert forward_backward(model, SHAPE, 5, Runtime(device)) == ["unused.weight", "unused.bias"]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert model.training and all(parameter.grad is None for parameter in model.parameters())
     for parameter in (*model.parameters(),):
         parameter.requires_grad_(False)
-    assert rehearse(model, SHAPE, 5, Runtime(device)) == [], "frozen parameters are meant to get none"
+    assert forward_backward(model, SHAPE, 5, Runtime(device)) == [], "frozen parameters are meant to get none"
 
 
 SMALL = ["data=synthetic", "data.size=40", "data.num_classes=2", "epochs=1", "loggers=none", "threads=1", "dir=run"]

@@ -135,8 +135,8 @@ def lines(report: Report, *, every: bool = False) -> list[str]:
             text += [f"           {case if isinstance(case, str) else ' = '.join(case)}" for case in cases[:limit]]
             if len(cases) > len(cases[:limit]):
                 text.append(f"           and {len(cases) - EXAMPLES:,} more: --all lists them")
-    verdict = "nothing wrong found" if report.is_intact else "to be mended before training"
-    return [*text, f"verdict    {verdict}"]
+    summary = "nothing wrong found" if report.is_intact else "to be mended before training"
+    return [*text, f"verdict    {summary}"]
 
 
 def _table(report: Report) -> Iterable[str]:

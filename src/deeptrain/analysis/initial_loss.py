@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from deeptrain import build
-from deeptrain.analysis.preview import stored
+from deeptrain.analysis.preview import training_images
 from deeptrain.data.dataset import evenly_spaced
 from deeptrain.training.rehearsal import unchanged
 from deeptrain.training.trainer import Trainer
@@ -28,7 +28,7 @@ def measure_initial_loss(trainer: Trainer, setup: build.Setup) -> dict[str, floa
     generators = [device.index or 0] if device.type == "cuda" else []
     with suppress(Exception), torch.random.fork_rng(generators), unchanged(trainer.model), torch.no_grad():
         setup.runtime.seed(0)
-        images, labels = stored(setup, evenly_spaced(len(setup.dataset.train), count))
+        images, labels = training_images(setup, evenly_spaced(len(setup.dataset.train), count))
         with setup.runtime.autocast:
             logits = trainer.model.train()(trainer.pipeline.evaluate(images)).float()
         measured = {"train": float(loss(logits, labels)), "equal_logits": float(loss(0 * logits, labels))}

@@ -47,7 +47,7 @@ def training_samples(
     columns = len(images) if len(images) <= COLUMNS else min(len(images), SHOWN) // 2
     count = min(len(images), 2 * columns)
     order = sample_epoch(seed, epoch, len(setup.dataset.train), 0, False).order[step * setup.batch_size :][:count]
-    originals, labels = stored(setup, order)
+    originals, labels = training_images(setup, order)
     rng = generator(seed, "augment", epoch, step)
     images, targets, words = augmented(setup.pipeline.augmentations, images, targets, rng, progress)
     names = [mixed_caption(label, classes) for label in labels.tolist()]
@@ -63,7 +63,7 @@ def draw_regularizers(run: RunConfig, path: Path) -> None:
     """Write a sheet with a row for each augmentation there is, on the same images, those of the run's first batch."""
     setup = build.open_setup(run)
     order = sample_epoch(run.settings.seed, 0, len(setup.dataset.train), 0, False).order[:COLUMNS]
-    images, labels = stored(setup, order)
+    images, labels = training_images(setup, order)
     rows, titles = [_pixels(images)], ["as it is"]
     captions = [mixed_caption(label, setup.dataset.classes) for label in labels.tolist()]
     words = [word for word in run.overrides if not word.startswith(("aug=", "aug."))]
@@ -89,7 +89,7 @@ def draw_rate(run: RunConfig, path: Path, points: int = 1000) -> None:
     draw_schedule(curve, path, title, run.parts["optimizer"].get("lr", 1.0))
 
 
-def stored(setup: build.Setup, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+def training_images(setup: build.Setup, indices: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return training images as evaluation sees them, neither cropped at random nor mirrored, and their class ids."""
     samples = setup.dataset.train.select(indices)
     loader = make_loader(setup.source, samples, batch_size=len(indices), device=setup.runtime.device)

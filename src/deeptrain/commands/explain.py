@@ -48,7 +48,7 @@ def page(path: Path) -> str:
     return "\n".join([captured.get(), *(f"  {line}"[: _width()] for line in settings), *([""] if settings else [])])
 
 
-def settings_of(option: Path) -> dict[str, tuple[str, str]]:
+def option_settings(option: Path) -> dict[str, tuple[str, str]]:
     """Read an option's file: each setting's name, with its default and its comment."""
     found = SETTING.finditer(option.read_text("utf-8"))
     return {line["key"]: (line["value"], line["comment"] or "") for line in found}
@@ -91,11 +91,11 @@ def _settings(typed: str) -> list[str]:
     group, _, option = typed.partition("=")
     if option:
         prefix = f"{group}.{option}" if group == "aug" else group
-        found = settings_of(CONFIGS / group / f"{option}.yaml").items()
+        found = option_settings(CONFIGS / group / f"{option}.yaml").items()
         return [_line(f"{prefix}.{key}", *comment) for key, comment in found if key != "_target_"]
     group, _, key = typed.rpartition(".")
     files = sorted((CONFIGS / group).glob("*.yaml")) if (CONFIGS / group).is_dir() else [CONFIGS / "train.yaml"]
-    owners = {file.stem: settings_of(file)[key] for file in files if key in settings_of(file)}
+    owners = {file.stem: option_settings(file)[key] for file in files if key in option_settings(file)}
     lines = []
     for default in dict.fromkeys(value for value, _ in owners.values()):
         names = [name for name, (value, _) in owners.items() if value == default]

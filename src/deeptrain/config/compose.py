@@ -125,19 +125,19 @@ def _parse(words: list[str], messages: list[str], *, sweep: bool = False) -> lis
 def _compose_checked(overrides: list[Override], messages: list[str], searchpath: tuple[str, ...]) -> RunConfig:
     """Check names before composing, and what names then hold after it; messages found before are reported along."""
     chosen = [o for o in overrides if o.key_or_group in groups(searchpath)]
-    sound = [o for o in chosen if not _report(messages, choice_message(o, searchpath))]
+    valid = [o for o in chosen if not _report(messages, choice_message(o, searchpath))]
     try:
-        tree, known = _compose_groups(tuple(str(o.input_line) for o in sound), searchpath)
+        tree, known = _compose_groups(tuple(str(o.input_line) for o in valid), searchpath)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError([*messages, _hydra_message(sound, error)]) from error
+        raise UsageError([*messages, _hydra_message(valid, error)]) from error
     for override in overrides:
         if override not in chosen and not _report(messages, key_message(override, tree, known)):
-            sound.append(override)
-    words = [str(o.input_line) for o in overrides if o in sound]
+            valid.append(override)
+    words = [str(o.input_line) for o in overrides if o in valid]
     try:
         config = _hydra_compose(words, searchpath)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError([*messages, _hydra_message(sound, error)]) from error
+        raise UsageError([*messages, _hydra_message(valid, error)]) from error
     notes = list(dict.fromkeys(UserFiles.notes))
     run = _checked_run(config, words, messages, searchpath)
     run.renamed = [*notes, *run.renamed]
@@ -275,8 +275,8 @@ def _checked_run(config: DictConfig, words: list[str], messages: list[str], sear
     for key, node in part_nodes(parts):
         messages += part_messages(key, node, allowed, searchpath)
     if messages:
-        sound = {name: parts[name] for name in PARTS if not any(line.startswith(name) for line in messages)}
-        raise UsageError(messages, sound)
+        valid = {name: parts[name] for name in PARTS if not any(line.startswith(name) for line in messages)}
+        raise UsageError(messages, valid)
     choices = {group: name for group, name in chosen.items() if group in parts}
     choices |= {group: "+".join(parts[group]) or "none" for group in LISTS}
     values = _settings_by_key(OmegaConf.to_container(config))

@@ -49,8 +49,8 @@ def _read_layout(
     folders = [inspect_folder(path) for path in visible_folders(root)]
     splits = find_splits(folders)
     if splits and all_is_test:
-        place = printable((splits.get("test") or next(iter(splits.values()))).base)
-        raise ValueError(f"has {join_names(splits.values())}; split=all takes class folders, as in data.root={place}")
+        base = printable((splits.get("test") or next(iter(splits.values()))).base)
+        raise ValueError(f"has {join_names(splits.values())}; split=all takes class folders, as in data.root={base}")
     if splits and "train" not in splits and not (learned_classes and "test" in splits):
         raise ValueError(f"has {join_names(splits.values())} but no train/; {EXPECTED_LAYOUT}")
     bases = {part: folder.base for part, folder in splits.items()} or {"test" if all_is_test else "train": root}

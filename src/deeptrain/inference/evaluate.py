@@ -143,8 +143,8 @@ def lines(evaluation: Evaluation, opened: int) -> list[str]:
     """Compose what is shown: the metrics with their interval, then a table of the classes, the worst first."""
     metrics, matrix = evaluation.metrics, evaluation.confusion
     low, high = interval(metrics["accuracy"], evaluation.images)
-    percent, shown = formatting.percent, informative(evaluation.formats, len(evaluation.classes))
-    top5 = f"top-5 {percent(metrics['top5'])}, " if "top5" in shown else ""
+    percent, visible = formatting.percent, informative(evaluation.formats, len(evaluation.classes))
+    top5 = f"top-5 {percent(metrics['top5'])}, " if "top5" in visible else ""
     head = [
         f"{'all pictures:' if evaluation.split == 'all' else evaluation.split} accuracy {percent(metrics['accuracy'])} "
         f"(95 % interval {percent(low)} to {percent(high)}), "

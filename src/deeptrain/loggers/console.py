@@ -77,7 +77,7 @@ class Console:
             width=None if is_terminal else WIDTH,
             legacy_windows=False,
         )
-        self._notebook = _NotebookLine.here() if self._stream is sys.stdout and not is_terminal else None
+        self._notebook = _NotebookLine.of_kernel() if self._stream is sys.stdout and not is_terminal else None
         self._live = (is_terminal and not self._console.is_dumb_terminal) or self._notebook is not None
         self._bar = False  # whether the live line is on the screen now
         self._drawn = -REDRAW_SECONDS  # when it was drawn last
@@ -267,7 +267,7 @@ class _NotebookLine:
         self._handle, self._is_shown, self._text = handle, False, ""
 
     @classmethod
-    def here(cls) -> "_NotebookLine | None":
+    def of_kernel(cls) -> "_NotebookLine | None":
         """Return a line of the running notebook, None outside of one."""
         ipython = sys.modules.get("IPython")
         if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):

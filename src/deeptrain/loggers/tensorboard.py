@@ -58,7 +58,7 @@ class TensorBoard(Logger):
         self._written = 0.0  # when points were written last
         self._file = AppendOnlyFile(folder / f"{EVENTS}{_stamp(earlier)}", warn)
         self._write({"file_version": "brain.Event:2"})
-        self.rewind(first_step)
+        self.truncate_from(first_step)
 
     def describe(self, settings: Mapping[str, Any], samples: np.ndarray, step: int) -> None:
         if not self.resumed:
@@ -84,9 +84,9 @@ class TensorBoard(Logger):
             self._image(name, size, path.read_bytes(), step + 1)
 
     def truncate(self, step: int) -> None:
-        self.rewind(step + 1)
+        self.truncate_from(step + 1)
 
-    def rewind(self, first_step: int) -> None:
+    def truncate_from(self, first_step: int) -> None:
         """Drop, for every reader, what has been written from a step on."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
 

@@ -267,8 +267,8 @@ class StochasticDepth(nn.Module):
                 return _Skip.apply(shortcut, *branch.parameters())
             return branch(x).mul_(1 / survival).add_(shortcut)
         # A compiled graph would have to recompile for a branch. Its "batch" mode multiplies, and saves no time.
-        draws = torch.rand(len(x) if self.mode == "sample" else 1, 1, 1, 1, device=x.device)
-        return branch(x).mul_((draws >= self.rate) / survival).add_(shortcut)
+        uniform = torch.rand(len(x) if self.mode == "sample" else 1, 1, 1, 1, device=x.device)
+        return branch(x).mul_((uniform >= self.rate) / survival).add_(shortcut)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3g}, mode={self.mode}"

@@ -110,8 +110,8 @@ class MultiDrawClassifier(nn.Module):
     test_samples: int = 1
 
     def forward(self, images: Tensor) -> Tensor:
-        draws = 1 if self.training else self.test_samples
-        logits = [self.classifier(self.features(images, draw).flatten(1)) for draw in range(draws)]
-        if draws == 1:
+        samples = 1 if self.training else self.test_samples
+        logits = [self.classifier(self.features(images, draw).flatten(1)) for draw in range(samples)]
+        if samples == 1:
             return logits[0]
-        return torch.stack(logits).log_softmax(-1).logsumexp(0) - math.log(draws)
+        return torch.stack(logits).log_softmax(-1).logsumexp(0) - math.log(samples)

@@ -165,8 +165,8 @@ def _line(axes: "Axes", rows: Rows, x: str, key: str, **style: Any) -> None:
 def _mark_equal_logits(axes: "Axes", loss: float) -> None:
     axes.axhline(loss, color=PALE, linewidth=1, linestyle=":", zorder=0)
     words = f"equal logits: {formatting.format_loss(loss)}"
-    place = {"xy": (1, loss), "xycoords": ("axes fraction", "data"), "xytext": (0, 3), "textcoords": "offset points"}
-    axes.annotate(words, **place, ha="right", fontsize=9, color=PALE)
+    position = {"xy": (1, loss), "xycoords": ("axes fraction", "data"), "xytext": (0, 3), "textcoords": "offset points"}
+    axes.annotate(words, **position, ha="right", fontsize=9, color=PALE)
 
 
 def _scale_loss(axes: "Axes") -> None:

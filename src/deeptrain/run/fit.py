@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def fit(trainer: "Trainer", run: RunConfig, run_dir: Path | None) -> tuple[str, str]:
     """Train; return status and reason, also of an error. The traceback of an unforeseen error goes into run.log."""
     from deeptrain.runtime.device import is_out_of_memory
-    from deeptrain.runtime.files import FULL
+    from deeptrain.runtime.files import DISK_FULL
     from deeptrain.training import recovery
 
     try:
@@ -30,7 +30,7 @@ def fit(trainer: "Trainer", run: RunConfig, run_dir: Path | None) -> tuple[str, 
     except Exception as error:
         if os.environ.get("DEEPTRAIN_DEBUG"):
             raise
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             return "failed", f"{error_line(error)}; make room, then go on from the last checkpoint"
         if is_out_of_memory(error):
             return "failed", f"out of memory in step {trainer.progress.step + 1}: {_memory_hint(trainer, run)}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, what one may use of it, or ulimit -f
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, what one may use of it, or ulimit -f
 UNFINISHED = ".unfinished"  # ends the name of a file that is being written
 
 
@@ -42,7 +42,7 @@ def write_parts(path: Path, parts: Sequence[bytes | memoryview], *, keep: bool =
         beside.replace(path)
     except BaseException as error:
         beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             space = f"{sum(map(len, parts)):,} bytes needed, {shutil.disk_usage(path.parent).free:,} free"
             raise OSError(error.errno, f"{error.strerror} ({space})", str(path)) from error
         raise

@@ -25,11 +25,11 @@ def check_finite(state: object, world: World = SINGLE) -> None:
 def not_finite(values: Mapping[str, Tensor | float]) -> list[str]:
     """Name the tensors and numbers that hold an inf or a NaN. The host waits once for each device."""
     real = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.is_floating_point()}
-    sound = {name: math.isfinite(value) for name, value in values.items() if not isinstance(value, Tensor)}
+    is_finite = {name: math.isfinite(value) for name, value in values.items() if not isinstance(value, Tensor)}
     for device in {tensor.device for tensor in real.values()}:
-        there = {name: tensor.detach().isfinite().all() for name, tensor in real.items() if tensor.device == device}
-        sound |= zip(there, torch.stack(list(there.values())).tolist(), strict=True)
-    return [name for name in values if not sound.get(name, True)]
+        on_device = {name: tensor.detach().isfinite().all() for name, tensor in real.items() if tensor.device == device}
+        is_finite |= zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True)
+    return [name for name in values if not is_finite.get(name, True)]
 
 
 def first_layer(network: nn.Module, images: Tensor) -> str | None:

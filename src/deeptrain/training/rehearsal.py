@@ -18,7 +18,7 @@ MAX_KEPT = 4  # tensors that the optimizers of torch keep for a parameter
 IMAGES = 2  # a batch norm refuses a channel of a single number
 
 
-def rehearse(model: nn.Module, input_shape: tuple[int, ...], num_classes: int, runtime: Runtime) -> list[str]:
+def forward_backward(model: nn.Module, input_shape: tuple[int, ...], num_classes: int, runtime: Runtime) -> list[str]:
     """Pass random images through a model in train and in eval mode; leave its buffers and gradients as they were.
 
     Returns the names of the trainable parameters that get no gradient. Raises ValueError if the outputs are no logits
