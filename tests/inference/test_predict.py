@@ -255,11 +255,11 @@ def test_predicting_leaves_the_threads_as_they_were():
         (np.zeros((8, 8, 3), np.float32), "as uint8"),
         (np.full((8, 8, 3), -1.0), "before any normalisation"),
         (np.zeros((3, 8, 8), np.uint8), r"must be \(H, W\)"),
-        (torch.randn(3, 8, 8), "before any normalisation"),
+        (torch.linspace(-2, 2, 192).view(3, 8, 8), "before any normalisation"),
         ("data/cat/nothing.png", "does not exist"),
         ("data/nothing", "does not exist"),
     ],
-    ids=str,
+    ids=["floats", "negative", "channels_first", "normalised_tensor", "missing_file", "missing_folder"],
 )
 def test_other_arrays_and_missing_files_are_refused(picture, part):
     with pytest.raises(ValueError, match=part):
