@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -44,12 +45,18 @@ def locate(key: str, path: str) -> Any:
     """Import what a dotted path names; UsageError if there is no such thing."""
     module, _, name = path.rpartition(".")
     try:
-        return getattr(import_module(module), name)
+        imported = import_module(module)
     except ImportError as error:
         raise UsageError([f"{key}._target_={path}: cannot be imported ({error})"]) from error
-    except AttributeError as error:
-        public = [word for word in dir(import_module(module)) if not word.startswith("_")]
-        raise UsageError([f"{key}._target_={path}: {module} has no {name}; {suggest(name, public)}"]) from error
+    except Exception as error:  # whatever somebody's module raises
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, SyntaxError) else f"{last.filename}, line {last.lineno}: "  # it says so itself
+        reason = f"{where}{type(error).__name__}: {error}"
+        raise UsageError([f"{key}._target_={path}: cannot be imported ({reason})"]) from error
+    if not hasattr(imported, name):
+        public = [word for word in dir(imported) if not word.startswith("_")]
+        raise UsageError([f"{key}._target_={path}: {module} has no {name}; {suggest(name, public)}"])
+    return getattr(imported, name)
 
 
 def name_setting(key: str, message: str, settings: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import ast
 import functools
 import types
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -99,7 +100,10 @@ def _parse(module: str) -> ast.Module | None:
             return None
         path = list(spec.submodule_search_locations or [])
     source = spec.origin if spec else None
-    return ast.parse(Path(source).read_text("utf-8")) if source and source.endswith(".py") else None
+    if not source or not source.endswith(".py"):
+        return None
+    with suppress(SyntaxError, ValueError):  # the import says where
+        return ast.parse(Path(source).read_text("utf-8"))
 
 
 def _definitions(node: ast.Module | ast.ClassDef) -> dict[str, Any]:
