@@ -97,10 +97,15 @@ def _is_used(folder: Path) -> bool:
 
 
 def _has_not_begun(folder: Path) -> bool:
-    """Tell whether a run was killed in this folder before it had written its overrides. Nothing in it is of use."""
+    """Tell whether a run was killed in this folder before it had written its overrides. Nothing in it is of use.
+
+    A kill leaves the lock's file. Without it the folder may be somebody's own.
+    """
     names = {path.name for path in folder.iterdir() if not path.name.endswith(UNFINISHED)}
     checkpoints = folder / "checkpoints"
-    return "checkpoints" in names <= BEFORE_OVERRIDES and checkpoints.is_dir() and not any(checkpoints.iterdir())
+    return (
+        {LOCK, "checkpoints"} <= names <= BEFORE_OVERRIDES and checkpoints.is_dir() and not any(checkpoints.iterdir())
+    )
 
 
 def _make_unique(base: Path, *, checkpoints: bool = True) -> Path:
