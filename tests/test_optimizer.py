@@ -118,6 +118,77 @@ def test_fused_where_torch_says_it_can(device):
     assert not optimizer.rmsprop(groups).defaults.get("fused")
 
 
+def muon_groups(model, **settings):
+    return optimizer.muon(optimizer.parameter_groups(model), **settings)
+
+
+def test_muon_takes_torchs_steps_on_matrices_and_adamw_on_the_rest(device):
+    """A convolution is the matrix (out, in · height · width); the output layer, norms and biases are AdamW's."""
+    ours = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 9), nn.Linear(9, 5))
+    ours = ours.to(device)
+    reference = copy.deepcopy(ours)
+    update = muon_groups(ours, lr=0.03, adamw_lr=0.002, weight_decay=0.1)
+    hidden = [nn.Parameter(reference[number].weight.detach().flatten(1)) for number in (0, 3)]
+    biases = [parameter for parameter in reference.parameters() if parameter.ndim == 1]
+    rest = [{"params": [reference[4].weight]}, {"params": biases, "weight_decay": 0.0}]
+    theirs = torch.optim.Muon(hidden, lr=0.03, momentum=0.95, weight_decay=0.1)
+    adamw = torch.optim.AdamW(rest, lr=0.002, weight_decay=0.1, fused=update.defaults["fused"])
+    for _ in range(3):
+        for one, other in zip(ours.parameters(), reference.parameters(), strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for matrix, number in zip(hidden, (0, 3), strict=True):
+            matrix.grad = reference[number].weight.grad.flatten(1)
+        update.step()
+        theirs.step()
+        adamw.step()
+    for matrix, number in zip(hidden, (0, 3), strict=True):
+        assert torch.equal(ours[number].weight.flatten(1), matrix)
+    ours, reference = dict(ours.named_parameters()), dict(reference.named_parameters())
+    assert all(torch.equal(ours[name], reference[name]) for name in ours if name not in ("0.weight", "3.weight"))
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
+def test_an_orthogonalized_matrix_has_singular_values_near_one(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    ours = optimizer.orthogonalize(matrix, steps=5).float()
+    assert torch.linalg.svdvals(ours).sub(1).abs().max() < 0.4
+    along = (left.T @ ours @ right.T).diagonal()
+    assert along.min() > 0.6, "the singular vectors stay"
+
+
+def test_a_schedule_and_a_checkpoint_reach_both_parts_of_muon():
+    one, other = (muon_groups(network()) for _ in range(2))
+    for group in one.param_groups:
+        group["initial_lr"] = group["lr"]
+    optimizer.set_learning_rate(one, 0.5)
+    assert [group["lr"] for group in one.param_groups] == [0.01, 0.0015, 0.0015]
+    for group in one.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    one.step()
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    kinds = [set(state) for state in other.state.values()]
+    assert kinds == [{"momentum_buffer"}, *[{"step", "exp_avg", "exp_avg_sq"}] * 5]
+    assert not optimizer.unreached_optimizers(one)
+
+
+class Wrapper(torch.optim.Optimizer):
+    """An optimizer around others, with its own groups or with theirs."""
+
+    def __init__(self, parameters, *, shares):
+        self.inner = torch.optim.SGD(parameters, lr=0.1)
+        self.more = {"second": torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)}
+        groups = [*self.inner.param_groups, *self.more["second"].param_groups]
+        super().__init__(groups if shares else [dict(group) for group in groups], {"lr": 0.1})
+
+
+@pytest.mark.parametrize(("shares", "unreached"), [(True, []), (False, ["inner", "more"])])
+def test_inner_optimizers_with_groups_of_their_own_are_named(shares, unreached):
+    assert optimizer.unreached_optimizers(Wrapper([nn.Parameter(torch.ones(2))], shares=shares)) == unreached
+
+
 def test_a_missing_kernel_falls_back(device):
     class Unfused(torch.optim.SGD):
         def __init__(self, parameters, fused=False, **settings):
@@ -165,6 +236,7 @@ def test_l2_and_decoupled_decay_agree_for_plain_sgd_only():
         (optimizer.sgd, {"momentum": 1.0}, "momentum=1.0: must be >= 0 and < 1"),
         (optimizer.adam, {"betas": [0.9]}, "betas=[0.9]: must be two numbers, as in [0.9,0.999]"),
         (optimizer.adamw, {"betas": [0.9, 1.0]}, "betas=[0.9, 1.0]: every item must be >= 0 and < 1"),
+        (optimizer.muon, {"adamw_lr": 0}, "adamw_lr=0: must be > 0"),
         (optimizer.rmsprop, {"weight_decay": -0.1}, "weight_decay=-0.1: must be >= 0"),
     ],
 )

@@ -340,7 +340,7 @@ def build_trainer(run: RunConfig) -> "Trainer":
 
 def _optimizer(setup: Setup, network: "nn.Module") -> "Optimizer":
     """Build the optimizer: with weight decay it gets two groups of parameters, else one."""
-    from deeptrain.optimizer import needs_closure, parameter_groups
+    from deeptrain.optimizer import needs_closure, parameter_groups, unreached_optimizers
 
     node = setup.run.parts["optimizer"]
     groups = parameter_groups(network)
@@ -349,6 +349,11 @@ def _optimizer(setup: Setup, network: "nn.Module") -> "Optimizer":
     optimizer = instantiate("optimizer", node, parameters=groups)
     if needs_closure(optimizer):
         _check_closure(setup)
+    setup.warnings += [
+        f"optimizer={setup.run.choices['optimizer']}: the schedule does not reach {name}, an optimizer in it; "
+        f"put the groups of {name} into its own param_groups"
+        for name in unreached_optimizers(optimizer)
+    ]
     return optimizer
 
 

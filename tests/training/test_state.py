@@ -25,7 +25,7 @@ def step(update, seed):
     update.step()
 
 
-@pytest.mark.parametrize("make", [optimizer.sgd, optimizer.adam, optimizer.adamw, optimizer.rmsprop])
+@pytest.mark.parametrize("make", [optimizer.sgd, optimizer.adam, optimizer.adamw, optimizer.rmsprop, optimizer.muon])
 @pytest.mark.parametrize("layouts", [("contiguous_format", "channels_last"), ("channels_last", "contiguous_format")])
 def test_a_state_of_another_layout_goes_on_as_its_own(make, layouts):
     """Convolutions are contiguous on MPS and channels_last elsewhere; fused kernels go through memory in its order."""
@@ -48,6 +48,37 @@ def pairs(update):
         for value in state.values()
         if isinstance(value, torch.Tensor) and value.shape == parameter.shape
     ]
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_run_that_goes_on_has_the_bits_of_one_never_stopped(name):
+    words = ["data=synthetic", "data.shape=[1,8,8]", "data.size=80", "batch_size=16", "device=cpu"]
+    words += [
+        "model=resnet",
+        "model.blocks=[1]",
+        "model.widths=[4]",
+        f"optimizer={name}",
+        "schedule=cosine",
+        "epochs=2",
+    ]
+    whole, first, second = (build.build_trainer(compose_run(words)) for _ in range(3))
+
+    def train_to(trainer, end):
+        for epoch in range(trainer.progress.epoch, end):
+            for images, labels in trainer.train_loader.epoch(epoch):
+                trainer.train_step(images, labels)
+                trainer.progress.advance(len(labels), trainer.plan.steps_per_epoch)
+
+    train_to(whole, 2)
+    train_to(first, 1)
+    second.load_state_dict(deepcopy(first.state_dict()))
+    assert [group["lr"] for group in second.optimizer.param_groups] == [
+        group["lr"] for group in first.optimizer.param_groups
+    ]
+    train_to(second, 2)
+    assert whole.progress.step == second.progress.step
+    one, other = whole.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize(("then", "now"), [("fp32", "fp16"), ("bf16", "fp16"), ("fp16", "fp32"), ("fp16", "fp16")])

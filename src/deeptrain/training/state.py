@@ -31,8 +31,10 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     groups, saved_groups = optimizer.state_dict()["param_groups"], state["param_groups"]
     if set(groups[0]) != set(saved_groups[0]):
         raise ValueError("it was trained with another optimizer; go on with that one, or start a new run")
-    lr = float(saved_groups[0]["lr"])  # of the last step: a validation before the next step logs it
-    optimizer.load_state_dict({"state": state["state"], "param_groups": [{**group, "lr": lr} for group in groups]})
+    last, first = float(saved_groups[0]["lr"]), groups[0]["lr"]
+    for group in groups:  # the rate of the last step: a validation before the next step logs it
+        group["lr"] = last if group["lr"] == first else group["lr"] * last / first
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
     match_layouts(optimizer)
     start_momenta(optimizer)
 
