@@ -68,6 +68,7 @@ def open_setup(run: RunConfig, learned_classes: list[str] | None = None) -> Setu
     learned_classes: of a run that goes on, in its own order.
     """
     from deeptrain.aug.pipeline import Pipeline
+    from deeptrain.data.leaks import describe_leaks
     from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
 
     settings, world = run.settings, get_world()
@@ -92,7 +93,7 @@ def open_setup(run: RunConfig, learned_classes: list[str] | None = None) -> Setu
     reason += f", {precision} (auto)" if settings.precision == "auto" else ""
     reason += ", products in TF32" if device.type == "cuda" and precision == "fp32" else ""
     setup.machine = reason
-    setup.warnings = checks.check(run, _known(setup))
+    setup.warnings = checks.check(run, _known(setup)) + describe_leaks(source, dataset)
     return setup
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from deeptrain.data import fingerprint
 from deeptrain.data.csv_file import CSVFile
-from deeptrain.data.fingerprint import PIECE, WHOLE, content_digest, is_same, read_content, stat_digests
+from deeptrain.data.fingerprint import PIECE, WHOLE, cached_content, is_same, read_content, stat_digests
 from deeptrain.data.image_folder import ImageFolder
 from deeptrain.data.map_style import _digest
 from deeptrain.data.npz_file import NPZFile
@@ -112,11 +112,11 @@ def test_files_that_have_not_changed_are_not_read_again(tmp_path, monkeypatch):
     write_pictures(data, 1)
 
     def digest(folder=data):
-        return content_digest(folder, NAMES, stat_digests(folder, NAMES)[2], cache)
+        return cached_content(folder, NAMES, stat_digests(folder, NAMES)[2], cache).digest
 
     before = digest()
     assert digest(shutil.copytree(data, tmp_path / "copy")) == before
-    monkeypatch.setattr(fingerprint, "read_content", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(fingerprint, "hash_files", lambda *_: pytest.fail("read again"))
     assert digest() == before
 
 

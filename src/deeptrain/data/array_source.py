@@ -50,8 +50,8 @@ class ArraySource(DataSource):
         val = self._decoded("val", cache_dir) if "val" in sizes else None
         test = "no test split" if "test" not in sizes else "test kept shut"
         splits = SourceSplits(
-            train=Samples(train.images, None, train.labels),
-            val=val and Samples(val.images, None, val.labels),
+            train=Samples(train.images, None, train.labels, keys=train.sums),
+            val=val and Samples(val.images, None, val.labels, keys=val.sums),
             statistics=train.statistics,
             fingerprint=train.fingerprint,
             test=test if sizes.get("test") is None else f"test {sizes['test']:,} kept shut",

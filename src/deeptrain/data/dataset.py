@@ -47,6 +47,7 @@ class Samples:
     files: list[Path] | None
     labels: np.ndarray  # int64 (N,)
     decoder: Decoder | None = None  # only if images is None
+    keys: np.ndarray | None = None  # int64 (N, ...): images of other keys are other images
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,7 +69,8 @@ class Samples:
         elif images is not None:
             images = LazyRows(images, indices)
         files = self.files and [self.files[index] for index in indices.tolist()]
-        return Samples(images, files, self.labels[indices], self.decoder)
+        keys = None if self.keys is None else self.keys[indices]
+        return Samples(images, files, self.labels[indices], self.decoder, keys)
 
     def evenly_spaced(self, count: int) -> "Samples":
         """Return up to count samples, evenly spaced: a set sorted by class gives some of every class."""
@@ -107,6 +109,7 @@ class DataSource:
 
     name: ClassVar[str]
     characters: ClassVar[bool] = False  # the classes are written characters, which no mirror shows rightly
+    val_is_train: ClassVar[bool] = False  # on purpose: there are no other images
 
     root: str | None = None  # folder of the files
     download: bool = False

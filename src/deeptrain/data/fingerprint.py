@@ -7,9 +7,13 @@ A fingerprint is a text of hashes. Their lengths tell them apart, so that runs o
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zlib import adler32, crc32
+
+import numpy as np
 
 from deeptrain.data.cache import get_or_build
 from deeptrain.data.path_messages import printable
@@ -20,6 +24,8 @@ HEXADECIMAL = frozenset("0123456789abcdef")
 WHOLE = 2**16  # bytes: of a larger file a sample is read
 PIECES, PIECE = 4, 2**12  # so many pieces of so many bytes, evenly spaced from its start to its end
 BATCH = 512  # files that a thread reads in a row
+
+Inode = tuple[int, int]  # device, number: of one file on the disk
 
 
 def is_same(then: Any, now: str) -> bool:
@@ -38,52 +44,73 @@ def _hashes(fingerprint: Any) -> dict[int, str]:
     return {len(part): part for part in parts} if known else {}
 
 
-def stat_digests(folder: Path, names: Sequence[str], extra: bytes = b"") -> tuple[str, str, str]:
+def stat_digests(folder: Path, names: Sequence[str], extra: bytes = b"") -> tuple[str, str, str, list[Inode]]:
     """Hash names and sizes of files: alone, with their times, and with all that the system changes with a file.
 
-    The first is the same on any machine. Where a copy keeps size and time, `ctime` and inode are others still.
+    The first is the same on any machine. Where a copy keeps size and time, `ctime` and inode are others still. The
+    inodes come last: linked files have the same.
     ValueError with the name of a file that is not there.
     """
-    portable, timed, changed = sha256(), sha256(), sha256()
+    portable, timed, changed, inodes = sha256(), sha256(), sha256(), []
     for name in names:
         try:
             status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - there may be a million
         except OSError as error:
             raise ValueError(f"{printable(folder / name)}: cannot be read ({error.strerror})") from error
         entry = f"{name}\0{status.st_size}\n".encode(errors="surrogateescape")
+        inodes.append((status.st_dev, status.st_ino))
         portable.update(entry)
         timed.update(entry + b"%d" % status.st_mtime_ns)
         changed.update(entry + b"%d %d %d\n" % (status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
     for digest in (portable, timed):
         digest.update(extra)
-    return portable.hexdigest()[:FILES], timed.hexdigest()[:FILES], changed.hexdigest()
+    return portable.hexdigest()[:FILES], timed.hexdigest()[:FILES], changed.hexdigest(), inodes
 
 
-def content_digest(folder: Path, names: Sequence[str], changed: str, cache_dir: Path | str | None = None) -> str:
-    """Return what read_content does; the cache keeps it while `changed`, of stat_digests, stays the same."""
+@dataclass(frozen=True)
+class Content:
+    """The hash of the names, sizes and contents of files, and a key of each file: files of other keys differ."""
+
+    digest: str
+    keys: np.ndarray  # int64 (N,): checksums of size and content
+
+
+def cached_content(folder: Path, names: Sequence[str], changed: str, cache_dir: Path | str | None = None) -> Content:
+    """Return what hash_files does; the cache keeps it while `changed`, of stat_digests, stays the same."""
 
     def build(entry: Path) -> None:
-        (entry / "digest").write_text(read_content(folder, names), "utf-8")
+        content = hash_files(folder, names)
+        (entry / "digest").write_text(content.digest, "utf-8")
+        np.save(entry / "keys.npy", content.keys)
 
-    return (get_or_build(cache_dir, "content", {"files": changed}, build) / "digest").read_text("utf-8")
+    entry = get_or_build(cache_dir, "content", {"files": changed, "keys": True}, build)
+    return Content((entry / "digest").read_text("utf-8"), np.load(entry / "keys.npy", allow_pickle=False))
 
 
 def read_content(folder: Path, names: Sequence[str]) -> str:
+    """Return the hash of the names, sizes and contents of files, as hash_files does."""
+    return hash_files(folder, names).digest
+
+
+def hash_files(folder: Path, names: Sequence[str]) -> Content:
     """Hash names, sizes and contents of files, which are read in threads; of large files a sample.
 
     ValueError with the name of a file that cannot be read.
     """
 
-    def hash_batch(start: int) -> bytes:
-        digest = sha256()
+    def hash_batch(start: int) -> tuple[bytes, list[int]]:
+        digest, keys = sha256(), []
         for name in names[start : start + BATCH]:
+            sample = _sample(folder, name)
             digest.update(f"{name}\0".encode(errors="surrogateescape"))
-            digest.update(_sample(folder, name))
-        return digest.digest()
+            digest.update(sample)
+            keys.append(adler32(sample) % 2**31 << 32 | crc32(sample))
+        return digest.digest(), keys
 
     with ThreadPoolExecutor() as pool:
-        batches = pool.map(hash_batch, range(0, len(names), BATCH))
-        return sha256(b"".join(batches)).hexdigest()[:CONTENT]
+        batches = list(pool.map(hash_batch, range(0, len(names), BATCH)))
+    digest = sha256(b"".join(digest for digest, _ in batches)).hexdigest()[:CONTENT]
+    return Content(digest, np.array([key for _, keys in batches for key in keys], np.int64))
 
 
 def _sample(folder: Path, name: str) -> bytes:

@@ -27,6 +27,7 @@ class Gates(ArraySource):
     repeats: PositiveInt = 16
 
     name = "gates"
+    val_is_train = True
 
     def class_names(self) -> list[str]:
         return ["0", "1"]

@@ -26,7 +26,7 @@ from deeptrain.data.dataset import (
 )
 from deeptrain.data.decode import Decoder, Resize, UnreadableImageError, decode_all, find_unreadable
 from deeptrain.data.decoded_images import DecodedImages, from_arrays, from_cache
-from deeptrain.data.fingerprint import content_digest, stat_digests
+from deeptrain.data.fingerprint import Content, Inode, cached_content, stat_digests
 from deeptrain.data.path_messages import name_heif_reader
 from deeptrain.data.pixels import WHITE, Color, Kind, Ranges
 from deeptrain.data.survey import Survey, ValueRange, measure_ranges, survey
@@ -70,14 +70,17 @@ class FileSplit:
         return replace(self, names=[self.names[index] for index in indices.tolist()], labels=self.labels[indices])
 
     @cached_property
-    def digests(self) -> tuple[str, str, str]:
-        """Hash names, sizes and labels, as stat_digests does."""
+    def digests(self) -> tuple[str, str, str, list[Inode]]:
+        """Hash names, sizes and labels, as stat_digests does, which gives the inodes too."""
         return stat_digests(self.folder, self.names, b"" if self.class_in_name else self.labels.tobytes())
 
     def fingerprint(self, cache_dir: Path | str | None) -> str:
         """Return what is the same for the same files on any machine: hashes of names, sizes, labels and contents."""
-        portable, _, changed = self.digests
-        return f"{portable}-{content_digest(self.folder, self.names, changed, cache_dir)}"
+        return f"{self.digests[0]}-{self.content(cache_dir).digest}"
+
+    def content(self, cache_dir: Path | str | None) -> Content:
+        """Hash the content of the files, as cached_content does."""
+        return cached_content(self.folder, self.names, self.digests[2], cache_dir)
 
     def cache_key(self, cache_dir: Path | str | None) -> str:
         """Return what changes when a file does, also one that keeps its size or its time."""
@@ -259,10 +262,10 @@ class ImageFiles(DataSource):
         """Return a split's samples, the function for their statistics, and their fingerprint."""
         fingerprint = split.fingerprint(cache_dir)
         if decoder.short_side_range or self.loader == "stream":
-            samples = Samples(None, split.files, split.labels, decoder)
+            samples = Samples(None, split.files, split.labels, decoder, split.content(cache_dir).keys)
             return samples, lambda indices: self._estimate(samples.select(indices), cache_dir), fingerprint
         decoded = self._decoded(split, decoder, cache_dir)
-        samples = Samples(decoded.images, split.files, decoded.labels)
+        samples = Samples(decoded.images, split.files, decoded.labels, keys=decoded.sums)
         return samples, decoded.statistics, f"{decoded.fingerprint}-{fingerprint}"
 
     def _decoded(self, split: FileSplit, decoder: Decoder, cache_dir: Path | str | None) -> DecodedImages:

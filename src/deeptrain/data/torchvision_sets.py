@@ -95,7 +95,11 @@ class TorchvisionSet(ArraySource):
     def cache_key(self, split: Split) -> dict[str, Any]:
         files = [(name, self.folder / name) for name in self.spec.files(split)]
         stats = [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in files]
-        return {"set": self.name, "files": stats, "content": read_content(self.folder, [name for name, _ in files])}
+        return {
+            "set": self.name,
+            "files": stats,
+            "content": read_content(self.folder, [name for name, _ in files]),
+        }
 
     def read_split(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         return _read(self.spec, self.folder, split)
