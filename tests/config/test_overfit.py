@@ -5,6 +5,7 @@ import json
 import pytest
 
 from deeptrain.commands.cli import train
+from deeptrain.config.checks import check
 from deeptrain.config.compose import compose_run
 from deeptrain.errors import UsageError
 
@@ -14,7 +15,9 @@ def test_what_keeps_a_network_from_learning_by_heart_is_turned_off():
     run = compose_run([*words, "max_norm=3", "data.flip=true", "overfit=50"])
     assert run.parts["aug"] == run.parts["penalty"] == run.parts["gradient"] == run.parts["average"] == {}
     assert run.parts["model"]["dropout"] == run.parts["optimizer"]["weight_decay"] == 0
-    assert run.parts["data"]["train_images"] == 50 and not run.parts["data"]["flip"]
+    assert run.parts["data"]["train_images"] == 50
+    assert not run.parts["data"]["flip"] and run.parts["data"]["augment"] is False
+    assert check(run) == []  # turned_off names data.flip=true already
     assert run.settings.max_norm is None and run.settings.sam is None
     assert {"aug=cutout", "aug=mixup", "penalty=l1", "average=ema", "model.dropout=0.5", "sam=0.05"} <= set(
         run.turned_off

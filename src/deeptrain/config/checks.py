@@ -261,7 +261,7 @@ WARNINGS = (
     *(
         Check(
             f"data.{name} has no effect: data.augment=false (aug=off) trains on images as they are",
-            lambda s, name=name: s["data.augment"] is False and f"data.{name}" in s.given,
+            lambda s, name=name: s["data.augment"] is False and not s["overfit"] and f"data.{name}" in s.given,
         )
         for name in ("flip", "crop_padding")
     ),

@@ -34,7 +34,8 @@ def expand_overfit(config: DictConfig, chosen: dict[str, str]) -> list[str]:
         if value is not None and value != off:
             turned_off.append(f"{key}={format_value(value)}")
             OmegaConf.update(config, key, off)
+    OmegaConf.update(config, "data.augment", False)  # no random windows of large pictures either
     OmegaConf.update(config, "data.train_images", count)
-    OmegaConf.update(config, "data.loader", "resident")  # large pictures are cut from the middle, not anew each time
+    OmegaConf.update(config, "data.loader", "resident")  # few pictures are decoded once
     OmegaConf.update(config, "validate.clean_images", 0)  # val is measured on them anyway
     return turned_off
