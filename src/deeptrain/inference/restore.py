@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 import torch
 import yaml
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from deeptrain import build
 from deeptrain.aug.pipeline import Pipeline
@@ -193,10 +194,22 @@ def network_settings(run: RunConfig) -> NetworkSettings:
     return NetworkSettings(run.parts["model"], loss, chosen.device, chosen.precision, chosen.threads)
 
 
+class _NoValues(TorchFunctionMode):
+    """Skip what only fills a tensor: on the meta device the first such call imports a compiler, a second long."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        filled = args[0] if args else kwargs.get("tensor")  # of torch.nn.init it is named
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__") and isinstance(filled, torch.Tensor):
+            return filled
+        return func(*args, **kwargs)
+
+
 def _fits(node: Mapping[str, Any], facts: dict[str, Any], weights: Mapping[str, Any]) -> bool:
     """Say whether a model has these weights, before it takes any memory: its settings may be a stranger's."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoValues():
             shapes = {name: tensor.shape for name, tensor in instantiate("model", node, **facts).state_dict().items()}
     except UsageError:
         raise
