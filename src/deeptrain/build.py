@@ -15,6 +15,7 @@ from deeptrain.config.instantiate import instantiate, locate, name_setting
 from deeptrain.config.settings import RunConfig, Settings, part_nodes
 from deeptrain.errors import UsageError, error_line
 from deeptrain.runtime.world import SINGLE, World, get_world
+from deeptrain.schema import format_value
 
 if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from torch import Tensor, nn
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from deeptrain.loggers.run_logger import RunLogger
     from deeptrain.metrics.metric import Metric
     from deeptrain.runtime.device import Runtime
+    from deeptrain.training.initial_weights import InitialWeights
     from deeptrain.training.progress import Plan
     from deeptrain.training.trainer import Gradient, Trainer
     from deeptrain.training.validation import Validator
@@ -49,6 +51,7 @@ class Setup:
     pipeline: "Pipeline"
     world: World = SINGLE  # the processes that train together
     machine: str = ""  # device, threads and precision, for the reader
+    initial_weights: "InitialWeights | None" = None  # of another run, that training starts from
     min_images: int = 1  # that a process sends through the network at once in training
     warnings: list[str] = field(default_factory=list)  # a sentence for every setting that has no effect
 
@@ -62,12 +65,18 @@ class Setup:
         return min(available, 128, max(16, power))
 
 
-def open_setup(run: RunConfig, learned_classes: list[str] | None = None) -> Setup:
+def open_setup(
+    run: RunConfig, learned_classes: list[str] | None = None, initial: "InitialWeights | None" = None
+) -> Setup:
     """Open the data (decoding it the first time) and set up the machine.
 
-    learned_classes: of a run that goes on, in its own order.
+    learned_classes: of a run that goes on, in its own order. initial: the weights that a run which goes on, or is
+    repeated, has started from; those of another run are read here.
     """
+    import numpy as np
+
     from deeptrain.aug.pipeline import Pipeline
+    from deeptrain.aug.whitening import Whitening
     from deeptrain.data.leaks import describe_leaks
     from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
 
@@ -80,13 +89,20 @@ def open_setup(run: RunConfig, learned_classes: list[str] | None = None) -> Setu
     val_images = "train" if settings.overfit else settings.validate.images
     source = instantiate("data", run.parts["data"], learned_classes=learned_classes, val_images=val_images)
     dataset = load_data(run, source.load)
+    if (initial := initial_weights(run, initial)) is not None:
+        check_inputs(run, initial, source, dataset)
+        dataset = replace(dataset, mean=np.array(initial.mean), std=np.array(initial.std))
     nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
     augmentations = [augmentation(key, node, run, dataset) for key, node in nodes]
     pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
-    pipeline.whitening = whitening(run, source, dataset, pipeline)
+    if initial is None:
+        pipeline.whitening = whitening(run, source, dataset, pipeline)
+    else:
+        pipeline.subtract_image_mean = initial.subtract_image_mean
+        pipeline.whitening = Whitening(**initial.whitening) if initial.whitening else None
     precision = pick_precision(settings.precision, device)
     runtime = Runtime(device, precision, settings.compile)
-    setup = Setup(run, source, dataset, runtime, pipeline, world)
+    setup = Setup(run, source, dataset, runtime, pipeline, world, initial_weights=initial)
     pixels = setup.batch_size * math.prod(dataset.image_shape[1:]) // world.size
     threads = use_threads(settings.threads, pixels)
     reason += f", {threads}" if device.type == "cpu" else ""
@@ -95,6 +111,38 @@ def open_setup(run: RunConfig, learned_classes: list[str] | None = None) -> Setu
     setup.machine = reason
     setup.warnings = checks.check(run, _known(setup)) + describe_leaks(source, dataset)
     return setup
+
+
+def initial_weights(run: RunConfig, known: "InitialWeights | None" = None) -> "InitialWeights | None":
+    """Return the weights of init_from on all ranks, None without any. Only rank 0 reads them, unless it knows them."""
+    from deeptrain.training.initial_weights import InitialWeights, find, read
+
+    path, world = run.settings.init_from, get_world()
+    if path is None:
+        return None
+    try:
+        known = known or (read(find(path)) if world.is_main else None)
+    except ValueError as error:
+        raise UsageError([f"init_from={path}: {error}".replace(f"{path}: {path}", path)]) from error
+    fields: Any = world.broadcast(known and vars(known))
+    return InitialWeights(**fields)
+
+
+def check_inputs(run: RunConfig, initial: "InitialWeights", source: Any, dataset: "Dataset") -> None:
+    """Raise UsageError if images cannot become inputs as they did for the initial weights."""
+    (channels, *sides), name = initial.input_shape, f"init_from={run.settings.init_from}"
+    if channels != dataset.image_shape[0]:
+        remedy = f"; write data.channels={channels}" if "channels" in run.parts["data"] else ""
+        count = f"{channels} channel" + "s" * (channels > 1)
+        raise UsageError([f"{name}: was trained on images of {count}, these have {dataset.image_shape[0]}{remedy}"])
+    if initial.whitening and tuple(initial.input_shape) != dataset.image_shape:
+        raise UsageError([f"{name}: was trained on whitened images of {sides[0]}x{sides[1]}; take images of that size"])
+    for key, asked, was in (
+        ("data.whiten", source.whiten, bool(initial.whitening)),
+        ("data.subtract_image_mean", source.subtract_image_mean, initial.subtract_image_mean),
+    ):
+        if asked and not was:
+            raise UsageError([f"{key}={format_value(asked)}: {name} was trained without it; leave it out"])
 
 
 def _known(setup: Setup) -> checks.Facts:
@@ -192,7 +240,23 @@ def model(setup: Setup) -> "nn.Module":
 
     setup.runtime.seed(fold_in(setup.run.settings.seed, "weights"))
     built = instantiate("model", setup.run.parts["model"], **data_info(setup.dataset))
-    return setup.runtime.to_device(built)
+    built = setup.runtime.to_device(built)
+    if setup.initial_weights is not None and setup.initial_weights.tensors:
+        _load_initial(setup, setup.initial_weights, built)
+    return built
+
+
+def _load_initial(setup: Setup, initial: "InitialWeights", network: "nn.Module") -> None:
+    """Load the weights of another run; UsageError with what to type if they do not fit."""
+    try:
+        initial.load_into(network, setup.dataset.classes)
+    except ValueError as error:
+        there, here = ("x".join(map(str, shape)) for shape in (initial.input_shape, setup.dataset.image_shape))
+        images = f", images {there} there, here {here}" if there != here else ""
+        words = " ".join(initial.model_settings())
+        remedy = f"write {words}" if words else "choose the model that it had"
+        name = f"init_from={setup.run.settings.init_from}"
+        raise UsageError([f"{name}: its weights do not fit this model ({error}{images}); {remedy}"]) from error
 
 
 def check_model(setup: Setup, network: "nn.Module") -> None:

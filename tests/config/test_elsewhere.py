@@ -20,8 +20,8 @@ VALUES = {
 @pytest.mark.parametrize(
     ("word", "meant"),
     [
-        ("pretrained=true", "not available"),
-        ("model.pretrained=true", "not available"),
+        ("pretrained=true", "init_from=RUN"),
+        ("model.pretrained=true", "init_from=RUN"),
         ("freeze=true", "not available"),
         ("find_lr", "not available"),
         ("export", "not available"),

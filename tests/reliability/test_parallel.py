@@ -32,6 +32,7 @@ TRIED = {
     "norms": (
         "epochs=2 optimizer=sgd model.norm=batch sync_batch_norm=true average=swa average.start=0.5 aug=random_crop"
     ),
+    "started": "epochs=2 data.num_classes=5 init_from=ORIGIN",
     "stream": "epochs=1 data.loader=stream workers=1 aug=mixup validate.every_steps=2",
 }
 CLOCKS = ("seconds", "images_per_second")
@@ -107,14 +108,15 @@ def endless(folder: Path) -> str:
 def folders(tmp_path_factory) -> Path:
     """Train everything that is tried, in two processes and in one; and the first part of a run for the next test."""
     base = tmp_path_factory.mktemp("parallel")
-    words = [f"{SMALL} {tried} dir={base}/two/{name}" for name, tried in TRIED.items()]
+    tried_words = {name: tried.replace("ORIGIN", f"{base}/two/mixing") for name, tried in TRIED.items()}
+    words = [f"{SMALL} {tried} dir={base}/two/{name}" for name, tried in tried_words.items()]
     words += [f"{SMALL} epochs=3 limit_steps=4 dir={base}/resumed", endless(base / "told")]
     job = torchrun(2, TOGETHER, *words)
     said = finish(job)
     assert job.returncode == 0, said
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artifacts, "_draw", lambda *_: None)
-        for name, tried in TRIED.items():
+        for name, tried in tried_words.items():
             words = f"{SMALL} {tried} dir={base}/one/{name}".replace("sync_batch_norm=true", "")
             assert launch.main(shlex.split(words)) == 0
     return base

@@ -43,7 +43,7 @@ ANSWERS = {  # what is written in another way, or does not exist
     "gpus": "write device=cuda for one; torchrun --nproc-per-node 2 train.py uses two",
     "lr_find": "not available; compare a few rates with -m optimizer.lr=0.001,0.01,0.1",
     "mlflow": "write loggers=mlflow",
-    "pretrained": "not available; every run starts from random weights",
+    "pretrained": "write init_from=RUN to start from the weights of another run",
     "swa": "write average=swa",
     "tensorboard": "write loggers=tensorboard, which is the default",
     "tta": "not available; model.test_samples averages passes of model.pool=fractional",

@@ -4,7 +4,8 @@ import re
 
 from deeptrain.runtime.paths import path_exists
 
-PATHS = ("dir", "resume", "rerun", "cache_dir", "data.root", "data.file")  # their values are taken as they are
+# whose values are taken as they are
+PATHS = ("dir", "init_from", "resume", "rerun", "cache_dir", "data.root", "data.file")
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(.*\)", re.DOTALL)  # of Hydra's grammar
 QUOTES = ("'", '"')
 

@@ -60,6 +60,7 @@ class Settings:
     limit_steps: PositiveInt | None = None
     max_seconds: PositiveFloat | None = None
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    init_from: str | None = None
     dir: str | None = None
     resume: str | None = None
     resume_changed: bool = False

@@ -24,6 +24,7 @@ from deeptrain.run.saved import read_json
 from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_precision, use_threads
 from deeptrain.runtime.files import write_atomically
 from deeptrain.training import checkpoint
+from deeptrain.training.data_description import describes_data, is_shape
 from deeptrain.training.validation import predict, score
 
 Split = Literal["test", "val", "all"]  # all: every picture of data.root, a folder that the run has not seen
@@ -87,7 +88,7 @@ def answer(run: RunConfig, state_path: Path, split: Split, typed: Sequence[str] 
     _check_data(state_path, state, dataset)
     runtime = Runtime(device, pick_precision(run.settings.precision, device))
     use_threads(run.settings.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
-    state["subtract_image_mean"] = source.subtract_image_mean
+    state.setdefault("subtract_image_mean", source.subtract_image_mean)  # versions before 0.4 did not store it
     network = restore.restore(state_path, state, restore.network_settings(run), dataset.decoder, runtime)
     batches = build.eval_loader(source, dataset.val if test is None else test, run, runtime)
     logits, labels = predict(network.model, batches.epoch(0), network.pipeline, runtime)
@@ -97,10 +98,10 @@ def answer(run: RunConfig, state_path: Path, split: Split, typed: Sequence[str] 
 def _check_data(state_path: Path, state: dict[str, Any], dataset: Dataset) -> None:
     """Raise UsageError if a checkpoint was not trained on such images and classes."""
     shape = state.get("input_shape")
-    if restore.is_shape(shape) and tuple(shape) != dataset.image_shape:
+    if is_shape(shape) and tuple(shape) != dataset.image_shape:
         differ = f"it was trained on images of {_sides(shape)}, the data has {_sides(dataset.image_shape)}"
         raise UsageError([f"{state_path}: {differ}; leave the settings of the data as they were"])
-    if not restore.describes_data(state):
+    if not describes_data(state):
         raise restore.not_ours(state_path)
     classes = state["classes"]
     if dataset.classes != classes:

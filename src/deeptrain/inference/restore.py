@@ -4,11 +4,10 @@ A run keeps how its pictures become inputs and how its network is built, so neit
 """
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 import yaml
@@ -23,7 +22,7 @@ from deeptrain.config.renamed import update_targets
 from deeptrain.config.settings import RunConfig, Settings
 from deeptrain.config.user_modules import split_config_dirs
 from deeptrain.config.validate import ALLOWED_TARGETS, part_messages, settings_messages
-from deeptrain.data.decode import MAX_SIDE, Decoder
+from deeptrain.data.decode import Decoder
 from deeptrain.data.image_files import ImageFiles, one_range
 from deeptrain.errors import UsageError
 from deeptrain.inference.predictor import Predictor
@@ -31,6 +30,7 @@ from deeptrain.run import folder, saved
 from deeptrain.runtime.device import Runtime, pick_device, pick_precision
 from deeptrain.schema import type_error
 from deeptrain.training import checkpoint
+from deeptrain.training.data_description import describes_data, is_shape
 
 DECODING = ("image_size", "channels", "resize", "range", "background", "loader")  # settings of how pictures are read
 MOVABLE = ("data.range", "data.root", "data.file")
@@ -96,32 +96,6 @@ def restore(
         raise mismatch from error
     loss, precision, threads = settings.loss.rpartition(".")[2], settings.precision, settings.threads
     return Predictor(model.eval(), pipeline, decoder, classes, runtime, loss, precision, threads)
-
-
-def describes_data(state: dict[str, Any]) -> bool:
-    """Say whether a checkpoint tells the classes, a shape and the statistics of each channel, and sane ones."""
-    classes, shape = state.get("classes"), state.get("input_shape")
-    if not is_shape(shape):
-        return False
-    statistics, whitening = [state.get(name) for name in ("mean", "std")], state.get("whitening") or {}
-    values = math.prod(shape)
-    return (
-        isinstance(classes, list)
-        and bool(classes)
-        and all(isinstance(name, str) for name in classes)
-        and all(isinstance(values, list) and len(values) == shape[0] for values in statistics)
-        and all(isinstance(value, float) and math.isfinite(value) for values in statistics for value in values or [])
-        and all(value > 0 for value in state["std"])
-        and isinstance(whitening, dict)
-        and {name: getattr(part, "shape", ()) for name, part in whitening.items()}
-        in ({}, {"weight": (values, values), "bias": (values,)})
-    )
-
-
-def is_shape(shape: Any) -> TypeGuard[list[int]]:
-    """Say whether this is the shape (C, H, W) of an input that fits into memory."""
-    is_triple = isinstance(shape, list) and len(shape) == 3
-    return is_triple and all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in shape)
 
 
 def not_ours(path: Path) -> UsageError:

@@ -19,6 +19,7 @@ from deeptrain.runtime.resources import command
 
 if TYPE_CHECKING:
     from deeptrain.data.loader import Loader
+    from deeptrain.training.initial_weights import InitialWeights
     from deeptrain.training.trainer import Trainer
 
 
@@ -41,6 +42,8 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     if trainer.metadata["changed"]:  # before the settings that they are compared with are written anew
         _write(run_dir / CHANGED, json.dumps(trainer.metadata["changed"], indent=1))
     _write(run_dir / "config.yaml", run.yaml)
+    if setup.initial_weights is not None:
+        _write_initial_weights(setup.initial_weights, run, run_dir)
     _write(run_dir / "overrides.yaml", yaml.safe_dump(run.overrides, allow_unicode=True))  # last: now it can be resumed
     (run_dir / "result.json").unlink(missing_ok=True)  # of the run that now goes on
     for warning in repair(run_dir, logs):
@@ -60,6 +63,17 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
         batches.close()
     save(run_dir / "samples.png", picture)
     trainer.logger.describe(_hyperparameters(run), picture, progress.step)
+
+
+def _write_initial_weights(initial: "InitialWeights", run: RunConfig, run_dir: Path) -> None:
+    """Note the origin of the first weights in config.yaml, and keep a copy of them; then memory is free again."""
+    from deeptrain.training import checkpoint
+    from deeptrain.training.initial_weights import COPY
+
+    _write(run_dir / "config.yaml", f"{run.yaml}# init_from: the weights with the digest {initial.digest}\n")
+    if initial.tensors:
+        checkpoint.save(run_dir / COPY, initial.state_dict())
+    initial.tensors.clear()
 
 
 def draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any], console: Console) -> None:
@@ -142,6 +156,7 @@ def _hyperparameters(run: RunConfig) -> dict[str, Any]:
     """Return the settings that a sweep compares: the choices by name, and every value."""
     plumbing = (
         "dir",
+        "init_from",
         "resume",
         "rerun",
         "cache_dir",

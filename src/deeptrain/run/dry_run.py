@@ -9,6 +9,8 @@ from deeptrain.config import checks
 from deeptrain.config.instantiate import instantiate
 from deeptrain.config.settings import RunConfig, Settings
 from deeptrain.errors import UsageError
+from deeptrain.runtime.world import get_world
+from deeptrain.training import initial_weights
 
 
 def check_settings(run: RunConfig) -> list[str]:
@@ -16,7 +18,7 @@ def check_settings(run: RunConfig) -> list[str]:
 
     Returns a sentence for every setting that will have no effect, as far as the settings alone can tell.
     """
-    messages = _build_light_parts(run.parts, run.settings)
+    messages = [*_initial_weights_messages(run.settings), *_build_light_parts(run.parts, run.settings)]
     try:
         warnings = checks.check(run)
     except UsageError as error:
@@ -24,6 +26,17 @@ def check_settings(run: RunConfig) -> list[str]:
     if messages:
         raise UsageError(messages)
     return warnings
+
+
+def _initial_weights_messages(settings: Settings) -> list[str]:
+    """Return what is wrong with init_from. A run that goes on or is repeated has its own copy."""
+    if settings.init_from is None or settings.resume or settings.rerun or not get_world().is_main:
+        return []
+    try:
+        initial_weights.find(settings.init_from)
+    except ValueError as error:
+        return [f"init_from={settings.init_from}: {error}"]
+    return []
 
 
 def with_settings_checked(error: UsageError) -> UsageError:

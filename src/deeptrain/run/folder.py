@@ -12,11 +12,12 @@ from deeptrain.run.lock import LOCK, is_locked, lock, lock_owner, unlock
 from deeptrain.run.saved import OVERRIDES_REMEDY, check_own_files, read_json, read_overrides
 from deeptrain.runtime.files import UNFINISHED
 from deeptrain.runtime.paths import quote_setting, read_path
-from deeptrain.training import checkpoint
+from deeptrain.training import checkpoint, initial_weights
 
 OUTPUTS = Path("outputs")
 OVERRIDES = "overrides.yaml"
-BEFORE_OVERRIDES = {LOCK, "checkpoints", "run.log", "split.json", "config.yaml"}  # what a start makes first
+# what a start makes first
+BEFORE_OVERRIDES = {LOCK, "checkpoints", "run.log", "split.json", "config.yaml", initial_weights.COPY}
 MAX_NAMED = 3  # files of a folder in a message
 
 # --- new ---

@@ -19,7 +19,15 @@ from deeptrain.run import artifacts, dry_run, folder, lock, rerun
 from deeptrain.run.fit import fit
 from deeptrain.run.rerun import Original
 from deeptrain.run.result import make_result, metadata, provenance
-from deeptrain.run.resume import compose_without_origin, follow, learned_classes, load_state, prepare, read_state
+from deeptrain.run.resume import (
+    compose_without_origin,
+    follow,
+    initial_weights,
+    learned_classes,
+    load_state,
+    prepare,
+    read_state,
+)
 from deeptrain.run.summary import closing_lines, header
 from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.files import write_atomically
@@ -101,10 +109,11 @@ def train_and_show(
     """Do what `train` says, and show it on a console."""
     from deeptrain.analysis.initial_loss import known_initial_loss, measure_initial_loss
 
-    started = perf_counter()
+    began = perf_counter()
     state = read_state(run, checkpoint, console)
     classes = learned_classes(run, state or (original.last_state() if original else {}))
-    setup = build.open_setup(run, classes)
+    started = run_dir or (original and original.path)
+    setup = build.open_setup(run, classes, initial_weights(run, started, state))
     setup.world.init()
     trainer = build_trainer(setup)
     if setup.world.broadcast(checkpoint is not None):
@@ -121,7 +130,7 @@ def train_and_show(
     console.header(header(trainer, setup, run_dir), [*setup.warnings, *warnings])
     status, reason = fit(trainer, run, run_dir)
     console.close()
-    result = make_result(trainer, status, reason, perf_counter() - started)
+    result = make_result(trainer, status, reason, perf_counter() - began)
     if status != "failed" or setup.world.is_single:  # else the other ranks are gone, and torchrun ends this one soon
         artifacts.draw(trainer, setup, run_dir, result, console)
     trainer.logger.close()

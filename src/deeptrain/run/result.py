@@ -26,6 +26,7 @@ def metadata(setup: build.Setup) -> dict[str, Any]:
         "std": [float(value) for value in dataset.std],
         "subtract_image_mean": setup.pipeline.subtract_image_mean,
         "decoder": dataset.decoder and dataset.decoder.state_dict(),
+        "init_from": setup.initial_weights and setup.initial_weights.origin,
         "whitening": setup.pipeline.whitening and setup.pipeline.whitening.state_dict(),
     }
 
@@ -53,6 +54,7 @@ def make_result(trainer: "Trainer", status: str, reason: str, seconds: float) ->
         "initial_loss": trainer.metadata["initial_loss"],
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "weights": weights,
+        "init_from": trainer.metadata["init_from"],
         **provenance(trainer),
     }
 

@@ -17,6 +17,7 @@ from deeptrain.runtime.paths import quote_setting
 from deeptrain.runtime.world import get_world
 
 if TYPE_CHECKING:
+    from deeptrain.training.initial_weights import InitialWeights
     from deeptrain.training.trainer import Trainer
 
 CHANGED = "changed.json"  # lists what was changed whenever the run went on; exists only if something was
@@ -102,6 +103,24 @@ def learned_classes(run: RunConfig, state: dict[str, Any]) -> list[str] | None:
     """Return, on every rank, the classes of a run that goes on or is repeated: older versions had another order."""
     is_old = run.settings.resume or run.settings.rerun
     return get_world().broadcast(saved.learned_classes(state)) if is_old else None
+
+
+def initial_weights(run: RunConfig, run_dir: Path | None, state: dict[str, Any]) -> "InitialWeights | None":
+    """Return what a run that goes on or is repeated has started from; None for a new run, and on other ranks.
+
+    run_dir: of the run that goes on or is repeated. It has its own copy, so the origin may be gone. state: the
+    checkpoint that it goes on from, if any.
+    """
+    if run.settings.init_from is None or run_dir is None:
+        return None
+    from deeptrain.training import initial_weights
+
+    try:
+        if state:
+            return initial_weights.continued(state, run.settings.init_from)
+        return initial_weights.read(run_dir / initial_weights.COPY)
+    except ValueError as error:
+        raise UsageError([f"{'rerun' if run.settings.rerun else 'resume'}={error}"]) from error
 
 
 def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, state: dict[str, Any], console: Console) -> None:

@@ -85,7 +85,16 @@ POLICY = {
         CONFIRM,
     ),
     **dict.fromkeys(
-        ["data.name", "data.shape", "data.num_classes", "data.size", "data.image_size", "data.channels", "model"],
+        [
+            "init_from",
+            "data.name",
+            "data.shape",
+            "data.num_classes",
+            "data.size",
+            "data.image_size",
+            "data.channels",
+            "model",
+        ],
         FORBIDDEN,
     ),
 }

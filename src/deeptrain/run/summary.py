@@ -38,6 +38,7 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
         f"batch      {batch}{auto}",
         f"device     {setup.machine}",
         *(f"chosen     {note}" for note in setup.dataset.notes),
+        *_initial_weights(setup),
         *_class_weights(trainer, setup),
         f"changed    {changed or 'nothing: all settings are the defaults'}",
     ]
@@ -50,6 +51,14 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
     if trainer.progress.step:
         lines.append(f"resumed    after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
     return [*lines, f"folder     {run_dir}"]
+
+
+def _initial_weights(setup: build.Setup) -> list[str]:
+    """Return a line that says which weights of another run are loaded, and which are new."""
+    initial = setup.initial_weights
+    if initial is None or not initial.summary:
+        return []
+    return [f"init from  {initial.path}: {initial.summary}; images normalised as there"]
 
 
 def _initial_loss(losses: dict[str, float], classes: int) -> str:
