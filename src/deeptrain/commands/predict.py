@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
 from deeptrain.runtime import terminal
+from deeptrain.runtime.paths import path_exists, read_path
 from deeptrain.schema import PositiveInt, Range, suggest, validate_call
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def parse(arguments: Sequence[str]) -> Command:
         key, sign, value = word.partition("=")
         if sign and key in OPTIONS:
             values[key] = value if key == "csv" else yaml.safe_load(value)
-        elif word == "-" or not sign or Path(word).expanduser().exists():
+        elif word == "-" or not sign or path_exists(word):
             command.names.append(word)
         else:
             command.overrides.append(word)
@@ -158,10 +159,14 @@ def _pictures(names: Sequence[str]) -> list[Path]:
             if not lines:
                 raise ValueError("-: standard input names no pictures")
             found += expand(lines)
-        elif not (path := Path(name).expanduser()).exists():
+            continue
+        try:
+            path = read_path(name)
+        except ValueError as error:
+            raise ValueError(f"{printable(name)}: {error}") from error
+        if not path.exists():
             raise ValueError(f"{printable(name)}: {describe_missing(path)}")
-        else:
-            found += expand([path])
+        found += expand([path])
     return found
 
 
@@ -272,7 +277,10 @@ def _csv_file(name: str | None) -> Iterator[TextIO | None]:
     if name is None:
         yield None
         return
-    path = Path(name).expanduser()
+    try:
+        path = read_path(name)
+    except ValueError as error:
+        raise UsageError([f"csv={name}: {error}"]) from error
     beside = path.with_name(f".{path.name}.unfinished")
     try:
         file = beside.open("w", encoding="utf-8", errors="surrogateescape")

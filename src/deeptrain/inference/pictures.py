@@ -10,6 +10,7 @@ import numpy as np
 from deeptrain.data.decode import EXTENSIONS, Decoder
 from deeptrain.data.folder_layout import natural_order, pictures_below
 from deeptrain.data.path_messages import describe_missing, list_contents, printable, visible_folders
+from deeptrain.runtime.paths import read_path
 
 
 def expand(pictures: Any) -> list[Any]:
@@ -18,7 +19,7 @@ def expand(pictures: Any) -> list[Any]:
     given: list[Any] = [pictures] if single else [*pictures]  # pyright: ignore[reportGeneralTypeIssues]
     found: list[Any] = []
     for picture in given:
-        path = Path(picture).expanduser() if isinstance(picture, str | Path) else None
+        path = read_path(str(picture)) if isinstance(picture, str | Path) else None
         found += list_pictures(path) if path is not None and path.is_dir() else [path or picture]
     return found
 
