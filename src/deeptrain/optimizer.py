@@ -258,7 +258,8 @@ class Muon(Optimizer):
                 self.state[parameter].update(step=step, **moments)
         states = [self.state[parameter] for parameter in parameters]
         means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
-        gradients, steps = [parameter.grad for parameter in parameters], [state["step"] for state in states]
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        steps = [state["step"] for state in states]
         settings = {name: group[name] for name in ("lr", "weight_decay", "eps", "fused")}
         settings |= {"beta1": group["betas"][0], "beta2": group["betas"][1], "amsgrad": False, "maximize": False}
         adamw_step(parameters, gradients, means, squares, [], steps, **settings)

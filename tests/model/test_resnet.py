@@ -1,10 +1,14 @@
 """Residual networks: known counts, torchvision's outputs, stems, blocks, stochastic depth in the network."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from deeptrain.model.preact_resnet import PreActResNet
 from deeptrain.model.resnet import Block, ResNet
+from deeptrain.model.wide_resnet import WideResNet
 
 IMAGENET = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
 CIFAR = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}  # million, table 6 of the paper
@@ -47,6 +51,16 @@ def test_stem_goes_by_the_short_side():
     small, large = (ResNet((3, side, 200), 2).stem for side in (95, 96))
     assert small[0].kernel_size == (3, 3) and small[0].stride == (1, 1)
     assert large[0].kernel_size == (7, 7) and large[0].stride == (2, 2) and isinstance(large[-1], nn.MaxPool2d)
+
+
+@pytest.mark.parametrize("make", [partial(ResNet, depth=18), partial(PreActResNet, depth=18), WideResNet])
+def test_the_first_stage_sees_24_to_47_pixels(make):
+    """A stem of 3x3 at 64 px trains 3 to 5 times slower; auto is the rule of 0.3.0, which old runs keep."""
+    kinds = {side: make((3, side, 200), 2).stem_kind for side in (32, 47, 48, 64, 95, 96)}
+    assert list(kinds.values()) == ["small", "small", "pool", "pool", "pool", "large"]
+    assert [make((3, side, 200), 2, stem="auto").stem_kind for side in (47, 48, 95, 96)] == [*["small"] * 3, "large"]
+    model = make((1, 48, 48), 2)
+    assert model.stem(torch.zeros(1, 1, 48, 48)).shape[2:] == (24, 24)
 
 
 def test_patch_stem_cuts_the_image():

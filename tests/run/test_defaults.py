@@ -40,6 +40,18 @@ def test_options_and_values_are_those_of_its_configuration(folder):
     assert json.loads((folder / "result.json").read_text())["epochs"] == 2
 
 
+def test_a_residual_network_keeps_the_stem_that_it_had(tmp_path):
+    """auto was the default, and at 48 px has another stem than today's."""
+    run = tmp_path / "run"
+    words = ["data=synthetic", "data.shape=[1,48,48]", "data.size=60", "model=preact_resnet", "model.depth=20"]
+    words += ["model.blocks=[1]", "model.widths=[4]", "threads=1", "loggers=none", "epochs=1"]
+    assert train([*words, "model.stem=auto", f"dir={run}"]) == 0
+    forget(run, "model.stem")
+    assert "model.stem=auto" in defaults.load_overrides(run, [])
+    assert train([f"resume={run}", "epochs=2"]) == 0
+    assert evaluate([str(run), "split=val"]) == 0
+
+
 def test_what_is_typed_now_wins_and_nothing_is_added_where_nothing_changed(folder):
     before = yaml.safe_load((folder / "overrides.yaml").read_text())
     assert set(defaults.load_overrides(folder, [])) <= set(before)

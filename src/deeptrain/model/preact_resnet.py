@@ -27,6 +27,7 @@ from deeptrain.model.residual import (
     make_stages,
     make_stem,
     resolve_layout,
+    resolve_stem,
 )
 from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
@@ -57,7 +58,7 @@ class PreActResNet(ResidualNetwork):
         depth: Depth = "auto",
         blocks: list[PositiveInt] | None = None,
         widths: list[PositiveInt] | None = None,
-        stem: Stem = "auto",
+        stem: Stem | None = None,
         patch_size: PositiveInt | None = None,
         activation: Activation = "relu",
         norm: Norm = "batch",
@@ -70,13 +71,13 @@ class PreActResNet(ResidualNetwork):
         init_std: PositiveFloat | None = None,
     ):
         layout, blocks, widths = resolve_layout(depth, input_shape, SMALL_BLOCKS, LARGE_BLOCKS, blocks, widths)
-        quick = layout == "auto"
         norms = Normalization(norm, norm_momentum, norm_eps, norm_groups)
-        stem_layers = bare_stem(input_shape, widths[0], stem, patch_size, quick, activation, norms)
+        stem = resolve_stem(input_shape, stem, layout == "auto")
+        stem_layers = bare_stem(input_shape, widths[0], stem, patch_size, activation, norms)
         block = partial(PreActBlock, bottleneck=layout in BOTTLENECK_DEPTHS, activation=activation, norm=norms)
         stages, channels = make_stages(block, widths[0], blocks, widths, stochastic_depth, stochastic_depth_mode)
         last = nn.Sequential(*preactivation(channels, activation, norms))
-        super().__init__(stem_layers, [*stages, last], channels, num_classes)
+        super().__init__(stem_layers, [*stages, last], channels, num_classes, stem_kind=stem)
         initialize(self, initialization, activation, init_std, output=self.classifier)
 
 
@@ -135,12 +136,11 @@ def preactivation(channels: int, activation: Activation, norm: Normalization) ->
 def bare_stem(
     input_shape: tuple[int, int, int],
     width: int,
-    stem: str,
+    stem: Stem,
     patch_size: int | None,
-    quick: bool,
     activation: Activation,
     norm: Normalization,
 ) -> list[nn.Module]:
     """List the layers in front of the first stage, without norm and activation: the first block starts with them."""
     width *= channel_multiplier(activation)
-    return make_stem(input_shape, width, stem, patch_size, quick, norm=NO_NORM, bias=norm.kind == "none")
+    return make_stem(input_shape, width, stem, patch_size, norm=NO_NORM, bias=norm.kind == "none")

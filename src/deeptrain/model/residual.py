@@ -14,6 +14,7 @@ CIFAR_BLOCKS = {depth: [(depth - 2) // 6] * 3 for depth in (20, 32, 44, 56, 110)
 IMAGENET_BLOCKS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
 CIFAR_WIDTHS = [16, 32, 64]
 IMAGENET_WIDTHS = [64, 128, 256, 512]
+MIN_POOL_SIDE = 48  # pixels: the stem pools from this short side on, so that the first stage sees 24 to 47
 QUICK_BLOCKS = [1, 1, 1]  # depth=auto on small images: three wide blocks at half the resolution
 QUICK_WIDTHS = [32, 64, 128]
 
@@ -21,11 +22,14 @@ QUICK_WIDTHS = [32, 64, 128]
 class ResidualNetwork(nn.Module):
     """A stem, stages of residual blocks, the mean of each map, and a fully connected layer.
 
-    (N, C, H, W) -> logits (N, num_classes). The last stage has `channels` outputs.
+    (N, C, H, W) -> logits (N, num_classes). The last stage has `channels` outputs. `stem_kind` is for the reader.
     """
 
-    def __init__(self, stem: list[nn.Module], stages: list[nn.Module], channels: int, num_classes: int):
+    def __init__(
+        self, stem: list[nn.Module], stages: list[nn.Module], channels: int, num_classes: int, *, stem_kind: Stem
+    ):
         super().__init__()
+        self.stem_kind = stem_kind
         self.stem = nn.Sequential(*stem)
         self.stages = nn.Sequential(*stages)
         self.classifier = nn.Linear(channels, num_classes)
@@ -40,17 +44,27 @@ def is_large(input_shape: tuple[int, int, int]) -> bool:
     return min(input_shape[1:]) >= MIN_LARGE_SIDE
 
 
+def resolve_stem(input_shape: tuple[int, int, int], stem: Stem | None, quick: bool) -> Stem:
+    """Return the stem itself, or for None and "auto" the one that the short side asks for.
+
+    None: "small", from 48 px on "pool", from 96 px on "large". auto, as in 0.3.0, is "small" up to 96 px. A quick
+    network has "pool" in place of "small".
+    """
+    if stem not in (None, "auto"):
+        return stem
+    if is_large(input_shape):
+        return "large"
+    return "pool" if quick or (stem is None and min(input_shape[1:]) >= MIN_POOL_SIDE) else "small"
+
+
 def make_stem(
-    input_shape: tuple[int, int, int], width: int, stem: str, patch_size: int | None, quick: bool, **settings: Any
+    input_shape: tuple[int, int, int], width: int, stem: Stem, patch_size: int | None, **settings: Any
 ) -> list[nn.Module]:
     """List the layers in front of the first stage. `settings` go to `convolution`.
 
-    auto is "large" from 96 px on; below, "pool" in a quick network and "small" in others. Raises ValueError for a patch
-    size that does not divide the image.
+    Raises ValueError for a patch size that does not divide the image.
     """
     channels, rows, columns = input_shape
-    if stem == "auto":
-        stem = "large" if is_large(input_shape) else "pool" if quick else "small"
     if patch_size is not None and stem != "patch":
         raise ValueError(f"patch_size={patch_size}: only stem=patch reads it, here it is {stem}")
     if stem == "patch":

@@ -26,6 +26,7 @@ from deeptrain.model.residual import (
     make_stem,
     pool_early,
     resolve_layout,
+    resolve_stem,
 )
 from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
@@ -47,9 +48,9 @@ class ResNet(ResidualNetwork):
     Every stage but the first halves the map, by the stride of its first convolution. With downsample="pool" a max pool
     after that convolution does it, before norm and activation.
 
-    The stem depends on the short side. From 96 px it is "large", 7x7 at stride 2 and a max pool. Below it is "small",
-    3x3 at stride 1. "pool" adds a 2x2 max pool to the small one. "patch" is the cheapest: a convolution cuts the image
-    into squares of patch_size (2 if not given).
+    The stem depends on the short side. From 96 px it is "large", 7x7 at stride 2 and a max pool. Below 48 px it is
+    "small", 3x3 at stride 1. Between them it is "pool", the small one with a 2x2 max pool. "patch" is the cheapest: a
+    convolution cuts the image into squares of patch_size (2 if not given).
 
     depth="auto" is 18 on large images. On small images it is a quick network that is not in the paper: three blocks of
     32, 64 and 128 channels, with stem and downsample "pool". It learns more in the same seconds on a CPU.
@@ -66,7 +67,7 @@ class ResNet(ResidualNetwork):
         depth: Depth = "auto",
         blocks: list[PositiveInt] | None = None,
         widths: list[PositiveInt] | None = None,
-        stem: Stem = "auto",
+        stem: Stem | None = None,
         patch_size: PositiveInt | None = None,
         downsample: Downsample = "auto",
         activation: Activation = "relu",
@@ -83,7 +84,8 @@ class ResNet(ResidualNetwork):
         layout, blocks, widths = resolve_layout(depth, input_shape, CIFAR_BLOCKS, IMAGENET_BLOCKS, blocks, widths)
         quick = layout == "auto"
         norms = Normalization(norm, norm_momentum, norm_eps, norm_groups)
-        stem_layers = make_stem(input_shape, widths[0], stem, patch_size, quick, norm=norms, activation=activation)
+        stem = resolve_stem(input_shape, stem, quick)
+        stem_layers = make_stem(input_shape, widths[0], stem, patch_size, norm=norms, activation=activation)
         block = partial(
             Block,
             bottleneck=layout in BOTTLENECK_DEPTHS,
@@ -92,7 +94,7 @@ class ResNet(ResidualNetwork):
             pooled=downsample == "pool" or (downsample == "auto" and quick),
         )
         stages, channels = make_stages(block, widths[0], blocks, widths, stochastic_depth, stochastic_depth_mode)
-        super().__init__(stem_layers, stages, channels, num_classes)
+        super().__init__(stem_layers, stages, channels, num_classes, stem_kind=stem)
         initialize(self, initialization, activation, init_std, output=self.classifier)
         if zero_init_residual:
             for module in self.modules():

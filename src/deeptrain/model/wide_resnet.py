@@ -6,7 +6,7 @@ from torch import nn
 
 from deeptrain.model.layers import Activation, Initialization, Momentum, Norm, Normalization, initialize
 from deeptrain.model.preact_resnet import PreActBlock, bare_stem, preactivation
-from deeptrain.model.residual import CIFAR_WIDTHS, DropMode, ResidualNetwork, Stem, make_stages
+from deeptrain.model.residual import CIFAR_WIDTHS, DropMode, ResidualNetwork, Stem, make_stages, resolve_stem
 from deeptrain.schema import DropRate, PositiveFloat, PositiveInt, validate_call
 
 
@@ -28,7 +28,7 @@ class WideResNet(ResidualNetwork):
         *,
         depth: PositiveInt = 16,
         width: PositiveFloat = 2.0,
-        stem: Stem = "auto",
+        stem: Stem | None = None,
         patch_size: PositiveInt | None = None,
         activation: Activation = "relu",
         norm: Norm = "batch",
@@ -45,9 +45,10 @@ class WideResNet(ResidualNetwork):
             raise ValueError(f"depth={depth}: must be 6n + 4, as 10, 16, 22, 28, 34 or 40")
         blocks, widths = [(depth - 4) // 6] * 3, [max(1, round(width * channels)) for channels in CIFAR_WIDTHS]
         norms = Normalization(norm, norm_momentum, norm_eps, norm_groups)
-        stem_layers = bare_stem(input_shape, CIFAR_WIDTHS[0], stem, patch_size, False, activation, norms)
+        stem = resolve_stem(input_shape, stem, quick=False)
+        stem_layers = bare_stem(input_shape, CIFAR_WIDTHS[0], stem, patch_size, activation, norms)
         block = partial(PreActBlock, bottleneck=False, activation=activation, norm=norms, dropout=dropout)
         stages, channels = make_stages(block, CIFAR_WIDTHS[0], blocks, widths, stochastic_depth, stochastic_depth_mode)
         last = nn.Sequential(*preactivation(channels, activation, norms))
-        super().__init__(stem_layers, [*stages, last], channels, num_classes)
+        super().__init__(stem_layers, [*stages, last], channels, num_classes, stem_kind=stem)
         initialize(self, initialization, activation, init_std, output=self.classifier)

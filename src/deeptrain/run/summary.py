@@ -33,7 +33,7 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
     changed = " ".join([*run.overrides, *experiment_overrides(run)])
     lines = [
         f"data       {setup.dataset.summary}",
-        f"model      {choices['model']}, {count:,} parameters",
+        f"model      {choices['model']}, {count:,} parameters{_stem(trainer)}",
         f"recipe     {recipe}; {_count(run.settings.epochs, 'epoch')}",
         f"batch      {batch}{auto}",
         f"device     {setup.machine}",
@@ -59,6 +59,12 @@ def _initial_weights(setup: build.Setup) -> list[str]:
     if initial is None or not initial.summary:
         return []
     return [f"init from  {initial.path}: {initial.summary}; images normalised as there"]
+
+
+def _stem(trainer: "Trainer") -> str:
+    """Name the stem of a residual network, which goes by the size of the images."""
+    kind = getattr(trainer.model, "stem_kind", None)
+    return f", stem {kind}" if kind else ""
 
 
 def _initial_loss(losses: dict[str, float], classes: int) -> str:
