@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from deeptrain.training.validation import Validator
 
 EVAL_BATCH = 512
-BN_IMAGES = 1024  # on which batch norms are measured before an early validation
 T = TypeVar("T")
 
 
@@ -490,10 +489,10 @@ def _validator(
 ) -> "Validator":
     from deeptrain.loss import for_evaluation
     from deeptrain.runtime.batch_norm import settling_batches
-    from deeptrain.training.validation import Validator
+    from deeptrain.training.validation import BN_IMAGES, Validator
 
     clean = setup.dataset.train.evenly_spaced(setup.run.settings.validate.clean_images)
-    is_early = settling_batches(network) > (0 if plan.max_seconds is not None else plan.first_validation)
+    is_early = settling_batches(network) > plan.first_validation
     bn_images = (average.bn_images if average is not None else 0) or (BN_IMAGES if is_early else 0)
 
     def loader(samples: "Samples") -> "Loader":

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,13 @@ class ResidentLoader:
         """Return the indices of the images in a batch."""
         return sample_epoch(self.seed, epoch, len(self.host_labels), 0, False).order[self.batches[step]]
 
+    def first_images(self, count: int) -> "ResidentLoader":
+        """Return a loader of the first batches of each epoch, with about `count` images. It shares the images."""
+        loader = copy(self)
+        loader.batches, loader.sizes = _first_batches(self.batches, count)
+        loader.shards, loader.num_images = self.shards[: len(loader.sizes)], sum(loader.sizes)
+        return loader
+
     def close(self) -> None:
         """Free the memory. A second call does nothing."""
         self.__dict__.pop("images", None)
@@ -204,6 +212,14 @@ class StreamLoader:
         """Return the indices of the images in a batch."""
         return sample_epoch(self.seed, epoch, self.count, 0, False).order[self.batches[step]]
 
+    def first_images(self, count: int) -> "StreamLoader":
+        """Return a loader of the first batches of each epoch, with about `count` images, which this process reads."""
+        loader = copy(self)
+        loader.batches, loader.sizes = _first_batches(self.batches, count)
+        loader.num_images, loader.steps = sum(loader.sizes), StepSampler(len(loader.sizes))
+        loader.loader = loader._open(0)
+        return loader
+
     def close(self) -> None:
         """End the workers. A second call does nothing."""
         if "loader" in self.__dict__:
@@ -291,6 +307,12 @@ Loader = ResidentLoader | StreamLoader
 
 def _size(part: slice) -> int:
     return part.stop - part.start
+
+
+def _first_batches(batches: list[slice], count: int) -> tuple[list[slice], list[int]]:
+    """Return the batches that start with the first `count` images, and their sizes."""
+    first = [batch for batch in batches if batch.start < count]
+    return first, [_size(batch) for batch in first]
 
 
 def _batches(count: int, batch_size: int, min_batch: int) -> list[slice]:

@@ -10,6 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 START_SHARE = 0.005  # of the initial values in the running statistics: below it they are forgotten
 
 
+def has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
 def settling_batches(model: nn.Module) -> float:
     """Return after how many batches the running statistics have forgotten their initial values; 0 without any.
 

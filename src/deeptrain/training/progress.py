@@ -128,7 +128,9 @@ class Plan:
 
     @property
     def first_validation(self) -> int:
-        """Return the step of the first validation, unless the clock ends the run before."""
+        """Return the step of the first validation; 0 if the clock may end the run before."""
+        if self.max_seconds is not None:
+            return 0
         steps = self.validate_every_epochs * self.steps_per_epoch
         return min(steps, self.total_steps, self.validate_every_steps or steps)
 

@@ -18,6 +18,7 @@ from deeptrain.loggers.run_logger import RunLogger, metric_names
 from deeptrain.model.layers import limit_norms
 from deeptrain.optimizer import closure, needs_closure, set_learning_rate, start_momenta, weights_of, zero_grad
 from deeptrain.penalty import backward_penalty
+from deeptrain.runtime.batch_norm import has_batch_norm, settling_batches
 from deeptrain.runtime.device import Runtime
 from deeptrain.runtime.random import fold_in, generator
 from deeptrain.runtime.signals import Interrupted, StopRequest
@@ -28,7 +29,7 @@ from deeptrain.training.meters import Outputs, Stopwatch, TrainMeter
 from deeptrain.training.nonfinite import check_finite
 from deeptrain.training.progress import AVERAGE, Plan, Progress
 from deeptrain.training.state import load_optimizer, load_progress
-from deeptrain.training.validation import Validator
+from deeptrain.training.validation import BN_IMAGES, Validator
 
 Step = Callable[[Tensor, Tensor], Outputs]
 Gradient = Callable[[Callable[[], Outputs]], Outputs]
@@ -39,8 +40,9 @@ class Trainer:
     """The parts of a run and the loop over them. It knows nothing of configuration.
 
     gradient: gets `backward`, which leaves the gradient of a batch in .grad; may call it more than once (SAM).
-    accumulate: micro-batches a batch. min_images: those of the smallest micro-batch that the model can train on.
-    max_norm: of the weights into each unit. metadata: stored in every checkpoint.
+    accumulate: micro-batches a batch. min_images: those of the smallest micro-batch that the model can train on;
+    0: 2 with batch norms, else 1. max_norm: of the weights into each unit. metadata: stored in every checkpoint.
+    The validator gets a bn_loader if it has none and is to measure before batch norms have settled.
     """
 
     model: nn.Module
@@ -58,7 +60,7 @@ class Trainer:
     penalty: Callable[[list[Tensor]], dict[str, Tensor]] | None = None
     average: Average | None = None
     accumulate: int = 1
-    min_images: int = 1
+    min_images: int = 0
     clip_norm: float | None = None
     max_norm: float | None = None
     seed: int = 0
@@ -70,6 +72,9 @@ class Trainer:
         self.plan = self.plan.bind(len(self.train_loader), metrics, self.validator.num_images)
         self.progress, self.stop, self.watch = Progress(), StopRequest(self.world), Stopwatch()
         self.meter = TrainMeter(metrics, skip_nonfinite=self.runtime.precision == "fp16", world=self.world)
+        self.min_images = self.min_images or (2 if has_batch_norm(self.model) else 1)
+        if self.validator.bn_loader is None and settling_batches(self.model) > self.plan.first_validation:
+            self.validator.bn_loader = self.train_loader.first_images(BN_IMAGES)
         self.network = self.runtime.compiled(self.world.wrap(self.model))
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.weights = weights_of(self.parameters)

@@ -19,6 +19,8 @@ from deeptrain.runtime.random import fold_in, generator
 from deeptrain.runtime.signals import StopRequest
 from deeptrain.runtime.world import SINGLE, World
 
+BN_IMAGES = 1024  # on which batch norms are measured before an early validation
+
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
