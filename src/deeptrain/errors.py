@@ -6,12 +6,17 @@ from typing import Any
 
 REMEDIES = {  # for what a system refuses
     errno.EMFILE: "this shell allows too few open files, write ulimit -n 1024 first",
+    errno.ENFILE: "this machine has too many open files, end other processes",
+    errno.ENOMEM: "end other processes, or set fewer workers",
+    errno.EIO: "look at the disk",
+    errno.ESTALE: "look at the network disk",
     errno.EFBIG: "this shell allows no larger files, write ulimit -f unlimited first",
     errno.EACCES: "make it readable, or name another",
     errno.EROFS: "name a folder that you may write to",
     errno.ENAMETOOLONG: "shorten the path",
     errno.ELOOP: "its links lead in a circle",
 }
+SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)  # no fault of the file
 
 
 class UsageError(ValueError):

@@ -167,6 +167,26 @@ def test_torchrun_that_is_killed_takes_its_processes_with_it(tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["reason"] == "stopped by SIGTERM"
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_stopped_process_is_named_and_a_signal_obeyed(tmp_path, rank):
+    """The other one waits inside torch, where no handler of Python's runs."""
+    job = torchrun(2, TRAIN, *shlex.split(endless(tmp_path / "run")))
+    last = tmp_path / "run" / "checkpoints" / "last.previous.pt"
+    try:
+        wait_for(last.is_file)
+        pids = children(job)
+        os.kill(pids[rank], signal.SIGSTOP)
+        os.kill(pids[1 - rank], signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{pids[1 - rank]}").exists())
+        os.kill(pids[rank], signal.SIGKILL)  # torchrun does so after 30 s
+        text = finish(job)
+        assert "stopped by SIGTERM while it waited for another process; go on with resume" in text
+        assert checkpoint.load_newest(last.with_name("last.pt"))[0]["progress"]["step"] > 0
+    finally:
+        job.kill()
+
+
 def test_told_to_stop_all_save_at_the_same_step(folders, tmp_path):
     """A signal to any one process, and one to torchrun, which passes it on to all."""
     job, at = torchrun(2, TRAIN, *shlex.split(endless(tmp_path / "run"))), tmp_path / "run"

@@ -10,7 +10,7 @@ import numpy as np
 
 from deeptrain.data.decode import EXTENSIONS
 from deeptrain.data.image_files import FileLayout, FileSplit, ImageFiles
-from deeptrain.data.path_messages import describe_missing, printable
+from deeptrain.data.path_messages import describe_missing, printable, special_file
 from deeptrain.schema import validate_call
 
 COLUMNS = ["file", "label", "split"]
@@ -115,4 +115,7 @@ def _parse_row(line: int, values: list[str], columns: list[str]) -> Row:
 
 
 def _state(path: Path) -> str:
-    return "is no file" if path.exists() else "does not exist; paths are relative to data.root, or to the CSV file"
+    if path.exists():
+        kind = special_file(path.stat().st_mode)
+        return f"is {kind}, no picture; remove its line" if kind else "is no file"
+    return "does not exist; paths are relative to data.root, or to the CSV file"

@@ -1,9 +1,9 @@
 """From image files to arrays of one size: a centre crop, or a random crop for large images in training."""
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.machinery import PathFinder
@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from deeptrain.data.path_messages import name_heif_reader, printable
+from deeptrain.data.path_messages import name_heif_reader, printable, special_file
 from deeptrain.data.pixels import WHITE, Color, OutOfRangeError, Ranges, pad, to_8_bit
+from deeptrain.errors import SYSTEM_ERRORS, error_line
+from deeptrain.runtime.watch import map_in_threads
 from deeptrain.schema import Range, type_error
 
 
@@ -45,6 +47,7 @@ STATE: dict[str, Any] = {  # a decoder in a checkpoint
     "resize": Literal["crop", "pad", "squash", "fit"],
 }
 
+logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, one line an image; real problems are raised
 
 
@@ -176,12 +179,10 @@ def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 64) -> Itera
         return np.stack([decoder.decode_center(path) for path in paths])
 
     threads, starts = cores(), range(0, len(files), size)
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for first in range(0, len(starts), 4 * threads):  # few at a time: decoded chunks wait in memory
-                yield from pool.map(decode_chunk, starts[first : first + 4 * threads])
-        finally:
-            stop.set()
+    try:  # few at a time: decoded chunks wait in memory
+        yield from map_in_threads(decode_chunk, starts, threads, ahead=4 * threads, warn=logger.warning)
+    finally:
+        stop.set()
 
 
 def decode_whole(path: Path, size: int) -> np.ndarray:
@@ -202,12 +203,19 @@ def _read(path: Path, short_side: int | None, convert: Callable[[Any], Any]) -> 
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Any]:
-    """Open an image file; the first frame of an animation. Every failure is an UnreadableImageError."""
+    """Open an image file; the first frame of an animation. What is wrong with it is an UnreadableImageError.
+
+    ValueError for what is wrong with the system: too many open files, a disk that fails. MemoryError as it is.
+    """
     from PIL import Image
 
     try:
+        if kind := special_file(path.stat().st_mode):  # to open a pipe waits until somebody writes into it
+            raise UnreadableImageError(f"{printable(path)}: is {kind}, no picture; remove it")
         with Image.open(path, formats=FORMATS) as image:
             yield image
+    except (UnreadableImageError, MemoryError):
+        raise
     except OutOfRangeError as error:
         raise UnreadableImageError(f"{printable(path)}: {error}") from error
     except Image.DecompressionBombError as error:
@@ -218,6 +226,8 @@ def open_image(path: Path) -> Iterator[Any]:
         line = f"{printable(path)}: not a readable picture ({kinds}); repair or remove it"
         raise UnreadableImageError(name_heif_reader(line)) from error
     except Exception as error:  # a broken file can fail in any way
+        if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
+            raise ValueError(error_line(OSError(error.errno, error.strerror, printable(path)))) from error
         reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
         raise UnreadableImageError(
             f"{printable(path)}: not a readable picture ({reason}); repair or remove it"
@@ -239,8 +249,7 @@ def find_unreadable(files: Sequence[Path], seconds: float) -> tuple[list[str], i
             return str(error)
         return ""
 
-    with ThreadPoolExecutor(cores()) as pool:
-        found = list(pool.map(look, files))
+    found = list(map_in_threads(look, files, cores(), warn=logger.warning))
     return [line for line in found if line], sum(line is not None for line in found)
 
 

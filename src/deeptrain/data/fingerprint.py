@@ -4,9 +4,9 @@ A fingerprint is a text of hashes. Their lengths tell them apart, so that runs o
 8 digits are of decoded pixels, 16 of the names and sizes of files, 24 of the content of files.
 """
 
+import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,9 @@ from zlib import adler32, crc32
 import numpy as np
 
 from deeptrain.data.cache import get_or_build
-from deeptrain.data.path_messages import printable
+from deeptrain.data.path_messages import printable, special_file
+from deeptrain.errors import SYSTEM_ERRORS, error_line
+from deeptrain.runtime.watch import map_in_threads
 
 PIXELS, FILES, CONTENT = 8, 16, 24  # digits of a hash; the first that two fingerprints share decides in this order:
 MOST_EXACT_FIRST = (PIXELS, CONTENT, FILES)
@@ -57,6 +59,8 @@ def stat_digests(folder: Path, names: Sequence[str], extra: bytes = b"") -> tupl
             status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - there may be a million
         except OSError as error:
             raise ValueError(f"{printable(folder / name)}: cannot be read ({error.strerror})") from error
+        if kind := special_file(status.st_mode):
+            raise ValueError(f"{printable(folder / name)}: is {kind}, no picture; remove it")
         entry = f"{name}\0{status.st_size}\n".encode(errors="surrogateescape")
         inodes.append((status.st_dev, status.st_ino))
         portable.update(entry)
@@ -107,8 +111,8 @@ def hash_files(folder: Path, names: Sequence[str]) -> Content:
             keys.append(adler32(sample) % 2**31 << 32 | crc32(sample))
         return digest.digest(), keys
 
-    with ThreadPoolExecutor() as pool:
-        batches = list(pool.map(hash_batch, range(0, len(names), BATCH)))
+    starts, threads = range(0, len(names), BATCH), min(32, (os.cpu_count() or 1) + 4)
+    batches = list(map_in_threads(hash_batch, starts, threads, warn=logging.getLogger(__name__).warning))
     digest = sha256(b"".join(digest for digest, _ in batches)).hexdigest()[:CONTENT]
     return Content(digest, np.array([key for _, keys in batches for key in keys], np.int64))
 
@@ -125,6 +129,8 @@ def _sample(folder: Path, name: str) -> bytes:
                 starts = [index * (size - PIECE) // (PIECES - 1) for index in range(PIECES)]
                 pieces = [_read_at(file, start) for start in starts]
     except OSError as error:
+        if error.errno in SYSTEM_ERRORS:
+            raise ValueError(error_line(OSError(error.errno, error.strerror, printable(path)))) from error
         raise ValueError(f"{printable(path)}: cannot be read ({error.strerror})") from error
     return b"%d\0" % size + b"".join(pieces)
 

@@ -1,6 +1,9 @@
 """Messages about paths: what exists of a missing path, and what a folder holds."""
 
+import stat
 from pathlib import Path
+
+SPECIAL = {"p": "a pipe", "s": "a socket", "c": "a device", "b": "a device"}  # by the first letter of ls -l
 
 
 def describe_missing(path: Path) -> str:
@@ -10,6 +13,11 @@ def describe_missing(path: Path) -> str:
         return f"it holds {list_contents(path)}"
     state = "is no folder" if path.exists() else "does not exist"
     return f"{state}; {deepest} does, and holds {list_contents(deepest)}"
+
+
+def special_file(mode: int) -> str:
+    """Return what a file is that is neither a file nor a folder, from its mode; else ""."""
+    return SPECIAL.get(stat.filemode(mode)[0], "") if not stat.S_ISREG(mode) else ""
 
 
 def printable(path: Path | str) -> str:

@@ -1,7 +1,7 @@
 """What a data source wants to know of its training pictures before it decodes them: sizes, colours, depth."""
 
+import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,15 @@ import numpy as np
 
 from deeptrain.data.decode import cores, decode_whole, open_image
 from deeptrain.data.pixels import Kind, is_cut_to_8_bit, is_transparent, kind_of
+from deeptrain.runtime.watch import map_in_threads
 
 GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # of EXIF
 MAX_SMALL_PIXELS = 2**20  # a larger picture is judged by its header, where the pixels would tell more
 LARGE_LOADED = 8  # of the larger ones, so many are looked at for transparent pixels
 INNER = (0.1, 99.9)  # percentiles: a hot pixel lies outside
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -56,8 +59,7 @@ class ValueRange:
 
 def survey(files: Sequence[Path]) -> Survey:
     """Look at pictures. ValueError with the file's name if one is not readable."""
-    with ThreadPoolExecutor(cores()) as pool:
-        headers = list(pool.map(_read_header, files))
+    headers = list(map_in_threads(_read_header, files, cores(), warn=logger.warning))
     sizes, deep, cut, alpha = (list(column) for column in zip(*headers, strict=True))
     transparent = any(map(_is_transparent, _candidates(files, sizes, alpha)))
     gray = all(map(_is_gray, files))  # stops at the first colour image
@@ -74,11 +76,10 @@ def _candidates(files: Sequence[Path], sizes: list[tuple[int, int]], alpha: list
 def measure_ranges(files: Sequence[Path]) -> dict[Kind, ValueRange]:
     """Return the range of each kind of deep values. Of a picture with 8 bits only the header is read."""
     found: dict[Kind, ValueRange] = {}
-    with ThreadPoolExecutor(cores()) as pool:
-        for measured in pool.map(_measure, files):
-            if measured:
-                kind, values = measured
-                found[kind] = found[kind].merged(values) if kind in found else values
+    for measured in map_in_threads(_measure, files, cores(), warn=logger.warning):
+        if measured:
+            kind, values = measured
+            found[kind] = found[kind].merged(values) if kind in found else values
     return found
 
 

@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import cache, partial
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,9 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from deeptrain.runtime import signals
+from deeptrain.runtime import signals, watch
 from deeptrain.runtime.world import get_world
 
-TICK = 1.0  # seconds between two looks at workers that send nothing
-PATIENCE, LIMIT = 10, 180  # ticks: until a line says who is waited for, until silent workers end the run
 UNSENT = 75  # exit code of a worker that could not send a batch
 FEWER = "set fewer workers, or workers=0"
 
@@ -133,67 +130,44 @@ def _start(loader: DataLoader) -> Any:
     if is_main:  # torch's handler would raise an error wherever the training happens to be
         signal.signal(signal.SIGCHLD, handler)
     get = partial(type(iterator)._try_get_data, weakref.proxy(iterator))  # a cycle would keep the workers alive
-    iterator._try_get_data = Watch(iterator._workers, get)
+    iterator._try_get_data = Wait(iterator._workers, get)
     return iterator
 
 
-class Watch:
+class Wait:
     """Waits for a batch, and looks every second at the workers that do not send it.
 
     get: DataLoader's method that waits for a batch; it raises RuntimeError if a worker has ended.
     """
 
     def __init__(self, workers: Sequence[BaseProcess], get: Callable[[float], tuple[bool, Any]]):
-        self.workers, self.get = workers, get
-        self.waited, self.silent, self.work = 0, 0, 0.0  # ticks without a batch, and without work; work before these
+        self.get = get
+        self.watch = watch.Watch(lambda: [worker.pid for worker in workers if worker.pid])
 
     def __call__(self, timeout: float = 0) -> tuple[bool, Any]:
-        if self._stopped():  # its batch may be here, but not the memory that it shares, which `get` would wait for
-            time.sleep(TICK)
+        if self.watch.stopped():  # its batch may be here, but not the memory it shares, which `get` would wait for
+            time.sleep(watch.TICK)
             arrived, batch = False, None
         else:
-            arrived, batch = self.get(TICK)
+            arrived, batch = self.get(watch.TICK)
         if arrived:
-            self.waited = self.silent = 0
+            self.watch.restart()
         else:
             self._tick()
         return arrived, batch
 
     def _tick(self) -> None:
-        work, self.waited, self.silent = work_of(self.workers), self.waited + 1, self.silent + 1
-        if self.waited == 1 or work - self.work > self.silent:  # more than one per cent of a core
-            self.work, self.silent = work, 0
-        if self.waited >= PATIENCE and signals.received:
+        self.watch.tick()
+        if self.watch.waited >= watch.PATIENCE and signals.received:
             name = signals.SIGNALS[signals.received[0]]
             if get_world().is_single:
                 raise signals.Interrupted
             raise WorkerError(f"stopped by {name} while it waited for its workers")
-        if self.silent == PATIENCE:
-            logger.warning("%s; the run waits until %d s have passed", self._state(), LIMIT)
-        if self.silent >= LIMIT:
-            raise WorkerError(f"{self._state()}; look at the disk, {FEWER}")
-
-    def _state(self) -> str:
-        stopped = " ".join(str(worker.pid) for worker in self._stopped())
-        hint = f" (stopped: kill -CONT {stopped} lets them go on)" if stopped else ""
-        return f"no images for {self.silent} s: the workers do nothing{hint}"
-
-    def _stopped(self) -> list[BaseProcess]:
-        """Return the workers that a signal such as SIGSTOP has stopped."""
-        return [worker for worker in self.workers if _stat(worker)[:1] == ["T"]]
-
-
-def work_of(workers: Sequence[BaseProcess]) -> float:
-    """Return the processor time that workers have used, in hundredths of a second; 0 where the system does not say."""
-    return sum(float(ticks) for worker in workers for ticks in _stat(worker)[11:13])
-
-
-def _stat(worker: BaseProcess) -> list[str]:
-    """Return what Linux says of a process, its state first."""
-    try:
-        return Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
+        line = f"no images for {self.watch.silent} s: the workers do nothing{self.watch.hint()}"
+        if self.watch.silent == watch.PATIENCE:
+            logger.warning("%s; the run waits until %d s have passed", line, watch.LIMIT)
+        if self.watch.silent >= watch.LIMIT:
+            raise WorkerError(f"{line}; look at the disk, {FEWER}")
 
 
 def _explain(error: Exception, workers: Sequence[BaseProcess]) -> Exception:

@@ -3,14 +3,19 @@
 
 import atexit
 import io
+import logging
 import os
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from deeptrain.runtime import signals, terminal, watch
 from deeptrain.runtime.world import T, World, piece_sizes
 
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ class DistributedWorld(World):
             return
         if torch.cuda.is_available():
             torch.cuda.set_device(self.local_rank % torch.cuda.device_count())
+        _watch_ranks(self.is_main)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, timeout=TIMEOUT)
         atexit.register(_destroy)
@@ -189,3 +195,46 @@ def _destroy() -> None:
 
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def _watch_ranks(is_main: bool) -> None:
+    """Start a thread that looks at the ranks of this machine while the main thread may wait for one of them.
+
+    A wait inside torch runs no handler of Python's. So the system also writes each signal into a pipe.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(os, "set_blocking"):
+        return
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(ends[1], warn_on_full_buffer=False)
+    say = logging.getLogger(__name__).warning if is_main else lambda line: terminal.report(f"warning: {line}")
+    threading.Thread(target=_look_at_ranks, args=(ends[0], say), daemon=True).start()
+
+
+def _look_at_ranks(pipe: int, say: Callable[[str], None]) -> None:
+    """Say once that no rank does anything; end this process if it was asked to stop and cannot."""
+    torchrun, own = os.getppid(), os.getpid()
+    ranks = watch.Watch(lambda: watch.children(torchrun) or [own], all_needed=True)
+    arrived: list[int] = []  # signals, perhaps not yet handled by the main thread
+    while True:
+        time.sleep(watch.TICK)
+        ranks.tick()
+        with suppress(BlockingIOError):
+            arrived += [number for number in os.read(pipe, 4096) if number in signals.SIGNALS]
+        if signals.received:  # it has handled them; a later run in this process begins without any
+            arrived = list(signals.received)
+        if ranks.silent >= watch.PATIENCE and arrived:
+            name = signals.SIGNALS[arrived[0]]
+            terminal.report(f"error: stopped by {name} while it waited for another process; go on with resume")
+            os._exit(signals.EXIT_CODE)
+        if ranks.silent == watch.PATIENCE and _speaks(ranks):
+            limit = int(TIMEOUT.total_seconds() / 60)
+            line = f"no step for {ranks.silent} s: the processes wait for one another{ranks.hint()}"
+            say(f"{line}; they do so for {limit} minutes at most")
+
+
+def _speaks(ranks: watch.Watch) -> bool:
+    """Tell whether this is the first of the ranks here that can say something."""
+    stopped = ranks.stopped()
+    return os.getpid() == min((pid for pid in ranks.pids() if pid not in stopped), default=0)
