@@ -87,7 +87,7 @@ def test_a_run_remembers_the_folder_of_its_options(tmp_path, monkeypatch, capsys
     word = f"--config-dir={tmp_path / 'own, folder'}"
     assert yaml.safe_load(Path("run/overrides.yaml").read_text())[0] == word
     said = capsys.readouterr().out
-    assert f"evaluate.py run '{word}'" in said and f"resume=run '{word}' epochs=2" in said
+    assert f"evaluate.py run '{word}'" in said and f"train.py '{word}' " in said
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert train(["resume=../run", "epochs=2"]) == 2

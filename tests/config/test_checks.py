@@ -36,6 +36,8 @@ REFUSED = [
 POINTLESS = [
     ("batch_size=1", None, "norms every image by itself"),
     ("sync_batch_norm=true", None, "sync_batch_norm=true has no effect in a single process"),
+    ("data=cifar10 aug=off data.flip=true", None, "data.flip has no effect: data.augment=false (aug=off)"),
+    ("data=cifar10 data.augment=false data.crop_padding=2", None, "data.crop_padding has no effect"),
     ("data=mnist data.flip=true", CHARACTERS, "data.flip=true mirrors characters"),
     ("data=cifar10", replace(COLOUR, class_names=("turn Left", "stop", "turn right")), "left and right in the names"),
     ("data=digits aug=flip", CHARACTERS, "aug=flip mirrors characters"),

@@ -136,7 +136,7 @@ def test_a_deep_picture_in_val_alone_is_read_by_its_full_range_or_named(tmp_path
     folder(tmp_path / "val", lambda index: ("png", np.full((8, 8), 200 * 257, np.uint16)))
     assert np.asarray(ImageFolder(root=str(tmp_path)).load().val.images).max() == 200
     save(tmp_path / "val" / "cat" / "0.tif", TWELVE.astype(np.float32))
-    with pytest.raises(ValueError, match=r"0\.tif: has values from 100 to 4000.* write data\.range=\[100,4000\]$"):
+    with pytest.raises(ValueError, match=r"0\.tif: has values from 100 to 4000.* write data\.range=\[100,4000\];"):
         ImageFolder(root=str(tmp_path)).load()
 
 
