@@ -11,7 +11,7 @@ import yaml
 from deeptrain.commands.cli import train
 from deeptrain.commands.explain import CARDS, KINDS, explain
 from deeptrain.config.compose import compose_run
-from deeptrain.config.options import options
+from deeptrain.config.options import groups, options
 from deeptrain.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,6 +133,44 @@ def test_a_card_is_found_by_the_last_word_of_a_setting_a_value_or_its_title(word
             explain([word])
         return
     assert explain([word]).strip().startswith(title)
+
+
+OPTIONS = [f"{group}={option}" for group in groups() for option in options(group)]
+
+
+@pytest.mark.parametrize("word", OPTIONS)
+def test_every_option_is_explained(word, capsys):
+    """By a card, or by what its file says of it and of its settings."""
+    assert explain([word]).strip() and explain([word.partition("=")[2]]).strip()
+    assert train(["--help", word]) == 0
+    page = capsys.readouterr().out
+    group, _, option = word.partition("=")
+    if option in NAMES:
+        return
+    text = (ROOT / "configs" / group / f"{option}.yaml").read_text()
+    keys = [] if group == "experiment" else re.findall(r"^ *(?!_target_)(\w+): \S", text, re.MULTILINE)
+    assert page.strip().startswith(word) and all(f".{key}=" in page for key in keys)
+
+
+@pytest.mark.parametrize(
+    "word", ["batch_size", "epochs=3", "optimizer.lr", "validate.every_epochs", "optimizer.lr=0.1"]
+)
+def test_a_setting_is_explained(word):
+    key = word.partition("=")[0]
+    assert f"{key}=" in explain([word])
+
+
+def test_help_shows_what_stands_beside_it(tmp_path, capsys):
+    assert train(["--help", "model=vgg", "aug=[cutout,mixup]"]) == 0
+    page = capsys.readouterr().out
+    assert "model.early_pool=" in page and "Cutout" in page and "Mixup" in page
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "own.yaml").write_text("# a model of mine\n_target_: own.Own\nwidth: 3  # channels\n")
+    assert train(["model=own", "-h", "--config-dir", str(tmp_path)]) == 0
+    page = capsys.readouterr().out
+    assert "a model of mine" in page and "model.width=3" in page
+    assert train(["--help", "model=vg"]) == 2
+    assert "did you mean vgg?" in capsys.readouterr().err
 
 
 def test_all_cards_are_listed(capsys):

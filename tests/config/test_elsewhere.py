@@ -25,6 +25,7 @@ VALUES = {
         ("freeze=true", "not available"),
         ("find_lr", "not available"),
         ("export", "not available"),
+        ("predict", "scripts/predict.py RUN PICTURE"),
         ("wandb=true", "loggers=wandb"),
         ("f1=true", "metrics=macro_f1"),
         ("lr=0.1", "optimizer.lr=0.1"),

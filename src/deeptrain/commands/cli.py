@@ -6,7 +6,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 
 import deeptrain
 from deeptrain.config.hydra_words import takes_value, with_our_dir
@@ -91,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 def train(arguments: list[str]) -> int:
     """Run train.py's command line; return 0 when done, 1 failed, 2 for mistakes in the command, 130 interrupted."""
     if set(HELP) & set(arguments):
-        return show(in_this_installation(help_page()))
+        return guarded(lambda: _help([word for word in arguments if word not in HELP]))
     if "--version" in arguments:
         return show(f"deeptrain {deeptrain.__version__}")
     if any(flag.partition("=")[0] in COMPLETION for flag in arguments):
@@ -197,6 +196,25 @@ def _without_value(rest: list[str]) -> list[str]:
     return rest[1:] if rest and "=" not in rest[0] and not rest[0].startswith("-") else rest
 
 
+def _help(arguments: list[str]) -> int:
+    """Show the page of all options, or those of the options and settings that stand beside --help."""
+    from deeptrain.commands.explain import explain
+    from deeptrain.config.user_modules import split_config_dirs
+
+    names, config_dirs = split_config_dirs(split_flags(arguments)[1])
+    names = [name for name in names if not name.startswith("-")]
+    if not names:
+        return show(in_this_installation(help_page()))
+    listed = [re.fullmatch(r"(\w+=)\[(.*)\]", name) for name in names]  # aug=[cutout,mixup]
+    pairs = zip(names, listed, strict=True)
+    each = [word for name, found in pairs for word in (_items(found) if found else [name])]
+    return show(in_this_installation(explain(each, config_dirs)))
+
+
+def _items(found: re.Match[str]) -> list[str]:
+    return [found[1] + item for item in found[2].split(",")]
+
+
 def _explain(words: list[str]) -> int:
     from deeptrain.commands.explain import explain
     from deeptrain.errors import UsageError
@@ -209,6 +227,8 @@ def _explain(words: list[str]) -> int:
 
 def help_page() -> str:
     """Compose the help from the configuration files: each option's first comment line says what it is for."""
+    from deeptrain.commands.explain import describe
+
     width = shutil.get_terminal_size((120, 24)).columns
     lines = [USAGE, "Groups and their options (* is the default)"]
     text = (CONFIGS / "train.yaml").read_text("utf-8")
@@ -238,14 +258,6 @@ def _wrapped(label: str, text: str, width: int) -> list[str]:
     """Break a text between words; further lines stand below its start."""
     first, *rest = textwrap.wrap(text, max(20, width - len(label)), break_long_words=False) or [""]
     return [label + first, *(" " * len(label) + part for part in rest)]
-
-
-def describe(file: Path) -> str:
-    """Return what an option is for: the first comment line of its file."""
-    for line in file.read_text("utf-8").splitlines():
-        if line.startswith("#") and not line.startswith("# @package"):
-            return line.lstrip("# ").strip()
-    return ""
 
 
 def _hand_to_hydra() -> int:

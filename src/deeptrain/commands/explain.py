@@ -1,15 +1,18 @@
-"""The cards of docs/methods/ on the command line: python train.py explain=mixup; answers without importing torch."""
+"""Cards, options and settings on the command line: python train.py explain=mixup; answers without importing torch."""
 
 import re
 import shutil
 import sys
+import textwrap
 from io import StringIO
 from pathlib import Path
 
+from deeptrain.config.options import groups, options
 from deeptrain.config.renamed import translate_option
+from deeptrain.config.settings import LISTS
 from deeptrain.errors import UsageError
 from deeptrain.runtime.resources import CARDS, CONFIGS
-from deeptrain.schema import closest
+from deeptrain.schema import closest, suggest
 
 KINDS = ("Pictures", "Mixing", "Models", "In the model", "In the loss", "Weights", "Data")  # of every card one
 TYPED = re.compile(r"`([\w.]+=?[\w.]*)`")  # what a card's second line says to type: `aug=mixup`, `model.dropout`
@@ -17,9 +20,60 @@ VALUE = re.compile(r"`[a-z_]+\.[\w.]+=([a-z]\w*)`")  # the lstm of `model.cell=l
 SETTING = re.compile(r"^(?P<indent> *)(?P<key>\w+): +(?P<value>[^#\n]*[^#\s])(?: +# (?P<comment>.*))?$", re.MULTILINE)
 
 
-def explain(names: list[str]) -> str:
-    """Return the pages for what follows explain=: a method, an option or a setting; nothing lists all cards."""
-    return "\n".join(page(_find(name)) for name in names if name) or contents()
+def explain(names: list[str], config_dirs: tuple[str, ...] = ()) -> str:
+    """Return the pages for what follows explain=: a method, an option or a setting; nothing lists all cards.
+
+    config_dirs: folders that hold further options.
+    """
+    return "\n".join(_explain(name, config_dirs) for name in names if name) or contents()
+
+
+def _explain(name: str, config_dirs: tuple[str, ...]) -> str:
+    """Return a card; else what the files say of the options, or of the setting, that have this name."""
+    known = {
+        (group, option): _file(group, option, config_dirs)
+        for group in groups(config_dirs)
+        for option in options(group, config_dirs)
+    }
+    group, _, option = translate_option(name).rpartition("=")
+    found = {key: path for key, path in known.items() if key[1] == option and group in ("", key[0])}
+    own = [path for path in found.values() if not path.is_relative_to(CONFIGS)]
+    if not own and (card := _find_card(name)) is not None:
+        return page(card)
+    if found:
+        return "\n".join(["", *(option_page(*key, path) for key, path in found.items())])
+    if (card := _find_card_by_words(name)) is not None:
+        return page(card)
+    if lines := _every_run(name):
+        return "\n".join(["", *lines])
+    if group in groups(config_dirs):
+        raise UsageError([f"explain={name}: no such {group}; {suggest(option, options(group, config_dirs))}"])
+    cards = [path.stem for path in sorted(CARDS.glob("*.md"))]
+    match = closest(name.rpartition(".")[2].lower().replace("-", "_"), [*cards, *(option for _, option in known)])
+    hint = f"did you mean {match}? " if match else ""
+    raise UsageError([f"explain={name}: there is no such card; {hint}choose from {', '.join(cards)}"])
+
+
+def _file(group: str, option: str, config_dirs: tuple[str, ...]) -> Path:
+    folders = [path for path in map(Path, config_dirs) if (path / group / f"{option}.yaml").is_file()]
+    return (folders[0] if folders else CONFIGS) / group / f"{option}.yaml"
+
+
+def option_page(group: str, option: str, path: Path) -> str:
+    """Lay out an option without a card: what it is for, and its settings; of an experiment the file as it is."""
+    lines = _option_lines(group, option, path)
+    if group == "experiment":
+        lines = [f"  {line}" for line in path.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+    head = f"{group}={option}  {describe(path)}"
+    return "\n".join([head, *([""] if lines else []), *lines, ""])
+
+
+def describe(file: Path) -> str:
+    """Return what an option is for: the first comment line of its file."""
+    for line in file.read_text("utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").strip()
+    return ""
 
 
 def contents() -> str:
@@ -45,7 +99,7 @@ def page(path: Path) -> str:
         console.print(f"\n[bold]{title}[/bold]  {kind.replace('`', '')}\n")
         console.print(Markdown(body))
     settings = [line for typed in TYPED.findall(kind) for line in _settings(typed)]
-    return "\n".join([captured.get(), *(f"  {line}"[: _width()] for line in settings), *([""] if settings else [])])
+    return "\n".join([captured.get(), *settings, *([""] if settings else [])])
 
 
 def option_settings(option: Path) -> dict[str, tuple[str, str]]:
@@ -54,11 +108,8 @@ def option_settings(option: Path) -> dict[str, tuple[str, str]]:
     return {line["key"]: (line["value"], line["comment"] or "") for line in found}
 
 
-def _find(name: str) -> Path:
-    """Return the card of a method, `group=option`, a setting (its key, the last word of it, a value) or a title.
-
-    UsageError name the nearest.
-    """
+def _find_card(name: str) -> Path | None:
+    """Return the card of a method, `group=option` or a setting (its key, or the last word of it)."""
     cards = {path.stem: path for path in sorted(CARDS.glob("*.md"))}
     name = translate_option(name)
     plain = translate_option(name.rpartition("=")[2].lower().replace("-", "_"))
@@ -69,15 +120,29 @@ def _find(name: str) -> Path:
         last_words = [word.rpartition(".")[2] for word in typed]
         if name in [*typed, *last_words] or any(name.startswith(f"{word.replace('=', '.')}.") for word in typed):
             return path
-    for path in cards.values():
+    return None
+
+
+def _find_card_by_words(name: str) -> Path | None:
+    """Return the card that gives this value to a setting, or has it in its title."""
+    cards = sorted(CARDS.glob("*.md"))
+    plain = translate_option(name.rpartition("=")[2].lower().replace("-", "_"))
+    for path in cards:
         if plain in VALUE.findall(path.read_text("utf-8")):
             return path
-    for path in cards.values():
+    for path in cards:
         if plain.replace("_", " ") in _parts(path)[0].lower():
             return path
-    match = closest(plain.rpartition(".")[2], cards)
-    hint = f"did you mean {match}? " if match else ""
-    raise UsageError([f"explain={name}: there is no such card; {hint}choose from {', '.join(cards)}"])
+    return None
+
+
+def _every_run(name: str) -> list[str]:
+    """Return the line of a setting that every run has, with or without a value behind it, or of a group's setting."""
+    key = name.partition("=")[0]
+    group, _, last = key.rpartition(".")
+    file = CONFIGS / "train.yaml"
+    is_known = group in groups() or last in option_settings(file)
+    return _settings(key) if is_known else []
 
 
 def _parts(path: Path) -> tuple[str, str, str]:
@@ -90,9 +155,7 @@ def _settings(typed: str) -> list[str]:
     """Write the settings that `group=option` has, or the one that is named, as one types them, with their comments."""
     group, _, option = typed.partition("=")
     if option:
-        prefix = f"{group}.{option}" if group == "aug" else group
-        found = option_settings(CONFIGS / group / f"{option}.yaml").items()
-        return [_line(f"{prefix}.{key}", *comment) for key, comment in found if key != "_target_"]
+        return _option_lines(group, option, CONFIGS / group / f"{option}.yaml")
     group, _, key = typed.rpartition(".")
     files = sorted((CONFIGS / group).glob("*.yaml")) if (CONFIGS / group).is_dir() else [CONFIGS / "train.yaml"]
     owners = {file.stem: option_settings(file)[key] for file in files if key in option_settings(file)}
@@ -104,8 +167,17 @@ def _settings(typed: str) -> list[str]:
     return lines
 
 
+def _option_lines(group: str, option: str, path: Path) -> list[str]:
+    prefix = f"{group}.{option}" if group in LISTS else group
+    found = option_settings(path).items()
+    return [_line(f"{prefix}.{key}", *comment) for key, comment in found if key != "_target_"]
+
+
 def _line(key: str, value: str, comment: str) -> str:
-    return f"{f'{key}={value}':<34} {comment}"
+    """Write a setting and its comment; further lines of a long comment stand below its start."""
+    label = f"  {f'{key}={value}':<34} "
+    first, *rest = textwrap.wrap(comment, max(20, _width() - len(label)), break_long_words=False) or [""]
+    return "\n".join([(label + first).rstrip(), *(" " * len(label) + part for part in rest)])
 
 
 def _width() -> int:
