@@ -136,9 +136,7 @@ def train_and_show(
     trainer.logger.close()
     trainer.close()
     sentence, is_same = original.compare(run, result) if original else ("", True)
-    console.end(
-        [*closing_lines(trainer, run_dir, result, run.settings.overfit), *([f"rerun  {sentence}"] if sentence else [])]
-    )
+    console.end([*closing_lines(trainer, setup, run_dir, result), *([f"rerun  {sentence}"] if sentence else [])])
     try:
         write_atomically(run_dir / "result.json", json.dumps(result, indent=1).encode())
     except OSError as error:

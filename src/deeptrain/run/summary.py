@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deeptrain.training.trainer import Trainer
 
 JUMP = 2.0  # times as high a rate, or as low
+MIN_EPOCHS = 3  # after which a network that learns no longer guesses
 
 MAX_WEIGHTS = 12  # classes whose weight the head names
 
@@ -100,9 +101,9 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any], overfit: int | None = None) -> list[str]:
+def closing_lines(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> list[str]:
     """Say how it ended, how good it is and what to type next, in 6 to 8 lines."""
-    metrics, best = result["metrics"], result["best"]
+    metrics, best, overfit = result["metrics"], result["best"], setup.run.settings.overfit
     lines = [f"{result['status'].replace('_', ' ')}  {result['reason']}"]
     if best is not None:
         monitor, record, metrics_of = trainer.plan.monitor, trainer.progress.record, trainer.validator.metrics
@@ -115,12 +116,24 @@ def closing_lines(trainer: "Trainer", run_dir: Path, result: dict[str, Any], ove
         train, val = metrics["accuracy/train_clean"], metrics["accuracy/val"]
         shares = f"train {formatting.percent(train)} (not augmented), val {formatting.percent(val)}"
         lines.append(f"gap  {formatting.format_points(train - val)} points at the end: {shares}")
+    if result["epochs"] >= MIN_EPOCHS and setup.source.augment and setup.source.flip:
+        lines += _guesses(setup, metrics.get("accuracy/train", 1.0))
     if overfit and "accuracy/val" in metrics:
         lines.append(f"overfit  {_learned_by_heart(metrics['accuracy/val'], overfit)}")
     speed = f"{result['images_per_second']:,.0f} images/s"
     lines.append(f"time  {result['train_seconds']:.1f} s of training, {speed}; {result['seconds']:.1f} s in all")
     lines.append(f"folder  {run_dir}" + (" (card.html, curves.png)" if (run_dir / "card.html").is_file() else ""))
     return [*lines, *(f"{what}  {command}" for what, command in next_commands(trainer, run_dir))]
+
+
+def _guesses(setup: build.Setup, accuracy: float) -> list[str]:
+    """Return a line if the accuracy in training is that of guessing, within two standard errors."""
+    counts = build.data_info(setup.dataset)["class_counts"]
+    chance = max(counts) / sum(counts)
+    if accuracy > chance + 2 * math.sqrt(chance * (1 - chance) / sum(counts)):
+        return []
+    share = f"train {formatting.percent(accuracy)}, the largest class has {formatting.percent(chance)}"
+    return [f"guesses  {share}; if classes are mirror images, data.flip=true mixes them up: try data.flip=false"]
 
 
 def _learned_by_heart(accuracy: float, count: int) -> str:

@@ -1,0 +1,25 @@
+"""What the terminal says at the end."""
+
+import numpy as np
+import pytest
+
+from deeptrain.commands.cli import train
+
+
+def write_sides(path, images=200):
+    """Write noise with a bright column on the left or on the right: the classes are mirror images."""
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 40, (images, 8, 8), np.uint8), np.arange(images) % 2
+    pixels[np.arange(images), :, np.where(labels, 6, 1)] = 255
+    np.savez(path, images=pixels, labels=labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("flip", "epochs", "is_said"), [("true", 3, True), ("false", 3, False), ("true", 2, False)])
+def test_classes_that_are_mirror_images_are_named_as_a_reason_for_guessing(tmp_path, capsys, flip, epochs, is_said):
+    write_sides(tmp_path / "sides.npz")
+    words = ["data=npz", f"data.file={tmp_path / 'sides.npz'}", f"data.flip={flip}", "model=fcn", "model.hidden=[16]"]
+    words += [f"epochs={epochs}", "optimizer.lr=0.01", "device=cpu", "threads=1", "loggers=none"]
+    assert train([*words, f"cache_dir={tmp_path / 'cache'}", f"dir={tmp_path / 'run'}"]) == 0
+    shown = capsys.readouterr().out
+    assert ("guesses" in shown and "try data.flip=false" in shown) is is_said
