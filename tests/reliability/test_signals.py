@@ -16,6 +16,7 @@ from PIL import Image
 from deeptrain import build
 from deeptrain.commands import cli
 from deeptrain.data import decode, loader
+from deeptrain.run import artifacts
 from deeptrain.runtime import signals
 from deeptrain.runtime.resources import ROOT
 from deeptrain.sweep import plan
@@ -154,10 +155,23 @@ def test_in_a_step_of_a_process_group_with_workers(number):
     assert is_empty(run)
 
 
-def test_a_closed_terminal_sends_two_hangups_and_the_run_saves():
-    run = forked([*TINY, "dir=run"], in_step(6, lambda: [tell_self(signal.SIGHUP), time.sleep(0.1)] * 2))
+@pytest.mark.parametrize("second", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_closed_terminal_sends_a_hangup_and_more_and_the_run_saves(second):
+    signals = (signal.SIGHUP, second)
+    run = forked([*TINY, "dir=run"], in_step(6, lambda: [(tell_self(one), time.sleep(0.1)) for one in signals]))
     assert ended(run) == 130, Path("said.txt").read_text()
     assert checkpoint.load(Path("run/checkpoints/last.pt"))["progress"]["step"] == 6
+
+
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTERM])
+def test_a_hangup_while_the_pictures_are_drawn_changes_nothing(first):
+    def prepare(draw=artifacts._draw) -> None:
+        in_step(6, lambda: tell_self(first))()
+        artifacts._draw = lambda *parts: [tell_self(signal.SIGHUP), draw(*parts)]
+
+    run = forked([*TINY, "dir=run"], prepare)
+    assert ended(run) == 130, Path("said.txt").read_text()
+    assert status("run") == "interrupted" and Path("run/card.html").is_file()
 
 
 def test_under_nohup_a_run_goes_on():

@@ -37,8 +37,9 @@ def end_with_leader() -> None:
 def handle_signals(handler: Callable[[int], Any]) -> Iterator[None]:
     """Call `handler` with the number of each signal that asks to stop; afterwards restore the handlers before it.
 
-    A process that was started to ignore SIGHUP (nohup) goes on ignoring it. Only the main thread can handle signals; in
-    other threads nothing changes.
+    A process that was started to ignore SIGHUP (nohup) goes on ignoring it, and one that was asked to stop ignores it
+    from then on: a closed terminal sends it more than once, perhaps while the pictures are drawn. Only the main thread
+    can handle signals; in other threads nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -55,6 +56,8 @@ def handle_signals(handler: Callable[[int], Any]) -> Iterator[None]:
     try:
         yield
     finally:
+        if received and HANGUP in before:
+            before[HANGUP] = signal.SIG_IGN
         received[:] = outer
         for number, previous in before.items():
             signal.signal(number, previous)
@@ -63,17 +66,20 @@ def handle_signals(handler: Callable[[int], Any]) -> Iterator[None]:
 def first_then_exit(handler: Callable[[int], Any], grace: float = 0.0) -> Callable[[int], None]:
     """Return what calls `handler` for the first signal. A second one, `grace` seconds later, ends the process.
 
-    A closed terminal sends SIGHUP more than once, so a second SIGHUP does nothing. Files are written whole or not at
-    all, so nothing needs cleaning up.
+    SIGHUP is not counted: a closed terminal sends it more than once, and the end of a session SIGTERM right after it.
+    Files are written whole or not at all, so nothing needs cleaning up.
     """
-    received_at: list[float] = []
+    is_handled, counted_at = False, None
 
     def handle(number: int) -> None:
-        if not received_at:
-            received_at.append(perf_counter())
+        nonlocal is_handled, counted_at
+        if number != HANGUP:
+            if counted_at is not None and perf_counter() - counted_at > grace:
+                os._exit(EXIT_CODE)
+            counted_at = perf_counter() if counted_at is None else counted_at
+        if not is_handled:
+            is_handled = True
             handler(number)
-        elif number != HANGUP and perf_counter() - received_at[0] > grace:
-            os._exit(EXIT_CODE)
 
     return handle
 
