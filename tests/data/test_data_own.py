@@ -88,6 +88,7 @@ def test_paths_are_relative_to_the_csv_or_to_root_or_absolute(pictures, tmp_path
         (lambda rows: [*rows, rows[3]], "line 21: cat/06.png is in line 4 too; keep one of them"),
         (lambda rows: [*rows, "./" + rows[0]], "line 21: cat/00.png is in line 1 too"),
         (lambda rows: [*rows, "cat/no.png,cat"], "line 21: "),
+        (lambda rows: [*rows, f"{'x' * 300}.png,cat"], "cannot be read (File name too long)"),
         (lambda rows: ["file,label,weight", *rows], "unknown column 'weight'; the columns are file, label"),
         (lambda rows: ["file,split", *rows], "the header is file,split; it must have file and label once each"),
         (lambda rows: ["file,label,split", *rows], "line 2: has 2 columns; expected file,label,split"),
@@ -186,6 +187,19 @@ def test_a_label_that_train_does_not_have(tmp_path):
     images, labels = arrays()
     file = write_npz(tmp_path, images=images, labels=labels, val_images=images, val_labels=labels + 1)
     assert "label 4 of val is no class of train" in refusal(lambda: NPZFile(file=file).load(), "file=")
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (12, 10), (6, 5, 3)])
+def test_a_val_of_another_size_is_refused(tmp_path, shape):
+    images, labels = arrays()
+    file = write_npz(tmp_path, images=images, labels=labels, val_images=arrays(shape=shape)[0], val_labels=labels)
+    refusal(lambda: NPZFile(file=file).load(), "images of val are ")
+
+
+def test_images_without_pixels_are_refused(tmp_path):
+    images, labels = arrays()
+    file = write_npz(tmp_path, images=images[:, :0], labels=labels)
+    refusal(lambda: NPZFile(file=file).load(), "images of train: must be uint8 (N, H, W, C)")
 
 
 def test_a_file_that_is_no_npz(tmp_path):

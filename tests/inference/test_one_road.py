@@ -10,6 +10,7 @@ from PIL import Image
 
 import deeptrain
 from deeptrain.commands.cli import train
+from deeptrain.commands.evaluate import evaluate
 from deeptrain.config.compose import compose_run
 from deeptrain.inference.evaluate import answer
 
@@ -175,3 +176,13 @@ def test_a_run_from_before_checkpoints_kept_how_pictures_are_read():
         deeptrain.load("run")
     moved = [Path("moved", *path.parts[1:]) for path in files]
     assert torch.equal(deeptrain.load("run", ["data.root=moved"]).logits(moved), new.logits(moved))
+
+
+def test_a_test_of_another_size_is_refused(capsys):
+    """A network that pools over the image would answer all the same."""
+    images, labels = np.zeros((40, 6, 6), np.uint8), np.arange(40) % 2
+    np.savez("data.npz", images=images, labels=labels, test_images=images[:, :4], test_labels=labels)
+    words = [word for word in TINY if not word.startswith("model")]
+    assert train(["data=npz", "data.file=data.npz", "model=rnn", *words]) == 0
+    assert evaluate(["run"]) == 2
+    assert "trained on images of 1x6x6, the data has 1x4x6" in capsys.readouterr().err

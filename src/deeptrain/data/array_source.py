@@ -85,7 +85,7 @@ class ArraySource(DataSource):
     def _check(self, split: Split, decoded: DecodedImages) -> None:
         """Raise ValueError if a split is not as the base class asks for."""
         images, labels = decoded.images, decoded.labels
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:
             shape = f"{images.dtype} {images.shape}"
             raise ValueError(f"images of {split}: must be uint8 (N, H, W, C) with 1 or 3 channels, they are {shape}")
         if labels.shape != (len(images),):

@@ -53,8 +53,8 @@ def build_layout(path: Path, root: Path) -> FileLayout:
     for line, (file, label, split) in read_rows(path):
         if file in lines:
             raise ValueError(f"line {line}: {printable(file)} is in line {lines[file]} too; keep one of them")
-        if not (root / file).is_file():
-            raise ValueError(f"line {line}: {printable(root / file)} {_state(root / file)}")
+        if state := _state(root / file):
+            raise ValueError(f"line {line}: {printable(root / file)} {state}")
         lines[file] = line
         rows[split][file] = label
     classes = sorted(set(rows["train"].values()))
@@ -115,7 +115,13 @@ def _parse_row(line: int, values: list[str], columns: list[str]) -> Row:
 
 
 def _state(path: Path) -> str:
-    if path.exists():
-        kind = special_file(path.stat().st_mode)
-        return f"is {kind}, no picture; remove its line" if kind else "is no file"
-    return "does not exist; paths are relative to data.root, or to the CSV file"
+    """Say why a path cannot be a picture; "" if it is a file."""
+    try:
+        if path.is_file():
+            return ""
+        if path.exists():
+            kind = special_file(path.stat().st_mode)
+            return f"is {kind}, no picture; remove its line" if kind else "is no file"
+        return "does not exist; paths are relative to data.root, or to the CSV file"
+    except OSError as error:  # a folder that may not be read, a name that no disk takes
+        return f"cannot be read ({error.strerror})"

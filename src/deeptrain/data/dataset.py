@@ -204,8 +204,10 @@ def make_dataset(
 ) -> Dataset:
     """Choose the images of training and validation, and compute mean and std of the training images.
 
-    parts: which ones, if the source has chosen them already, to read no others.
+    parts: which ones, if the source has chosen them already, to read no others. ValueError if val has another size.
     """
+    if splits.val is not None:
+        check_shape("val", splits.val.shape, splits.train.shape)
     parts = parts or partition(source, splits.train.labels, has_val=splits.val is not None)
     train, val = splits.train.select(parts.train), splits.train.select(parts.val)
     if splits.val is not None and source.val_images != "train":
@@ -230,6 +232,13 @@ def make_dataset(
         notes=[*splits.notes, *(_absent(train.labels, len(classes)) if source.train_images else [])],
         decoder=splits.decoder,
     )
+
+
+def check_shape(split: str, shape: tuple[int, ...], train: tuple[int, ...]) -> None:
+    """Raise ValueError if the images of a split are (C, H, W) others than those of train."""
+    if shape != train:
+        sizes = f"{'x'.join(map(str, shape))}, those of train {'x'.join(map(str, train))}"
+        raise ValueError(f"images of {split} are {sizes}; save all splits in one size")
 
 
 def unused_settings(source: DataSource, reason: str) -> list[str]:

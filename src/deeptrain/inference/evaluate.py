@@ -13,7 +13,7 @@ from torch import Tensor
 from deeptrain import build
 from deeptrain.config.instantiate import instantiate
 from deeptrain.config.settings import RunConfig
-from deeptrain.data.dataset import Dataset
+from deeptrain.data.dataset import Dataset, Samples
 from deeptrain.errors import UsageError
 from deeptrain.inference import restore
 from deeptrain.loss import for_evaluation
@@ -85,22 +85,25 @@ def answer(run: RunConfig, state_path: Path, split: Split, typed: Sequence[str] 
         held_out.pop("range", None)
     if split == "val" and held_out is not None and held_out != dataset.split:
         raise UsageError(["split=val: these settings hold out other images than the run did; leave data as it was"])
-    _check_data(state_path, state, dataset)
+    samples = dataset.val if test is None else test
+    _check_data(state_path, state, dataset, samples)
     runtime = Runtime(device, pick_precision(run.settings.precision, device))
     use_threads(run.settings.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
     state.setdefault("subtract_image_mean", source.subtract_image_mean)  # versions before 0.4 did not store it
     network = restore.restore(state_path, state, restore.network_settings(run), dataset.decoder, runtime)
-    batches = build.eval_loader(source, dataset.val if test is None else test, run, runtime)
+    batches = build.eval_loader(source, samples, run, runtime)
     logits, labels = predict(network.model, batches.epoch(0), network.pipeline, runtime)
     return Answers(logits, labels, dataset, checkpoint.digest(state["model"]))
 
 
-def _check_data(state_path: Path, state: dict[str, Any], dataset: Dataset) -> None:
+def _check_data(state_path: Path, state: dict[str, Any], dataset: Dataset, samples: Samples) -> None:
     """Raise UsageError if a checkpoint was not trained on such images and classes."""
     shape = state.get("input_shape")
-    if is_shape(shape) and tuple(shape) != dataset.image_shape:
-        differ = f"it was trained on images of {_sides(shape)}, the data has {_sides(dataset.image_shape)}"
-        raise UsageError([f"{state_path}: {differ}; leave the settings of the data as they were"])
+    if is_shape(shape):
+        others = [found for found in (dataset.image_shape, samples.shape) if found != tuple(shape)]
+        if others:
+            differ = f"it was trained on images of {_sides(shape)}, the data has {_sides(others[0])}"
+            raise UsageError([f"{state_path}: {differ}; leave the settings of the data as they were"])
     if not describes_data(state):
         raise restore.not_ours(state_path)
     classes = state["classes"]
