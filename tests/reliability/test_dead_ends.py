@@ -282,3 +282,44 @@ def test_without_an_unfinished_run_resume_auto_says_what_there_is(run, tmp_path)
             folder.find_to_resume("auto")
     finally:
         lock.unlock_all()
+
+
+@pytest.mark.parametrize("name", ["run.pt", "last.pt"])
+def test_a_run_folder_may_be_named_like_a_checkpoint(run, name):
+    run.rename(name)
+    for path in (name, f"{name}/checkpoints/last.pt"):
+        assert folder.find(path, "resume") == (Path(name), Path(name, "checkpoints/last.pt"))
+
+
+def test_a_file_in_place_of_the_checkpoints_is_no_run(run):
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").touch()
+    with pytest.raises(UsageError, match="is no run to load"):
+        folder.find_to_resume("run")
+
+
+def test_a_file_in_place_of_outputs_is_a_line_with_a_way_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("outputs").touch()
+    for make in (folder.new_folder, folder.new_sweep_folder):
+        with pytest.raises(UsageError, match=r"^outputs/\S+: cannot be made \(Not a directory\); .* dir="):
+            make()
+
+
+def test_a_damaged_checkpoint_is_not_named_in_place_of_another(run, capsys):
+    damage_both_last(run)
+    halve(run / "checkpoints/best.pt")
+    assert train(LONGER) == 2
+    assert "last.pt: damaged" in (message := capsys.readouterr().err) and message.rstrip().endswith("start a new run")
+    assert evaluate(["run"]) == 2
+    assert "best.pt: damaged" in (message := capsys.readouterr().err) and "name another one" not in message
+
+
+def test_of_damaged_best_weights_no_pictures_are_promised(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = Path(shutil.copytree(finished, "run"))
+    (run / "card.html").unlink()
+    halve(run / "checkpoints/best.pt")
+    assert train(["resume=run"]) == 0
+    message = capsys.readouterr().out
+    assert "best.pt: damaged" in message and "no pictures" in message and "draws them" not in message

@@ -78,8 +78,12 @@ def _write_initial_weights(initial: "InitialWeights", run: RunConfig, run_dir: P
 
 def draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any], console: Console) -> None:
     """Draw the figures and the card; warn if that fails, since the training is done."""
+    from deeptrain.training.checkpoint import Damaged
+
     try:
         _draw(trainer, setup, run_dir, result)
+    except Damaged as error:
+        console.warn(f"{error}; there are no pictures of its answers, but the last weights are in last.pt")
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         console.warn(f"the pictures could not all be drawn ({reason}); {quote_setting('resume', run_dir)} draws them")

@@ -113,15 +113,24 @@ def _make_unique(base: Path, *, checkpoints: bool = True) -> Path:
     now = datetime.now()
     while True:
         folder = base / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{secrets.token_hex(2)}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        if checkpoints:
-            lock(folder, "outputs")
-            (folder / "checkpoints").mkdir()
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if not _is_made(folder):
+                continue
+            if checkpoints:
+                lock(folder, "outputs")
+                (folder / "checkpoints").mkdir()
+        except OSError as error:
+            raise UsageError([f"{folder}: cannot be made ({error.strerror}); name another folder with dir="]) from None
         return folder
+
+
+def _is_made(folder: Path) -> bool:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 # --- found again ---
@@ -159,13 +168,13 @@ def find_to_rerun(path: str) -> Path:
 def resolve(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
     given = read_named(key, path)
     folder, state = given, given / "checkpoints" / ("best.pt" if best else "last.pt")
-    if given.suffix == ".pt":
+    if given.suffix == ".pt" and not given.is_dir():
         folder, state = given.parent.parent, given
     if not given.exists():
         raise UsageError(
             [f"{key}={path}: there is no such run; name its folder, for example {_newest() or 'outputs/...'}"]
         )
-    if not state.parent.exists():
+    if not state.parent.is_dir():
         raise UsageError([f"{key}={path}: is no run to load (checkpoints is missing); name the folder of a run"])
     if not (folder / OVERRIDES).exists():
         raise UsageError([f"{key}={path}: {_describe_without_overrides(folder)}"])
@@ -176,7 +185,8 @@ def resolve(path: str, key: str, *, best: bool = False) -> tuple[Path, Path]:
 def _describe_without_overrides(folder: Path) -> str:
     """Say what to do with a folder that has no overrides.yaml."""
     if _has_not_begun(folder):
-        return f"was stopped before it had begun; start it again with its own settings, and with dir={folder}"
+        named = quote_setting("dir", folder)
+        return f"was stopped before it had begun; start it again with its own settings, and with {named}"
     if any((folder / "checkpoints").iterdir()):
         return f"{OVERRIDES} is missing; {OVERRIDES_REMEDY}"
     return f"is no run to load ({OVERRIDES} is missing); name the folder of a run"
@@ -189,9 +199,9 @@ def _describe_missing(state: Path) -> str:
 
 
 def other_checkpoint(state: Path) -> Path | None:
-    """Return the checkpoint that is there besides this one: the last or the best weights of its run."""
+    """Return the whole checkpoint that is there besides this one: the last or the best weights of its run."""
     others = (state.with_name(name) for name in ("last.pt", "best.pt") if name != state.name)
-    return next((path for path in others if path.is_file()), None)
+    return next((path for path in others if checkpoint.is_whole(path)), None)
 
 
 def _is_saved(state: Path) -> bool:

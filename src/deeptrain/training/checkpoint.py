@@ -80,6 +80,15 @@ def check_count(count: int) -> None:
         raise ValueError(f"{reason}; take a model of fewer layers, or an optimizer that keeps less")
 
 
+def is_whole(path: Path) -> bool:
+    """Tell whether there is a file that ends in the digest of the rest, without importing torch."""
+    try:
+        with path.open("rb") as file:
+            return _Content(file).is_whole()
+    except OSError:
+        return False
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; Damaged if it is not whole, ValueError if it holds more than save would write.
 
