@@ -68,7 +68,10 @@ def test_no_augmentation(word):
         (["optimizer.lr=-1"], ["optimizer.lr=-1: must be > 0"]),
         (["optimizer.lr=nan"], ["optimizer.lr=nan: must be a number > 0"]),
         (["optimizer=sgd", "optimizer.momentum=1"], ["optimizer.momentum=1: must be >= 0 and < 1"]),
-        (["optimizer.momentum=0.5"], ["optimizer.momentum=0.5: a setting of optimizer=rmsprop or optimizer=sgd"]),
+        (
+            ["optimizer.momentum=0.5"],
+            ["optimizer.momentum=0.5: a setting of optimizer=muon or optimizer=rmsprop or optimizer=sgd"],
+        ),
         (["aug=mixup", "aug.mixup.alpha=0"], ["aug.mixup.alpha=0: must be > 0"]),
         (["aug.mixup.alpha=0.3"], ["aug.mixup.alpha=0.3: a setting of aug=mixup, which is not chosen here"]),
         (["model.activation=rleu"], ["did you mean relu? choose from relu, leaky_relu"]),

@@ -139,7 +139,7 @@ def _compose_checked(overrides: list[Override], messages: list[str], searchpath:
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError([*messages, _hydra_message(valid, error)]) from error
     notes = list(dict.fromkeys(UserFiles.notes))
-    run = _checked_run(config, words, messages, searchpath)
+    run = _checked_run(config, words, messages, searchpath, known)
     run.renamed = [*notes, *run.renamed]
     run.overrides[:0] = [f"{CONFIG_DIR}{folder}" for folder in searchpath]
     return run
@@ -252,7 +252,9 @@ def _report(messages: list[str], error: str | None) -> bool:
     return error is not None
 
 
-def _checked_run(config: DictConfig, words: list[str], messages: list[str], searchpath: tuple[str, ...]) -> RunConfig:
+def _checked_run(
+    config: DictConfig, words: list[str], messages: list[str], searchpath: tuple[str, ...], defaults: dict[str, Any]
+) -> RunConfig:
     """Check every value of a composed configuration against the schema of its place; UsageError with all there are."""
     OmegaConf.set_struct(config, False)
     hydra = config.pop("hydra")
@@ -273,7 +275,7 @@ def _checked_run(config: DictConfig, words: list[str], messages: list[str], sear
     allowed = ALLOWED_TARGETS + tuple(plain.get("allow_targets") or ())
     messages += orphaned_settings(parts, chosen, {override_key(word) for word in words})
     for key, node in part_nodes(parts):
-        messages += part_messages(key, node, allowed, searchpath)
+        messages += part_messages(key, node, allowed, searchpath, defaults)
     if messages:
         valid = {name: parts[name] for name in PARTS if not any(line.startswith(name) for line in messages)}
         raise UsageError(messages, valid)

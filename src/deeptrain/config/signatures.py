@@ -34,6 +34,7 @@ class Parameter:
 
     annotation: Any
     required: bool
+    is_annotated: bool = True
 
 
 def read_signature(target: str) -> dict[str, Parameter] | None:
@@ -59,7 +60,10 @@ def _read_parameters(node: ast.FunctionDef, module: str) -> dict[str, Parameter]
     positional = [argument for argument in node.args.posonlyargs + node.args.args if argument.arg != "self"]
     defaults: list = [None] * (len(positional) - len(node.args.defaults)) + list(node.args.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
-    return {argument.arg: Parameter(_annotation(argument.annotation, module), not value) for argument, value in pairs}
+    return {
+        argument.arg: Parameter(_annotation(argument.annotation, module), not value, argument.annotation is not None)
+        for argument, value in pairs
+    }
 
 
 def _read_fields(node: ast.ClassDef, module: str) -> dict[str, Parameter] | None:

@@ -1,6 +1,6 @@
 """Checking every value of a composed configuration: settings against their types, parts against signatures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
@@ -61,8 +61,14 @@ def monitor_messages(monitor: str, added: dict[str, Any]) -> Iterator[str]:
         yield f"monitor={monitor}: {remedy}"
 
 
-def part_messages(key: str, node: Any, allowed: tuple[str, ...], config_dirs: tuple[str, ...]) -> Iterator[str]:
-    """Check a part's values against the signature that its `_target_` names.
+def part_messages(
+    key: str,
+    node: Any,
+    allowed: tuple[str, ...],
+    config_dirs: tuple[str, ...],
+    defaults: Mapping[str, Any] | None = None,
+) -> Iterator[str]:
+    """Check a part's values against the signature that its `_target_` names, or against their defaults in its file.
 
     A target must be in an allowed package, or in a module in or beside the folders of --config-dir.
     """
@@ -86,6 +92,14 @@ def part_messages(key: str, node: Any, allowed: tuple[str, ...], config_dirs: tu
             yield f"{key}.{name}={format_value(value)}: {component} has no {name}; {suggest(name, settings)}"
         elif message := type_error(value, signature[name].annotation):
             yield f"{key}.{name}={format_value(value)}: {message}"
+        elif message := _unlike_default(value, signature[name], (defaults or {}).get(f"{key}.{name}")):
+            yield f"{key}.{name}={format_value(value)}: {message}; to allow other types, annotate {name}"
+
+
+def _unlike_default(value: Any, parameter: Parameter, default: Any) -> str | None:
+    """Say what is allowed if a value without annotation is of another type than its default; null has none."""
+    message = type_error(value, type(default)) if default is not None and not parameter.is_annotated else None
+    return message and f"{message}, as its default {format_value(default)}"
 
 
 def _aug_parameters() -> dict[str, Parameter]:
