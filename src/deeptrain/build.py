@@ -90,7 +90,12 @@ def open_setup(
     dataset = load_data(run, source.load)
     if (initial := initial_weights(run, initial)) is not None:
         check_inputs(run, initial, source, dataset)
-        dataset = replace(dataset, mean=np.array(initial.mean), std=np.array(initial.std))
+        mean, std = getattr(source, "mean", None), getattr(source, "std", None)  # the user's own come first
+        dataset = replace(
+            dataset,
+            mean=dataset.mean if mean else np.array(initial.mean),
+            std=dataset.std if std else np.array(initial.std),
+        )
     nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
     augmentations = [augmentation(key, node, run, dataset) for key, node in nodes]
     pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
@@ -363,6 +368,8 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     batches = train_loader(setup, world=world)
     if settings.sync_batch_norm:
         world.sync_batch_norm(network)
+    if settings.freeze is not None:
+        freeze_parts(setup, network)
     average = instantiate("average", parts["average"], model=network) if parts["average"] else None
     optimizer = _optimizer(setup, network)
     criterion = loss(setup)
@@ -413,12 +420,40 @@ def _optimizer(setup: Setup, network: "nn.Module") -> "Optimizer":
     optimizer = instantiate("optimizer", node, parameters=groups)
     if needs_closure(optimizer):
         _check_closure(setup)
+    if setup.run.settings.backbone_lr_factor != 1:
+        _scale_backbone(setup, network, optimizer)
     setup.warnings += [
         f"optimizer={setup.run.choices['optimizer']}: the schedule does not reach {name}, an optimizer in it; "
         f"put the groups of {name} into its own param_groups"
         for name in unreached_optimizers(optimizer)
     ]
     return optimizer
+
+
+def freeze_parts(setup: Setup, network: "nn.Module") -> None:
+    """Freeze the parts of freeze=; UsageError that names the setting."""
+    from deeptrain.model.freezing import freeze
+
+    parts = setup.run.settings.freeze or []
+    try:
+        freeze(network, parts, len(setup.dataset.classes))
+    except ValueError as error:
+        raise UsageError([f"freeze={format_value(parts)}: {error}"]) from error
+
+
+def _scale_backbone(setup: Setup, network: "nn.Module", optimizer: "Optimizer") -> None:
+    """Give all but the head another rate; UsageError if it is not known, or the optimizer takes one group only."""
+    from deeptrain.model.freezing import backbone
+    from deeptrain.optimizer import needs_closure, scale_rate
+
+    factor = setup.run.settings.backbone_lr_factor
+    try:
+        if needs_closure(optimizer):
+            raise ValueError(f"does not go with optimizer={setup.run.choices['optimizer']}, which has one rate for all")
+        names = backbone(network, len(setup.dataset.classes))
+    except ValueError as error:
+        raise UsageError([f"backbone_lr_factor={factor:g}: {error}"]) from error
+    scale_rate(optimizer, map(network.get_parameter, names), factor)
 
 
 def _gradient(setup: Setup, network: "nn.Module", optimizer: "Optimizer") -> "Gradient":

@@ -57,6 +57,17 @@ def _optimizers_in(value: Any) -> Iterator[Optimizer]:
     yield from (item for item in items if isinstance(item, Optimizer))
 
 
+def scale_rate(optimizer: Optimizer, parameters: Iterable[Tensor], factor: float) -> None:
+    """Give some of the parameters `factor` times the rate of the others, which come first, in groups of their own."""
+    slower = {id(parameter) for parameter in parameters}
+    groups, optimizer.param_groups[:] = list(optimizer.param_groups), []
+    for is_slower in (False, True):
+        for group in groups:
+            if own := [parameter for parameter in group["params"] if (id(parameter) in slower) == is_slower]:
+                rate = group["lr"] * (factor if is_slower else 1)
+                optimizer.param_groups.append({**group, "params": own, "lr": rate})
+
+
 def zero_grad(parameters: list[Tensor]) -> None:
     """Drop the gradients; 6 us faster than optimizer.zero_grad()."""
     for parameter in parameters:

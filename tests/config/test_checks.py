@@ -34,6 +34,8 @@ REFUSED = [
 ]
 
 POINTLESS = [
+    ("freeze=backbone", None, "freeze=backbone keeps random weights as they are: write init_from=RUN beside it"),
+    ("init_from=run freeze=backbone backbone_lr_factor=0.1", None, "backbone_lr_factor=0.1 has no effect"),
     ("batch_size=1", None, "norms every image by itself"),
     ("sync_batch_norm=true", None, "sync_batch_norm=true has no effect in a single process"),
     ("data=cifar10 aug=off data.flip=true", None, "data.flip has no effect: data.augment=false (aug=off)"),

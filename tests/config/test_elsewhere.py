@@ -22,7 +22,7 @@ VALUES = {
     [
         ("pretrained=true", "init_from=RUN"),
         ("model.pretrained=true", "init_from=RUN"),
-        ("freeze=true", "not available"),
+        ("finetune=head", "freeze=backbone"),
         ("find_lr", "not available"),
         ("export", "not available"),
         ("predict", "scripts/predict.py RUN PICTURE"),

@@ -95,6 +95,12 @@ def test_images_are_normalised_as_for_the_origin(name):
     assert torch.equal(load("run").pipeline.evaluate(images), origin.pipeline.evaluate(images))
 
 
+def test_statistics_of_the_users_own_come_first():
+    trainer = built(*OTHER, *RESNET, "init_from=origin", "data.mean=[0.5,0.5,0.5]")
+    assert trainer.pipeline.scale == load("origin").pipeline.scale
+    assert trainer.pipeline.shift == tuple(-127.5 * scale for scale in trainer.pipeline.scale)
+
+
 def test_the_head_of_the_report_says_what_is_loaded_and_the_folder_keeps_it(capsys):
     assert train([*DATA, *PLAIN, *OTHER, *RESNET, "init_from=origin", "dir=run"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("init from")]
@@ -170,3 +176,64 @@ def test_the_head_is_the_layer_that_gives_the_logits(model):
     name = head_name(network, 7)
     assert name is not None and list(network.state_dict())[-2:] == [f"{name}.weight", f"{name}.bias"]
     assert head_name(torch.nn.Sequential(torch.nn.Linear(2, 3)), 7) is None
+
+
+# --- what learns, and how fast ---
+
+
+@pytest.mark.parametrize("words", ["", "average=ema penalty=l2 max_norm=1", "gradient=sam average=swa average.start=0"])
+@pytest.mark.parametrize("parts", ["backbone", "[stem,stages.0]"])
+def test_frozen_parts_keep_their_bits_statistics_included(parts, words):
+    now = [*DATA, *PLAIN, *OTHER, *RESNET, "init_from=origin", f"freeze={parts}", "dir=run", *words.split()]
+    assert train(now) == 0
+    origin, frozen = weights("origin", "best"), ("stem.", "stages.") if parts == "backbone" else ("stem.", "stages.0.")
+    expected = {name for name in origin if name.startswith(frozen)}
+    for name in ("last", "best"):
+        found = {tensor for tensor in same(weights("run", name), origin) if not tensor.endswith("tracked")}
+        assert found == {tensor for tensor in expected if not tensor.endswith("tracked")}, "the others have learned"
+        assert expected <= same(weights("run", name), origin)
+    assert any("running_var" in name for name in expected)
+
+
+def test_a_frozen_run_goes_on_to_the_same_bits():
+    words = [*DATA, *PLAIN, *OTHER, *RESNET, "init_from=origin", "freeze=[stem]", "backbone_lr_factor=0.1"]
+    assert (
+        train([*words, "dir=short"]) == train([*words, "epochs=2", "dir=long"]) == train(["resume=short", "epochs=2"])
+    )
+    assert same(weights("short"), weights("long")) == weights("long").keys()
+
+
+def test_the_backbone_has_its_own_rate():
+    words = [*OTHER, *RESNET, "init_from=origin", "backbone_lr_factor=0.1", "optimizer=sgd", "optimizer.lr=0.5"]
+    trainer = built(*words, "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0")
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    rates = {
+        names[id(parameter)]: group["initial_lr"]
+        for group in trainer.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert rates.keys() == set(names.values()) and trainer.lr == 0.5
+    assert all(rate == (0.5 if name.startswith("classifier") else 0.05) for name, rate in rates.items())
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    images, labels = next(iter(trainer.train_loader.epoch(0, 0)))
+    trainer.train_step(images, labels)
+    for name, parameter in trainer.model.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.detach(), before[name] - rates[name] * parameter.grad)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("freeze=[stage]", "freeze=[stage]: did you mean stages? choose from stem, stages, classifier"),
+        ("freeze=[stem,stages,classifier]", "leaves nothing to train; name fewer parts"),
+        ("backbone_lr_factor=0.1 optimizer=lbfgs", "backbone_lr_factor=0.1: does not go with optimizer=lbfgs"),
+        ("freeze=stem", "freeze=stem: choose from backbone or a list, written [a,b]"),
+        ("backbone_lr_factor=0", "backbone_lr_factor=0: must be > 0"),
+    ],
+)
+def test_what_cannot_be_frozen_is_one_line(words, line):
+    with pytest.raises(UsageError) as error:
+        check_by_building(compose_run([*DATA, *PLAIN, *OTHER, *RESNET, "init_from=origin", *words.split()]))
+    (message,) = error.value.lines
+    assert line in message

@@ -132,6 +132,14 @@ ERRORS = (
 
 WARNINGS = (
     Check(
+        "freeze={freeze} keeps random weights as they are: write init_from=RUN beside it",
+        lambda s: s["freeze"] is not None and s["init_from"] is None,
+    ),
+    Check(
+        "backbone_lr_factor={backbone_lr_factor} has no effect: freeze=backbone",
+        lambda s: s["freeze"] == "backbone" and s.has_changed("backbone_lr_factor"),
+    ),
+    Check(
         "model.norm=batch norms every image by itself where batch_size / accumulate is 1: take model.norm=group",
         lambda s: s["model.norm"] == "batch" and s.micro_batch() == 1,
     ),

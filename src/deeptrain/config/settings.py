@@ -61,6 +61,8 @@ class Settings:
     max_seconds: PositiveFloat | None = None
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     init_from: str | None = None
+    freeze: Literal["backbone"] | list[str] | None = None
+    backbone_lr_factor: PositiveFloat = 1.0
     dir: str | None = None
     resume: str | None = None
     resume_changed: bool = False

@@ -87,6 +87,8 @@ POLICY = {
     **dict.fromkeys(
         [
             "init_from",
+            "freeze",
+            "backbone_lr_factor",
             "data.name",
             "data.shape",
             "data.num_classes",

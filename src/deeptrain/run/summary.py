@@ -40,6 +40,7 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
         f"device     {setup.machine}",
         *(f"chosen     {note}" for note in setup.dataset.notes),
         *_initial_weights(setup),
+        *_frozen(trainer, setup),
         *_class_weights(trainer, setup),
         f"changed    {changed or 'nothing: all settings are the defaults'}",
     ]
@@ -66,6 +67,15 @@ def _stem(trainer: "Trainer") -> str:
     """Name the stem of a residual network, which goes by the size of the images."""
     kind = getattr(trainer.model, "stem_kind", None)
     return f", stem {kind}" if kind else ""
+
+
+def _frozen(trainer: "Trainer", setup: build.Setup) -> list[str]:
+    """Return a line that says how much is trained, where parts are frozen."""
+    if (parts := setup.run.settings.freeze) is None:
+        return []
+    counts = [parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad]
+    what = parts if isinstance(parts, str) else ", ".join(parts)
+    return [f"frozen     {what}, with the statistics of its batch norms; {sum(counts):,} parameters are trained"]
 
 
 def _initial_loss(losses: dict[str, float], classes: int) -> str:
