@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from deeptrain.commands.cli import train
+from deeptrain.training.validation import Validator
 
 
 def write_sides(path, images=200):
@@ -23,3 +24,15 @@ def test_classes_that_are_mirror_images_are_named_as_a_reason_for_guessing(tmp_p
     assert train([*words, f"cache_dir={tmp_path / 'cache'}", f"dir={tmp_path / 'run'}"]) == 0
     shown = capsys.readouterr().out
     assert ("guesses" in shown and "try data.flip=false" in shown) is is_said
+
+
+def test_a_run_that_failed_in_its_last_validation_is_to_go_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["data=gates", "model=fcn", "model.hidden=[4]", "epochs=1", "device=cpu", "threads=1", "loggers=none"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Validator, "measure", lambda *_: 1 / 0)
+        assert train([*words, "dir=run"]) == 1
+    shown = capsys.readouterr().out
+    assert "go on" in shown and "resume=run" in shown and "train longer" not in shown
+    assert train(["resume=run"]) == 0
+    assert "train longer" in capsys.readouterr().out

@@ -155,7 +155,8 @@ def _learned_by_heart(accuracy: float, count: int) -> str:
 
 def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
     """Return what one may want to do next, as commands to paste, with the words that are not taken from a folder."""
-    checkpoints, over = run_dir / "checkpoints", trainer.outcome() is not None and not trainer.stop.reason
+    checkpoints, progress = run_dir / "checkpoints", trainer.progress
+    over = trainer.outcome() is not None and not trainer.stop.reason and progress.validated == progress.step
     trusted = [quote(word) for word in trainer.metadata["overrides"] if override_key(word) in saved.TRUSTED]
     commands = []
     if (checkpoints / "best.pt").is_file():
