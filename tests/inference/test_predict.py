@@ -17,6 +17,7 @@ from PIL import Image
 import deeptrain
 from deeptrain.commands.cli import train
 from deeptrain.commands.predict import predict
+from deeptrain.inference.pictures import expand
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "scripts" / "predict.py")
@@ -264,3 +265,12 @@ def test_predicting_leaves_the_threads_as_they_were():
 def test_other_arrays_and_missing_files_are_refused(picture, part):
     with pytest.raises(ValueError, match=part):
         deeptrain.load("run").predict([picture])
+
+
+def test_a_folder_named_like_a_home_is_read_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("~mine").mkdir()
+    Path("~mine/0.png").touch()
+    assert expand("./~mine") == expand(Path("~mine")) == [Path("~mine/0.png")]
+    with pytest.raises(ValueError, match="no such home directory"):
+        expand("~mine")

@@ -19,7 +19,7 @@ def expand(pictures: Any) -> list[Any]:
     given: list[Any] = [pictures] if single else [*pictures]  # pyright: ignore[reportGeneralTypeIssues]
     found: list[Any] = []
     for picture in given:
-        path = read_path(str(picture)) if isinstance(picture, str | Path) else None
+        path = read_path(picture) if isinstance(picture, str) else picture if isinstance(picture, Path) else None
         found += list_pictures(path) if path is not None and path.is_dir() else [path or picture]
     return found
 
