@@ -85,7 +85,7 @@ def test_a_resumed_run_may_measure_more(tmp_path):
         ),
         (["monitor=ece/val"], "monitor=ece/val: is not measured; add metrics=ece"),
         (["metrics=ecee"], "metrics=ecee: no such metrics; did you mean ece? choose from"),
-        (["metrics=[ece,ece]"], "metrics=[ece,ece]: each may stand there once, and none only alone"),
+        (["metrics=[ece,ece]"], "metrics=[ece,ece]: write each option once"),
         (["metrics=ece", "metrics.ece.bins=0"], "metrics.ece.bins=0: must be >= 1"),
     ],
 )

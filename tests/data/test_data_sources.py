@@ -85,7 +85,9 @@ def test_synthetic_has_any_shape_and_its_patterns_carry_over_to_test(shape):
 
 
 def test_settings_without_effect_say_so():
-    assert Digits(root="x").load().notes == ["root has no effect: digits come with scikit-learn"]
+    assert Digits(root="x").load().notes == [
+        "data.root has no effect: digits come with scikit-learn; data=image_folder reads your own pictures"
+    ]
     assert Digits().load().notes == []
 
 

@@ -91,6 +91,7 @@ def test_broken_pictures_are_listed_last_and_end_nothing(capsys, tmp_path):
         "text.png": b"no picture",
         "cut.png": whole[: len(whole) // 2],
         "name.jpg": b"\xff\xd8\xff",
+        "IMG_1.HEIC": b"\0\0\0\x18ftypheic",
         "zip.png": b"PK\3\4",
         "postscript.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     }
@@ -102,7 +103,7 @@ def test_broken_pictures_are_listed_last_and_end_nothing(capsys, tmp_path):
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 30
     summary, *reasons = said.err.splitlines()
-    assert "36 pictures" in summary and "6 could not be read" in summary
+    assert "37 pictures" in summary and "7 could not be read" in summary
     assert len(reasons) == len(broken) and all(any(name in line for line in reasons) for name in broken)
     assert predict(["run", str(tmp_path), "strict=true"]) == 1
 

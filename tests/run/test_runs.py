@@ -310,7 +310,7 @@ def test_an_existing_folder_is_not_trained_into():
     assert train([*TINY, *SMALL, "epochs=1", "dir=run"]) == 2
 
 
-def test_training_longer():
+def test_training_longer(capfd):
     assert train([*TINY, *SMALL, "epochs=1", "dir=run"]) == 0
     assert train(["resume=run"]) == 2, "nothing is left to do"
     assert train([*TINY, *SMALL, "epochs=2", "limit_steps=3", "dir=short"]) == 0
@@ -318,7 +318,9 @@ def test_training_longer():
     assert [row["epoch"] for row in read_rows(Path("short"))] == ["0.6", "1", "1.2"]
     assert train(["resume=run", "epochs=3"]) == 0
     assert [row["epoch"] for row in read_rows(Path("run"))] == ["1", "2", "3"]
+    assert "starts anew" not in capfd.readouterr().out
     assert train(["resume=run/checkpoints/best.pt", "epochs=5"]) == 0
+    assert "warning: best.pt holds the weights alone: the optimizer starts anew" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("limit", ["epochs=1", "limit_steps=3", "early_stop.patience=1"])

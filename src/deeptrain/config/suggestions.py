@@ -14,8 +14,11 @@ from deeptrain.config.options import groups, options, options_with
 from deeptrain.config.override import override_value
 from deeptrain.config.settings import LISTS, PARTS, Settings
 from deeptrain.config.signatures import read_signature
+from deeptrain.runtime.paths import quote_setting
 from deeptrain.runtime.resources import CONFIGS
 from deeptrain.schema import closest, flatten, format_value, suggest
+
+BARE_WORD = "settings are written key=value, for example epochs=10; a value with spaces needs quotes: 'key=a b'"
 
 
 def how_to_write(word: str) -> str:
@@ -33,7 +36,7 @@ def how_to_write(word: str) -> str:
         if answer := elsewhere.answer(word):
             return answer
         group = next((group for group in groups() if word in options(group)), None)
-        return f"write {group}={word}" if group else "settings are written key=value, for example epochs=10"
+        return f"write {group}={word}" if group else BARE_WORD
     if "[" in word or "]" in word:
         return "a list is written without spaces, in quotes: 'aug=[cutout,mixup]'"
     return "not understood; put a value with special characters into quotes: 'key=\"value\"'"
@@ -54,8 +57,10 @@ def choice_message(override: Override, searchpath: tuple[str, ...]) -> str | Non
     if isinstance(value, list) and group not in LISTS:
         return f"{word}: takes one option; choose from {', '.join(options(group, searchpath))}"
     known = options(group, searchpath)
-    if len(names) > 1 and ({"none", "off"} & set(map(str, names)) or len(set(map(str, names))) < len(names)):
-        return f"{word}: each may stand there once, and none only alone"
+    if len(names) > 1 and (alone := {"none", "off"} & set(map(str, names))):
+        return f"{word}: {min(alone)} takes no other option beside it; write {group}={min(alone)}, or leave it out"
+    if len(set(map(str, names))) < len(names):
+        return f"{word}: write each option once"
     messages = []
     for name in [str(name) for name in names if str(name) not in known]:
         meant = _suggest_elsewhere(name, group)
@@ -66,6 +71,8 @@ def choice_message(override: Override, searchpath: tuple[str, ...]) -> str | Non
 
 def _suggest_elsewhere(name: str, group: str) -> str | None:
     """Tell how to write what exists but is no option of the group: another's option, a setting, or a choice of one."""
+    if group == "data" and ("/" in name or "\\" in name):
+        return f"data=image_folder {quote_setting('data.root', name)}"
     if below := [option for option in options(group) if name in option.split("/")]:
         return f"{group}={below[0]}"
     others = [other for other in groups() if other != group]
@@ -126,7 +133,8 @@ def _suggest_key(key: str, value: str, tree: Mapping[str, Any], known: dict[str,
         return f"{' or '.join(elsewhere)} has it: write {elsewhere[0].partition('=')[0]}.{key}={value}"
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
     if siblings and parent in _node_keys(tree):
-        near = closest(key, siblings)
+        near = closest(key.removeprefix(f"{parent}."), [name.rpartition(".")[2] for name in siblings])
+        near = near and f"{parent}.{near}"
         return (f"did you mean {near}? " if near else "") + "choose from " + ", ".join(siblings)
     if match:
         return f"did you mean {match}?" + (f" write {match}={value}" if value else "")

@@ -244,7 +244,8 @@ def check_shape(split: str, shape: tuple[int, ...], train: tuple[int, ...]) -> N
 def unused_settings(source: DataSource, reason: str) -> list[str]:
     """Return a line for each of root and download that is set without effect. Their values may be secret."""
     values = {"root": source.root, "download": source.download}
-    return [f"{name} has no effect: {reason}" for name, value in values.items() if value]
+    hints = {"root": "; data=image_folder reads your own pictures", "download": ""}
+    return [f"data.{name} has no effect: {reason}{hints[name]}" for name, value in values.items() if value]
 
 
 def evenly_spaced(total: int, count: int) -> np.ndarray:

@@ -134,13 +134,15 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     return found
 
 
-def pictures_below(folder: Path, others: Counter[str]) -> list[str]:
+def pictures_below(folder: Path, others: Counter[str], endings: tuple[str, ...] = EXTENSIONS) -> list[str]:
     """Return the names of the images below a folder, its own name first, and count other files by their ending."""
     parents = set(map(_identity, folder.resolve().parents))  # a link to one of them would add the other classes
-    return sorted(_pictures(folder, folder.name, parents, others))
+    return sorted(_pictures(folder, folder.name, parents, others, endings))
 
 
-def _pictures(folder: Path | str, prefix: str, visited: set[tuple[int, int]], others: Counter[str]) -> Iterator[str]:
+def _pictures(
+    folder: Path | str, prefix: str, visited: set[tuple[int, int]], others: Counter[str], endings: tuple[str, ...]
+) -> Iterator[str]:
     """Yield the names of the images below a class folder, and count other files by their ending.
 
     Links are followed, but no folder is visited twice.
@@ -159,7 +161,7 @@ def _pictures(folder: Path | str, prefix: str, visited: set[tuple[int, int]], ot
                 target = Path(item.path) if item.is_symlink() else item  # a link may be broken, or a loop
                 if target.is_dir():
                     inside.append((item.path, f"{prefix}/{item.name}"))
-                elif item.name.lower().endswith(EXTENSIONS) and target.is_file():
+                elif item.name.lower().endswith(endings) and target.is_file():
                     yield f"{prefix}/{item.name}"
                 else:
                     others[Path(item.name).suffix.lower() or "without an ending"] += 1

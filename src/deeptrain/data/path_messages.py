@@ -40,7 +40,10 @@ def visible_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_dir())
 
 
+HEIF = (".heic", ".heif")  # pictures of iPhones, which Pillow alone cannot read
+
+
 def name_heif_reader(line: str) -> str:
     """Add to a line about HEIC pictures, as iPhones take them, how they become pictures that can be read."""
-    is_heif = any(ending in line.lower() for ending in (".heic", ".heif"))
-    return f"{line}; the package pillow-heif reads HEIC and can save it as jpg" if is_heif else line
+    is_heif = any(ending in line.lower() for ending in HEIF)
+    return f"{line}; the package pillow-heif converts HEIC to jpg" if is_heif else line

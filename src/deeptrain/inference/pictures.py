@@ -9,7 +9,7 @@ import numpy as np
 
 from deeptrain.data.decode import EXTENSIONS, Decoder
 from deeptrain.data.folder_layout import natural_order, pictures_below
-from deeptrain.data.path_messages import describe_missing, list_contents, printable, visible_folders
+from deeptrain.data.path_messages import HEIF, describe_missing, list_contents, printable, visible_folders
 from deeptrain.runtime.paths import read_path
 
 
@@ -26,12 +26,13 @@ def expand(pictures: Any) -> list[Any]:
 
 def list_pictures(folder: Path) -> list[Path]:
     """List the pictures in a folder and below it, in the order of a data set's split; ValueError if there are none."""
+    others: Counter[str] = Counter()
+    endings = (*EXTENSIONS, *HEIF)  # these are said to be unreadable, never passed over
     try:
-        others: Counter[str] = Counter()
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and entry.name[0] != ".")
-        found = [name for name in names if name.lower().endswith(EXTENSIONS)]
+        found = [name for name in names if name.lower().endswith(endings)]
         for inner in sorted(visible_folders(folder), key=lambda path: natural_order(path.name)):
-            found += pictures_below(inner, others)
+            found += pictures_below(inner, others, endings)
     except OSError as error:
         raise ValueError(f"{printable(error.filename or folder)}: cannot be read ({error.strerror})") from error
     if not found:

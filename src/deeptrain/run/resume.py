@@ -140,7 +140,9 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, state: dic
         trainer.metadata["changed"] = _history(trainer, run, state.get("changed"), path.parent.parent)
         trainer.load_state_dict(get_world().broadcast(state))
         _check_limits(trainer, changed_keys, path)
-        if state["optimizer"] is not None and (jump := _rate_jump(trainer, changed_keys, state["optimizer"])):
+        if state["optimizer"] is None:
+            console.warn(f"{path.name} holds the weights alone: the optimizer starts anew, with other bits")
+        elif jump := _rate_jump(trainer, changed_keys, state["optimizer"]):
             console.warn(jump)
     except UsageError:
         raise
