@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from deeptrain.config import checks
 from deeptrain.config.instantiate import instantiate, locate, name_setting
-from deeptrain.config.settings import RunConfig, Settings, part_nodes
+from deeptrain.config.settings import RunConfig, part_nodes
 from deeptrain.errors import UsageError, error_line
 from deeptrain.runtime.world import SINGLE, World, get_world
 from deeptrain.schema import format_value
@@ -373,7 +373,7 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     average = instantiate("average", parts["average"], model=network) if parts["average"] else None
     optimizer = _optimizer(setup, network)
     criterion = loss(setup)
-    plan = replace(_plan(settings), steps_per_epoch=len(batches))
+    plan = replace(_plan(setup), steps_per_epoch=len(batches))
     trainer = Trainer(
         network,
         optimizer,
@@ -501,14 +501,16 @@ def check_loggers(run: RunConfig) -> None:
             raise UsageError([f"loggers={name}: needs the package {package}; pip install 'deeptrain[{package}]'"])
 
 
-def _plan(settings: Settings) -> "Plan":
+def _plan(setup: Setup) -> "Plan":
     from deeptrain.training.progress import Plan
 
+    settings = setup.run.settings
     return Plan(
         epochs=settings.epochs,
         limit_steps=settings.limit_steps,
         max_seconds=settings.max_seconds,
         monitor=settings.monitor,
+        val_is_sample=not (settings.overfit or setup.source.val_is_train),
         patience=settings.early_stop.patience,
         min_delta=settings.early_stop.min_delta,
         validate_every_epochs=settings.validate.every_epochs,

@@ -130,6 +130,10 @@ def test_within_the_noise_of_the_images_the_lower_loss_is_better(validations, be
     assert decide(validations, is_share=True, val_images=20)[0] == best
 
 
+def test_images_that_are_trained_on_have_no_noise():
+    assert decide([(0.80, 0.78), (0.85, 42.0)], is_share=True, val_images=20, val_is_sample=False)[0] == [0, 1]
+
+
 def test_noise_is_one_standard_error():
     """Of 10,000 images at 90 % it is 30 images."""
     for images, best in ((29, [0]), (31, [0, 1])):

@@ -42,7 +42,6 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
         *_initial_weights(setup),
         *_frozen(trainer, setup),
         *_class_weights(trainer, setup),
-        f"changed    {changed or 'nothing: all settings are the defaults'}",
     ]
     if run.settings.overfit:
         lines.insert(3, f"overfit    val is what is trained on; turned off: {', '.join(run.turned_off) or 'nothing'}")
@@ -52,6 +51,9 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
         lines.append(f"start      {_initial_loss(initial, len(setup.dataset.classes))}")
     if trainer.progress.step:
         lines.append(f"resumed    after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
+    lines.append(
+        f"changed    {changed or 'nothing: all settings are the defaults'}"
+    )  # the first to go where room lacks
     return [*lines, f"folder     {run_dir}"]
 
 

@@ -58,7 +58,8 @@ class Plan:
     """How long a run is, what is due when, and which metric decides.
 
     steps_per_epoch; higher_is_better and is_share (a share of the images) of `monitor`; val_images: `bind` sets them.
-    max_seconds: of training. patience: validations without a better `monitor`.
+    max_seconds: of training. patience: validations without a better `monitor`. val_is_sample: of new images, so its
+    shares have a standard error; not if val is what is trained on.
     """
 
     epochs: int = 30
@@ -69,6 +70,7 @@ class Plan:
     higher_is_better: bool = True
     is_share: bool = False
     val_images: int = 0
+    val_is_sample: bool = True
     patience: int | None = None
     min_delta: float = 0.0
     validate_every_epochs: int = 1
@@ -191,7 +193,7 @@ class Plan:
         Other metrics have none, so there only equal values are decided by the loss.
         """
         noise = 0.0
-        if self.is_share and self.val_images:
+        if self.is_share and self.val_images and self.val_is_sample:
             images = math.sqrt(max(1.0, self.val_images * record * (1 - record)))
             noise = images / self.val_images + ROUNDING
         level = [candidate for candidate in candidates if self._gain(record, candidate.value) <= noise]
