@@ -379,3 +379,11 @@ def test_the_same_pictures_elsewhere_have_the_same_fingerprint(tmp_path):
     assert load(tmp_path / "one").fingerprint == load(tmp_path / "two").fingerprint
     streamed = [load(tmp_path / root, loader="stream") for root in ("one", "two")]
     assert streamed[0].fingerprint == streamed[1].fingerprint
+
+
+def test_the_default_folder_that_is_not_there_is_named_as_such(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"root=data: is the default, and does not exist here; write data\.root=FOLDER"
+    ):
+        ImageFolder()

@@ -39,7 +39,7 @@ def _evaluate(arguments: list[str]) -> int:
         raise UsageError(["--cfg: the configuration of a run is in its config.yaml; leave it out"])
     if not words or words[0].startswith(("split=", "-")):
         raise UsageError([f"name the run first: {in_this_installation(USAGE).splitlines()[0]}"])
-    where, *words = words
+    where, *words = words[0].removeprefix("run="), *words[1:]
     split = next((word.removeprefix("split=") for word in words if word.startswith("split=")), "test")
     if split not in SPLITS:
         raise UsageError([f"split={split}: {suggest(split, SPLITS)}"])

@@ -113,7 +113,7 @@ def parse(arguments: Sequence[str]) -> Command:
         raise UsageError([f"-m and --cfg: predicting does not take them; {usage}"])
     if not words or words[0].startswith("-") or words[0].partition("=")[0] in OPTIONS:
         raise UsageError([f"name the run first: {usage}"])
-    values, command = {}, Command(words[0], Options())
+    values, command = {}, Command(words[0].removeprefix("run="), Options())
     for word in words[1:]:
         key, sign, value = word.partition("=")
         if sign and key in OPTIONS:

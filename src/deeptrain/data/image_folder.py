@@ -39,6 +39,8 @@ class ImageFolder(ImageFiles):
     def read_layout(self) -> FileLayout:
         try:
             root = self.read_path("root")
+            if self.root == "data" and not root.exists():
+                raise ValueError(f"is the default, and does not exist here; write data.root=FOLDER ({EXPECTED_LAYOUT})")
             layout = read_layout(root, learned_classes=self.learned_classes, all_is_test=self.all_is_test)
             if "train" not in layout.splits and not self.input_shape:
                 raise ValueError(f"has test/ but no train/; {EXPECTED_LAYOUT}")
