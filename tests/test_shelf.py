@@ -107,7 +107,9 @@ def base(net: str) -> RunConfig:
 
 @functools.cache
 def all_augs() -> dict[str, Any]:
-    return compose_run([f"aug=[{','.join(name for name in options('aug') if name != 'none')}]"]).parts["aug"]
+    return compose_run([f"aug=[{','.join(name for name in options('aug') if name not in ('none', 'off'))}]"]).parts[
+        "aug"
+    ]
 
 
 @functools.cache

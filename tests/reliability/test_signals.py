@@ -306,7 +306,7 @@ import pathlib, signal, sys, time
 told = []
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
     signal.signal(number, lambda number, frame: told.append(signal.Signals(number).name))
-folder = pathlib.Path(sys.argv[-1].removeprefix("dir="))
+folder = pathlib.Path(sys.argv[-1].removeprefix("dir=").strip("'"))
 folder.mkdir(parents=True)
 (folder / "ready").touch()
 end = time.monotonic() + 60

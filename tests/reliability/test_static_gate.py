@@ -30,6 +30,7 @@ NEEDED = {  # a call must have this keyword with this value
     "numpy.load": ("allow_pickle", "False"),
 }
 UNPICKLERS = ("pickle_module",)  # keywords that no call may have
+ITSELF = "os.execv(sys.executable, [sys.executable, '-X', 'utf8', *sys.orig_argv[1:]])"  # the same command, in UTF-8
 BY_NAME = (  # may import by name
     ROOT / "src" / "deeptrain" / "config" / "instantiate.py",  # what a setting names, inside an allow-list
     ROOT / "src" / "deeptrain" / "__init__.py",  # names that stand in the file itself
@@ -59,7 +60,7 @@ def offences(source: str, *, builder: bool = False) -> Iterator[str]:
             yield from (f"line {node.lineno}: import {module}" for module in modules if module in MODULES)
         if isinstance(node, ast.Name) and node.id in NEVER:
             yield f"line {node.lineno}: {node.id}"
-        if not isinstance(node, ast.Call):
+        if not isinstance(node, ast.Call) or ast.unparse(node) == ITSELF:
             continue
         first, dot, rest = ast.unparse(node.func).partition(".")
         call = f"{names.get(first, first)}{dot}{rest}"

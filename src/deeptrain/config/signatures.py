@@ -131,6 +131,8 @@ def _annotation(node: Any, module: str) -> Any:
         case ast.Name(id=name):
             return NAMES[name] if name in NAMES else _lookup(name, module)
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
+            if ast.unparse(right).rpartition(".")[2] == "Tensor":  # float | Tensor: no setting is a tensor
+                return _annotation(left, module)
             return Union[_annotation(left, module), _annotation(right, module)]  # noqa: UP007
         case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
             options = choices.elts if isinstance(choices, ast.Tuple) else [choices]

@@ -131,7 +131,8 @@ def _sample(folder: Path, name: str) -> bytes:
     except OSError as error:
         if error.errno in SYSTEM_ERRORS:
             raise ValueError(error_line(OSError(error.errno, error.strerror, printable(path)))) from error
-        raise ValueError(f"{printable(path)}: cannot be read ({error.strerror})") from error
+        remedy = "make it readable, repair or remove it"
+        raise ValueError(f"{printable(path)}: cannot be read ({error.strerror}); {remedy}") from error
     return b"%d\0" % size + b"".join(pieces)
 
 

@@ -141,9 +141,15 @@ def _run(job: Job) -> None:
             process.send_signal(number)
 
     environment = {**os.environ, signals.LEADER: str(os.getpid())}
-    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "errors": "replace"}
     with signals.handle_signals(pass_on):
-        process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            errors="replace",
+        )
         if received:  # while it was being started
             process.terminate()
         _, errors = process.communicate()
