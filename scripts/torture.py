@@ -96,7 +96,7 @@ def torture(
             shutil.rmtree(folder)  # killed before it had said what it is: the same command again
         given = [f"resume={folder}"] if begun else [*fixed, f"dir={folder}"]
         number = start([*given, *varied(kills)], log)
-        end = time.monotonic() + rng.uniform(0, seconds)
+        end = time.monotonic() + rng.uniform(0, seconds * (1 + kills / 10))  # a resume may need longer than a whole run
         while time.monotonic() < end:
             done, status = os.waitpid(number, os.WNOHANG)
             if done:
