@@ -72,10 +72,6 @@ def open_setup(
     learned_classes: of a run that goes on, in its own order. initial: the weights that a run which goes on, or is
     repeated, has started from; those of another run are read here.
     """
-    import numpy as np
-
-    from deeptrain.aug.pipeline import Pipeline
-    from deeptrain.aug.whitening import Whitening
     from deeptrain.data.leaks import describe_leaks
     from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
 
@@ -90,22 +86,10 @@ def open_setup(
     dataset = load_data(run, source.load)
     if (initial := initial_weights(run, initial)) is not None:
         check_inputs(run, initial, source, dataset)
-        mean, std = getattr(source, "mean", None), getattr(source, "std", None)  # the user's own come first
-        dataset = replace(
-            dataset,
-            mean=dataset.mean if mean else np.array(initial.mean),
-            std=dataset.std if std else np.array(initial.std),
-        )
-    nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
-    augmentations = [augmentation(key, node, run, dataset) for key, node in nodes]
-    pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
-    if initial is None:
-        pipeline.whitening = whitening(run, source, dataset, pipeline)
-    else:
-        pipeline.subtract_image_mean = initial.subtract_image_mean
-        pipeline.whitening = Whitening(**initial.whitening) if initial.whitening else None
+        dataset = normalised_as(initial, source, dataset)
     precision = pick_precision(settings.precision, device)
     runtime = Runtime(device, precision, settings.compile)
+    pipeline = input_pipeline(run, source, dataset, initial)
     setup = Setup(run, source, dataset, runtime, pipeline, world, initial_weights=initial)
     pixels = setup.batch_size * math.prod(dataset.image_shape[1:]) // world.size
     threads = use_threads(settings.threads, pixels)
@@ -115,6 +99,28 @@ def open_setup(
     setup.machine = reason
     setup.warnings = checks.check(run, _known(setup)) + describe_leaks(source, dataset)
     return setup
+
+
+def normalised_as(initial: "InitialWeights", source: Any, dataset: "Dataset") -> "Dataset":
+    """Return the data with mean and std of the initial weights, unless the user has set them."""
+    mean, std = getattr(source, "mean", None), getattr(source, "std", None)
+    return replace(dataset, mean=dataset.mean if mean else initial.mean, std=dataset.std if std else initial.std)
+
+
+def input_pipeline(run: RunConfig, source: Any, dataset: "Dataset", initial: "InitialWeights | None") -> "Pipeline":
+    """Build the way from pixels to inputs: as it was for the initial weights, else as the data set asks."""
+    from deeptrain.aug.pipeline import Pipeline
+    from deeptrain.aug.whitening import Whitening
+
+    nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
+    augmentations = [augmentation(key, node, run, dataset) for key, node in nodes]
+    pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
+    if initial is None:
+        pipeline.whitening = whitening(run, source, dataset, pipeline)
+    else:
+        pipeline.subtract_image_mean = initial.subtract_image_mean
+        pipeline.whitening = Whitening(**initial.whitening) if initial.whitening else None
+    return pipeline
 
 
 def initial_weights(run: RunConfig, known: "InitialWeights | None" = None) -> "InitialWeights | None":

@@ -18,6 +18,8 @@ from deeptrain.runtime.paths import quote, quote_setting
 from deeptrain.runtime.resources import command
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from deeptrain.data.loader import Loader
     from deeptrain.training.initial_weights import InitialWeights
     from deeptrain.training.trainer import Trainer
@@ -90,35 +92,18 @@ def draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str
 
 
 def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> None:
-    """Draw the curves, and of the best weights' answers on val the confusions and worst mistakes; then the card."""
+    """Draw the curves and the best weights' answers on val; then the card."""
     from deeptrain.metrics.metric import informative
-    from deeptrain.metrics.per_class import confusion_matrix
     from deeptrain.report.card import CardData, worst_classes, write_card
-    from deeptrain.report.figures import draw_confusion, draw_curves
-    from deeptrain.training import checkpoint
-    from deeptrain.training.validation import predict
+    from deeptrain.report.figures import draw_curves
 
     rows = trainer.logger.table.rows() if trainer.logger.table is not None else []
-    best = run_dir / "checkpoints" / "best.pt"
-    if not rows or not best.is_file():
+    if not rows or not (run_dir / "checkpoints" / "best.pt").is_file():
         return
     classes, words = setup.dataset.classes, setup.run.overrides
     initial, best_epoch = trainer.metadata["initial_loss"], trainer.progress.best_epoch
     draw_curves(rows, run_dir / "curves.png", setup.run.title, best_epoch, initial)
-    weights = checkpoint.load(best)["model"]
-    trainer.model.load_state_dict(weights)
-    own = trainer.validator.loader
-    val = setup.world.unsharded(
-        own, lambda: build.eval_loader(setup.source, setup.dataset.val, setup.run, setup.runtime)
-    )
-    logits, labels = predict(trainer.model, val.epoch(0), trainer.pipeline, trainer.runtime)
-    loss = setup.run.parts["loss"]["_target_"].rpartition(".")[2]
-    conformal.save(run_dir, checkpoint.digest(weights), logits, labels, loss)
-    matrix = confusion_matrix(logits.argmax(1), labels, len(classes)).numpy()
-    draw_confusion(matrix, classes, run_dir / "confusion.png")
-    _draw_mistakes(val, classes, logits, labels, run_dir / "mistakes.png")
-    if val is not own:
-        val.close()
+    matrix = _draw_answers(trainer, setup, run_dir)
     figures = {name: run_dir / f"{name}.png" for name in ("curves", "confusion", "mistakes")}
     trainer.logger.log_figures({name: path for name, path in figures.items() if path.is_file()}, trainer.progress.step)
     repeat = " ".join([command("train"), *(quote(word) for word in words if not word.startswith("dir="))])
@@ -135,6 +120,33 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
         commands=[("repeat this run", repeat), *next_commands(trainer, run_dir)],
     )
     write_card(run_dir, data)
+
+
+def _draw_answers(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> "np.ndarray":
+    """Load the best weights and draw their answers on val, the confusions and worst mistakes; return counts (K, K).
+
+    What conformal sets need of these answers is kept in the folder.
+    """
+    from deeptrain.metrics.per_class import confusion_matrix
+    from deeptrain.report.figures import draw_confusion
+    from deeptrain.training import checkpoint
+    from deeptrain.training.validation import predict
+
+    weights, classes = checkpoint.load(run_dir / "checkpoints" / "best.pt")["model"], setup.dataset.classes
+    trainer.model.load_state_dict(weights)
+    own = trainer.validator.loader
+    val = setup.world.unsharded(
+        own, lambda: build.eval_loader(setup.source, setup.dataset.val, setup.run, setup.runtime)
+    )
+    logits, labels = predict(trainer.model, val.epoch(0), trainer.pipeline, trainer.runtime)
+    loss = setup.run.parts["loss"]["_target_"].rpartition(".")[2]
+    conformal.save(run_dir, checkpoint.digest(weights), logits, labels, loss)
+    matrix = confusion_matrix(logits.argmax(1), labels, len(classes)).numpy()
+    draw_confusion(matrix, classes, run_dir / "confusion.png")
+    _draw_mistakes(val, classes, logits, labels, run_dir / "mistakes.png")
+    if val is not own:
+        val.close()
+    return matrix
 
 
 def _draw_mistakes(val: "Loader", classes: list[str], logits: Any, labels: Any, path: Path) -> None:
