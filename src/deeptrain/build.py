@@ -103,8 +103,14 @@ def open_setup(
 
 def normalised_as(initial: "InitialWeights", source: Any, dataset: "Dataset") -> "Dataset":
     """Return the data with mean and std of the initial weights, unless the user has set them."""
+    import numpy as np
+
     mean, std = getattr(source, "mean", None), getattr(source, "std", None)
-    return replace(dataset, mean=dataset.mean if mean else initial.mean, std=dataset.std if std else initial.std)
+    return replace(
+        dataset,
+        mean=dataset.mean if mean else np.array(initial.mean),
+        std=dataset.std if std else np.array(initial.std),
+    )
 
 
 def input_pipeline(run: RunConfig, source: Any, dataset: "Dataset", initial: "InitialWeights | None") -> "Pipeline":

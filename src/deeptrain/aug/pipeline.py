@@ -87,8 +87,8 @@ class Pipeline:
     def __init__(
         self,
         augmentations: Sequence[Augmentation],
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | np.ndarray,
+        std: Sequence[float] | np.ndarray,
         subtract_image_mean: bool = False,
         whitening: Whitening | None = None,
     ):
