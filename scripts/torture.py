@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from deeptrain.commands import cli
+from deeptrain.loggers.metrics_csv import TIME_COLUMNS
 from deeptrain.run import folder as run_folder
 from deeptrain.training import checkpoint
 
@@ -43,7 +44,7 @@ SETTINGS = [  # unless others are given
     "model.stochastic_depth=0.3",
     "epochs=3",
 ]
-CLOCKS = ("seconds", "images_per_second", "speed/images_per_second")  # what no two runs have in common
+CLOCKS = (*TIME_COLUMNS, "speed/images_per_second")  # what no two runs have in common
 TIMES = ("train_seconds",)
 
 

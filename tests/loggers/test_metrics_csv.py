@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from deeptrain.loggers.metrics_csv import TIME_COLUMNS, MetricsTable
+from deeptrain.loggers.metrics_csv import MetricsTable
 
 COLUMNS = ["epoch", "step", "loss/val", "seconds", "images_per_second"]
 
@@ -141,7 +141,3 @@ def test_a_table_too_large_to_be_one_is_not_read(tmp_path):
     with pytest.raises(ValueError, match=r"metrics\.csv: is too large to be of a run"):
         MetricsTable(path, COLUMNS)
     assert path.stat().st_size == 2**30
-
-
-def test_time_columns_are_columns_of_clocks():
-    assert set(TIME_COLUMNS) == {"seconds", "images_per_second"}

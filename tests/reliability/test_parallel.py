@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from deeptrain.commands import cli
+from deeptrain.loggers.metrics_csv import TIME_COLUMNS
 from deeptrain.run import artifacts, launch
 from deeptrain.runtime.distributed import DistributedWorld
 from deeptrain.runtime.resources import ROOT
@@ -35,7 +36,6 @@ TRIED = {
     "started": "epochs=2 data.num_classes=5 init_from=ORIGIN backbone_lr_factor=0.1",
     "stream": "epochs=1 data.loader=stream workers=1 aug=mixup validate.every_steps=2",
 }
-CLOCKS = ("seconds", "images_per_second")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")]
 
 
@@ -54,7 +54,7 @@ def finish(process: subprocess.Popen, seconds: float = 100) -> str:
 def curve(folder: Path) -> list[dict[str, float]]:
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    return [{key: float(value) for key, value in row.items() if key not in CLOCKS and value} for row in rows]
+    return [{key: float(value) for key, value in row.items() if key not in TIME_COLUMNS and value} for row in rows]
 
 
 def assert_alike(one: Path, several: Path) -> None:

@@ -51,10 +51,8 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
         lines.append(f"start      {_initial_loss(initial, len(setup.dataset.classes))}")
     if trainer.progress.step:
         lines.append(f"resumed    after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
-    lines.append(
-        f"changed    {changed or 'nothing: all settings are the defaults'}"
-    )  # the first to go where room lacks
-    return [*lines, f"folder     {run_dir}"]
+    # where there is no room for all, the last line before the folder is the first to go
+    return [*lines, f"changed    {changed or 'nothing: all settings are the defaults'}", f"folder     {run_dir}"]
 
 
 def _initial_weights(setup: build.Setup) -> list[str]:
