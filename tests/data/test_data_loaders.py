@@ -178,10 +178,26 @@ def test_a_batch_larger_than_the_set_is_refused():
 def test_auto_keeps_on_the_device_what_fits(device, monkeypatch):
     source = SimpleNamespace(loader="auto", augment=True, crop_padding=0, flip=False)
     assert isinstance(make_loader(source, some(), batch_size=8, device=device), ResidentLoader)
-    monkeypatch.setattr(loader_module, "_free_memory", lambda: 37 * 10 * 12 * 3 * 4 - 1)
+    monkeypatch.setattr(loader_module, "free_memory", lambda swap=False: 37 * 10 * 12 * 3 * 4 - 1)
     assert isinstance(make_loader(source, some(), batch_size=8, device=CPU), StreamLoader)
     source.loader = "resident"
     assert isinstance(make_loader(source, some(), batch_size=8, device=CPU), ResidentLoader)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({}, "data.loader=resident: needs 13 KiB of memory, 9.77 KiB are free; write data.loader=stream"),
+        ({"image_size": None, "loader": "auto"}, "batch_size=8: needs 14.1 KiB of memory, 9.77 KiB are free; take a"),
+    ],
+)
+def test_images_and_batches_larger_than_memory_are_refused_before_they_are_copied(monkeypatch, facts, message):
+    source = SimpleNamespace(**{"loader": "resident", "augment": True, "crop_padding": 0, "flip": False, **facts})
+    monkeypatch.setattr(loader_module, "free_memory", lambda swap=False: 10_000)
+    with pytest.raises(ValueError) as error:
+        make_loader(source, some(), batch_size=8 if "image_size" in facts else 1, device=CPU)
+    assert str(error.value).startswith(message)
+    assert str(error.value).endswith("data.image_size") == ("image_size" in facts)
 
 
 def test_loading_draws_nothing_from_torchs_own_generator():

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from deeptrain.analysis.check_data import check
+from deeptrain.data import array_source
 from deeptrain.data.array_source import ArraySource
 from deeptrain.data.csv_file import CSVFile
 from deeptrain.data.gates import Gates
@@ -111,6 +112,30 @@ def test_a_csv_that_is_absent_or_no_text(tmp_path):
     assert "save it as UTF-8" in refusal(lambda: CSVFile(file=str(tmp_path / "bytes.csv")), "file=")
 
 
+def test_classes_of_a_csv_are_in_natural_order_and_a_run_keeps_its_own(pictures):
+    labels = ["10", "9", "1"]
+    rows = [f"{row.partition(',')[0]},{labels[index % 3]}" for index, row in enumerate(rows_of(pictures))]
+    file = write_csv(pictures, *rows)
+    assert CSVFile(file=file).layout.classes == ["1", "9", "10"]
+    assert CSVFile(file=file, learned_classes=["1", "10", "9"]).layout.classes == ["1", "10", "9"]
+    assert CSVFile(file=file, learned_classes=["1", "10"]).layout.classes == ["1", "9", "10"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("header", [["file,label"], []])
+def test_columns_may_be_separated_by_semicolons_or_tabs(pictures, separator, header):
+    rows = [row.replace(",", separator) for row in [*header, *rows_of(pictures)]]
+    plain, other = write_csv(pictures, *rows_of(pictures)), write_csv(pictures, *rows, name="other.csv")
+    assert CSVFile(file=other).layout.splits["train"].names == CSVFile(file=plain).layout.splits["train"].names
+
+
+def test_a_comma_in_a_name_separates_nothing_where_semicolons_do(pictures):
+    first = rows_of(pictures)[0].partition(",")[0]
+    (pictures / first).rename(pictures / "a, b.png")
+    rows = ["a, b.png;cat", *(row.replace(",", ";") for row in rows_of(pictures)[1:])]
+    assert CSVFile(file=write_csv(pictures, *rows)).layout.splits["train"].names[0] == "a, b.png"
+
+
 def test_check_data_reads_a_csv_too(pictures):
     file = write_csv(pictures, *rows_of(pictures))
     assert check(pictures / "labels.csv").is_intact and file
@@ -200,6 +225,30 @@ def test_images_without_pixels_are_refused(tmp_path):
     images, labels = arrays()
     file = write_npz(tmp_path, images=images[:, :0], labels=labels)
     refusal(lambda: NPZFile(file=file).load(), "images of train: must be uint8 (N, H, W, C)")
+
+
+def test_npz_names_that_repeat_and_labels_that_would_wrap_are_refused(tmp_path):
+    images, labels = arrays()
+    file = write_npz(tmp_path, images=images, labels=labels)
+    names = [f"name {value // 2}" for value in range(len(np.unique(labels)))]
+    assert "'name 0' is there twice" in refusal(lambda: NPZFile(file=file, names=names), "names=")
+    large = labels.astype(np.uint64)
+    large[0] = 2**63
+    file = write_npz(tmp_path, images=images, labels=large)
+    assert "labels has 9223372036854775808; labels must be below 2**63" in refusal(lambda: NPZFile(file=file), "file=")
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((6, 5), 1), ((3, 6, 5), 2)])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_larger_than_memory_is_refused_by_its_header(tmp_path, monkeypatch, shape, factor, save):
+    images, labels = arrays(shape=shape)
+    save(tmp_path / "data.npz", images=images, labels=labels)
+    source = NPZFile(file=str(tmp_path / "data.npz"))
+    assert source.split_bytes("train") == factor * images.nbytes
+    monkeypatch.setattr(array_source, "free_memory", lambda swap: factor * images.nbytes - 1)
+    monkeypatch.setattr(source, "read_split", lambda split: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match=r"^data=npz: train needs .* are free; save the pictures as files"):
+        source.load(tmp_path / "cache")
 
 
 def test_a_file_that_is_no_npz(tmp_path):

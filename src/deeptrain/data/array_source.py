@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from deeptrain.data.dataset import Dataset, DataSource, Samples, SourceSplits, make_dataset
 from deeptrain.data.decode import Decoder
 from deeptrain.data.decoded_images import DecodedImages, chunks, from_arrays, from_cache
+from deeptrain.runtime.memory import free_memory, too_large
 
 Split = Literal["train", "val", "test"]
 
@@ -17,6 +18,8 @@ Split = Literal["train", "val", "test"]
 @dataclass(kw_only=True)
 class ArraySource(DataSource):
     """Base of sources whose splits are arrays: images uint8 (N, H, W, C) with 1 or 3 channels, labels int64 (N,)."""
+
+    smaller: ClassVar[str] = "choose fewer or smaller images"  # what to do if a split does not fit into memory
 
     def read_split(self, split: Split) -> tuple[np.ndarray | Iterable[np.ndarray], np.ndarray]:
         """Return images and labels of a split. Large splits may yield their images in chunks (B, H, W, C)."""
@@ -33,6 +36,10 @@ class ArraySource(DataSource):
     def cache_key(self, split: Split) -> dict[str, Any] | None:
         """Return what the images of a split depend on. None: they are read at every start, not cached."""
         return None
+
+    def split_bytes(self, split: Split) -> int:
+        """Return the bytes of memory that reading a split takes; 0 if they are not known before."""
+        return 0
 
     def decoder_for(self, shape: tuple[int, ...]) -> Decoder:
         """Return how any picture becomes an input (H, W, C) of these images."""
@@ -69,15 +76,20 @@ class ArraySource(DataSource):
         return Samples(test.images, None, test.labels)
 
     def _decoded(self, split: Split, cache_dir: Path | str | None) -> DecodedImages:
+        def read() -> tuple[np.ndarray | Iterable[np.ndarray], np.ndarray]:
+            if reason := too_large(self.split_bytes(split), free_memory(swap=True)):
+                raise ValueError(f"data={self.name}: {split} {reason}; {self.smaller}")
+            return self.read_split(split)
+
         def decode() -> tuple[Iterable[np.ndarray], np.ndarray]:
-            images, labels = self.read_split(split)
+            images, labels = read()
             return (chunks(images) if isinstance(images, np.ndarray) else images), labels
 
         key = self.cache_key(split)
         if key is not None:
             decoded = from_cache(cache_dir, f"{self.name}-{split}", key, decode)
         else:
-            images, labels = self.read_split(split)
+            images, labels = read()
             decoded = from_arrays(images if isinstance(images, np.ndarray) else np.concatenate([*images]), labels)
         self._check(split, decoded)
         return decoded

@@ -5,15 +5,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
 from deeptrain.data.decode import EXTENSIONS
+from deeptrain.data.folder_layout import natural_order
 from deeptrain.data.image_files import FileLayout, FileSplit, ImageFiles
 from deeptrain.data.path_messages import describe_missing, printable, special_file
 from deeptrain.schema import validate_call
 
 COLUMNS = ["file", "label", "split"]
+SEPARATORS = ",;\t"
 SPLITS = ("train", "val", "test")
 
 Row = tuple[str, str, str]  # file, label, split
@@ -24,11 +27,13 @@ Row = tuple[str, str, str]  # file, label, split
 class CSVFile(ImageFiles):
     """Images listed as `file,label`, or `file,label,split` with the splits train, val and test.
 
-    Paths are relative to `root`, by default the folder of the CSV file. A header is optional. The classes are the
-    sorted labels of train.
+    Paths are relative to `root`, by default the folder of the CSV file. A header is optional. Columns are separated by
+    commas, semicolons or tabs. The classes are the labels of train in natural order, so that 2 comes before 10. A
+    resume and an evaluation give the classes that their run has learned, which keep their order.
     """
 
     file: str = "labels.csv"
+    learned_classes: list[str] | None = None
 
     name = "csv"
 
@@ -37,7 +42,8 @@ class CSVFile(ImageFiles):
         if not path.is_file():
             raise ValueError(f"file={self.file}: {describe_missing(path)}")
         try:
-            return build_layout(path, self.read_path("root") if self.root else path.parent)
+            root = self.read_path("root") if self.root else path.parent
+            return build_layout(path, root, self.learned_classes)
         except OSError as error:
             raise ValueError(f"file={self.file}: cannot be read ({error.strerror}); make it readable") from error
         except UnicodeDecodeError as error:
@@ -46,7 +52,7 @@ class CSVFile(ImageFiles):
             raise ValueError(f"file={self.file}: {error}") from error
 
 
-def build_layout(path: Path, root: Path) -> FileLayout:
+def build_layout(path: Path, root: Path, learned_classes: list[str] | None = None) -> FileLayout:
     """Read a CSV file into splits. ValueError, with the number of the line, if a row cannot be used."""
     rows: dict[str, dict[str, str]] = {split: {} for split in SPLITS}  # label by file
     lines: dict[str, int] = {}
@@ -57,12 +63,12 @@ def build_layout(path: Path, root: Path) -> FileLayout:
             raise ValueError(f"line {line}: {printable(root / file)} {state}")
         lines[file] = line
         rows[split][file] = label
-    classes = sorted(set(rows["train"].values()))
+    classes = sorted(set(rows["train"].values()), key=natural_order)
     if len(classes) < 2:
         found = f"only the label {classes[0]}" if classes else "no images"
         raise ValueError(f"train has {found}; training needs two classes")
-    layout = FileLayout(classes)
-    table = {name: index for index, name in enumerate(classes)}
+    layout = FileLayout(learned_classes if learned_classes and set(learned_classes) == set(classes) else classes)
+    table = {name: index for index, name in enumerate(layout.classes)}
     for split, labels in rows.items():
         if unknown := next((file for file, label in labels.items() if label not in table), None):
             raise ValueError(f"line {lines[unknown]}: label {labels[unknown]} of {split} is no class of train")
@@ -76,7 +82,7 @@ def build_layout(path: Path, root: Path) -> FileLayout:
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Yield (line number, row) of a CSV file, without the header and empty lines."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(file, delimiter=_separator(file), strict=True)
         columns = COLUMNS
         is_first = True
         for cells in reader:
@@ -88,6 +94,17 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
             else:
                 yield reader.line_num, _parse_row(reader.line_num, values, columns)
             is_first = False
+
+
+def _separator(file: TextIO) -> str:
+    """Return the first separator by which the first row is a header, or begins with a picture; else the comma."""
+    first = next((line for line in file if line.strip()), "")
+    file.seek(0)
+    for separator in SEPARATORS:
+        cells = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=separator), [])]
+        if len(cells) > 1 and ({"file", "label"} <= set(cells) or cells[0].endswith(EXTENSIONS)):
+            return separator
+    return SEPARATORS[0]
 
 
 def _check_header(values: list[str]) -> list[str]:

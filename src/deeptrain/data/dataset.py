@@ -1,5 +1,6 @@
 """What training sees of a set of images: samples, their split into train and val, and the settings of every source."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -204,8 +205,11 @@ def make_dataset(
 ) -> Dataset:
     """Choose the images of training and validation, and compute mean and std of the training images.
 
-    parts: which ones, if the source has chosen them already, to read no others. ValueError if val has another size.
+    parts: which ones, if the source has chosen them already, to read no others. ValueError if val has another size, or
+    two classes have one name.
     """
+    if (twin := repeated(classes)) is not None:
+        raise ValueError(f"classes: {twin!r} is the name of two; give each class a name of its own")
     if splits.val is not None:
         check_shape("val", splits.val.shape, splits.train.shape)
     parts = parts or partition(source, splits.train.labels, has_val=splits.val is not None)
@@ -239,6 +243,11 @@ def check_shape(split: str, shape: tuple[int, ...], train: tuple[int, ...]) -> N
     if shape != train:
         sizes = f"{'x'.join(map(str, shape))}, those of train {'x'.join(map(str, train))}"
         raise ValueError(f"images of {split} are {sizes}; save all splits in one size")
+
+
+def repeated(names: list[str]) -> str | None:
+    """Return a name that is there twice; None if there is none."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def unused_settings(source: DataSource, reason: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Decoded images in the cache: one flat array that later starts map into memory, with the sums for statistics."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from deeptrain.data.cache import get_or_build
 
 Decode = Callable[[], tuple[Iterable[np.ndarray], np.ndarray]]  # -> chunks uint8 (B, H, W, C) in order, all labels
+
+MAX_CHUNK = 2**25  # values of a chunk of images; their sums take 16 bytes for each
 
 
 @dataclass
@@ -31,9 +34,8 @@ class DecodedImages:
 
 def from_arrays(images: np.ndarray, labels: np.ndarray) -> DecodedImages:
     """Wrap images that are in memory already: uint8 (N, H, W, C) and int64 (N,)."""
-    fingerprint = crc32(labels.tobytes(), crc32(images.tobytes()))
-    sums = np.concatenate([sum_pixels(chunk) for chunk in chunks(images)])
-    return DecodedImages(images, labels, sums, f"{fingerprint:08x}")
+    fingerprint = crc32(labels.tobytes(), crc32(np.ascontiguousarray(images).data))
+    return DecodedImages(images, labels, sum_pixels(images), f"{fingerprint:08x}")
 
 
 def from_cache(cache_dir: Path | str | None, name: str, key: dict[str, Any], decode: Decode) -> DecodedImages:
@@ -48,7 +50,8 @@ def from_cache(cache_dir: Path | str | None, name: str, key: dict[str, Any], dec
 
 
 def chunks(images: Any, size: int = 1024) -> Iterator[np.ndarray]:
-    """Yield consecutive slices of an array."""
+    """Yield consecutive slices of an array, of so many images, or as many as have MAX_CHUNK values."""
+    size = max(1, min(size, MAX_CHUNK // max(1, math.prod(images.shape[1:]))))
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
@@ -74,6 +77,10 @@ def _write(folder: Path, parts: Iterable[np.ndarray], labels: np.ndarray) -> Non
 
 def sum_pixels(images: np.ndarray) -> np.ndarray:
     """Sum pixels and squares of each image: int64 (B, 2, C). Products with ones are exact and five times as fast."""
+    return np.concatenate([_sum_chunk(chunk) for chunk in chunks(images)])
+
+
+def _sum_chunk(images: np.ndarray) -> np.ndarray:
     pixels = images.reshape(len(images), -1, images.shape[3]).astype(np.float64)
     ones = np.ones(pixels.shape[1])
     return np.stack([ones @ pixels, ones @ pixels**2], axis=1).astype(np.int64)

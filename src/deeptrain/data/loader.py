@@ -1,5 +1,6 @@
 """Two loaders with the same batches: small sets stay on the device as one tensor, others stream from workers."""
 
+import math
 import os
 import sys
 import warnings
@@ -18,12 +19,14 @@ from deeptrain.data.dataset import DataSource, LazyRows, Samples
 from deeptrain.data.decode import UnreadableImageError
 from deeptrain.data.decoded_images import chunks
 from deeptrain.data.workers import FEWER, as_it_is, batches, end_workers, init_worker, share, warn_of_space
+from deeptrain.runtime.memory import free_memory, too_large
 from deeptrain.runtime.random import generator
 from deeptrain.runtime.resources import command
 from deeptrain.runtime.signals import Interrupted
 from deeptrain.runtime.upload import upload
 from deeptrain.runtime.world import SINGLE, World
 
+BYTES = 5  # of a value in a batch: as it is stored, and as float32
 Shared = torch.Tensor | np.ndarray
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (N, C, H, W) stored channels_last, int64 (N,), both on the device
 
@@ -50,6 +53,8 @@ def make_loader(
     """
     if train and batch_size > len(samples):
         raise ValueError(f"batch_size={batch_size}: must be at most {len(samples)}, the number of training images")
+    if reason := too_large(min(batch_size, len(samples)) * math.prod(samples.shape) * BYTES, free_memory(swap=True)):
+        raise ValueError(f"batch_size={batch_size}: {reason}; take a smaller batch_size{_or_smaller_images(source)}")
     augment = train and source.augment
     crop_padding, flip = (source.crop_padding, source.flip) if augment else (0, False)
     if train and not augment and samples.decoder is not None:
@@ -60,6 +65,8 @@ def make_loader(
     ):
         if samples.images is None:
             raise ValueError("loader=resident: these pictures are not decoded; load them with the same setting")
+        if reason := too_large(_size_on_device(samples, crop_padding), _free(device, swap=True)):
+            raise ValueError(f"data.loader=resident: {reason}; write data.loader=stream{_or_smaller_images(source)}")
         return ResidentLoader(samples, batch_size, device, seed, train, crop_padding, flip, world, min_batch)
     return StreamLoader(samples, batch_size, device, seed, train, crop_padding, flip, workers, world, min_batch)
 
@@ -68,10 +75,21 @@ def fits(samples: Samples, crop_padding: int, device: torch.device) -> bool:
     """Return whether the decoded and padded images need at most a quarter of the device's free memory."""
     if samples.images is None:
         return False
+    return _size_on_device(samples, crop_padding) <= _free(device) / 4
+
+
+def _size_on_device(samples: Samples, crop_padding: int) -> int:
+    """Return the bytes of a set with zeros around its images."""
     channels, height, width = samples.shape
-    size = len(samples) * (height + 2 * crop_padding) * (width + 2 * crop_padding) * channels
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
-    return size <= free / 4
+    return len(samples) * (height + 2 * crop_padding) * (width + 2 * crop_padding) * channels
+
+
+def _free(device: torch.device, *, swap: bool = False) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory(swap=swap)
+
+
+def _or_smaller_images(source: DataSource) -> str:
+    return ", or a smaller data.image_size" if hasattr(source, "image_size") else ""
 
 
 class ResidentLoader:
@@ -339,18 +357,3 @@ def _padded(images: np.ndarray | LazyRows, padding: int, device: torch.device) -
 
 def _pad(images: np.ndarray, padding: int) -> np.ndarray:
     return np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-
-
-def _free_memory() -> int:
-    """Return the free bytes of host memory, of the machine or of the container."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        values = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        total = int(values["MemAvailable"].split()[0]) * 1024
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        return min(total, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no container, or no limit ("max")
-        return total

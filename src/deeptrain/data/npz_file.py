@@ -1,5 +1,6 @@
 """Your own images as numpy arrays in one .npz file, also the files of MedMNIST."""
 
+import math
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from deeptrain.data.array_source import ArraySource, Split
-from deeptrain.data.dataset import unused_settings
+from deeptrain.data.dataset import repeated, unused_settings
 from deeptrain.data.fingerprint import read_content
 from deeptrain.data.path_messages import describe_missing
 from deeptrain.schema import validate_call
 
+MAX_LABEL = 2**63 - 1
 PREFIXES: dict[Split, tuple[str, ...]] = {"train": ("train_", ""), "val": ("val_",), "test": ("test_",)}
 
 
@@ -29,6 +31,7 @@ class NPZFile(ArraySource):
     names: list[str] | None = None  # of the classes
 
     name = "npz"
+    smaller = "save the pictures as files: data=image_folder reads them one by one"
 
     def __post_init__(self):
         self.path = self.read_path("file")
@@ -43,6 +46,8 @@ class NPZFile(ArraySource):
             raise ValueError(f"file={self.file}: all labels are {self.values[0]}; training needs two classes")
         if self.names is not None and len(self.names) != len(self.values):
             raise ValueError(f"names={self.names}: must be one for each of {len(self.values)} classes")
+        if self.names is not None and (twin := repeated(self.names)) is not None:
+            raise ValueError(f"names={self.names}: {twin!r} is there twice; give each class a name of its own")
 
     @cached_property
     def arrays(self) -> dict[Split, tuple[str, str]]:
@@ -85,13 +90,24 @@ class NPZFile(ArraySource):
         file = [path, status.st_size, status.st_mtime_ns, content]
         return {"file": file, "split": split, "classes": self.class_names()}
 
+    def split_bytes(self, split: Split) -> int:
+        """Return the bytes of the images by the header of their array, twice if they are to be transposed."""
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.arrays[split][0]}.npy") as file:
+                is_first = np.lib.format.read_magic(file) == (1, 0)
+                read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read_header(file)
+        except Exception:  # reading the array says what is wrong with it
+            return 0
+        return math.prod(shape) * dtype.itemsize * (2 if _channels_first(shape) else 1)
+
     def read_split(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         name = self.arrays[split][0]
         images = self._load(name)
         if images.dtype != np.uint8:
             remedy = "save (images * 255).round().astype('uint8') if they are in [0, 1]"
             raise ValueError(f"file={self.file}: {name} must be uint8, it is {images.dtype}; {remedy}")
-        if images.ndim == 4 and images.shape[3] not in (1, 3) and images.shape[1] in (1, 3):
+        if _channels_first(images.shape):
             images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
         if images.ndim == 3:
             images = images[..., None]
@@ -113,6 +129,8 @@ class NPZFile(ArraySource):
         if labels.ndim != 1 or labels.dtype.kind not in "iub":
             kind = f"{labels.dtype} {labels.shape}"
             raise ValueError(f"file={self.file}: {name} must be integers (N,) or (N, 1), they are {kind}")
+        if labels.dtype.kind == "u" and len(labels) and labels.max() > MAX_LABEL:
+            raise ValueError(f"file={self.file}: {name} has {labels.max()}; labels must be below 2**63")
         return labels.astype(np.int64)
 
     def _array_names(self) -> list[str]:
@@ -131,3 +149,7 @@ class NPZFile(ArraySource):
             raise ValueError(
                 f"file={self.file}: {name} cannot be read ({reason}); write it with numpy.savez"
             ) from error
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and shape[3] not in (1, 3) and shape[1] in (1, 3)

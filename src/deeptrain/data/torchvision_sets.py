@@ -101,6 +101,9 @@ class TorchvisionSet(ArraySource):
             "content": read_content(self.folder, [name for name, _ in files]),
         }
 
+    def split_bytes(self, split: Split) -> int:
+        return sum((self.folder / name).stat().st_size for name in self.spec.files(split))
+
     def read_split(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         return _read(self.spec, self.folder, split)
 
