@@ -16,7 +16,7 @@ import torch
 
 from deeptrain.commands import cli
 from deeptrain.loggers.metrics_csv import TIME_COLUMNS
-from deeptrain.run import artifacts, launch
+from deeptrain.run import answers, artifacts, launch
 from deeptrain.runtime.distributed import DistributedWorld
 from deeptrain.runtime.resources import ROOT
 from deeptrain.runtime.world import World, get_world
@@ -139,6 +139,10 @@ def test_resumed_by_another_number_of_processes(folders):
     assert curve(at)[-1] == pytest.approx(curve(whole)[-1], abs=1e-5, rel=1e-5)
     assert "resumed" in said and said.count("finished  ") == 1, "one process speaks"
     assert (at / "confusion.png").is_file() and "could not all be drawn" not in said
+    found = answers.load(at)
+    assert found and len(found.labels) == 46, "all of val, by rank 0"
+    right = json.loads((at / "result.json").read_text())["final"]["accuracy/val"]
+    assert (found.predicted["final"] == found.labels).mean() == pytest.approx(right)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")

@@ -10,7 +10,7 @@ from deeptrain import build
 from deeptrain.config.compose import experiment_overrides
 from deeptrain.config.settings import RunConfig
 from deeptrain.loggers.console import Console
-from deeptrain.run import conformal
+from deeptrain.run import answers, conformal
 from deeptrain.run.resume import CHANGED
 from deeptrain.run.summary import next_commands
 from deeptrain.runtime.files import write_atomically
@@ -19,6 +19,7 @@ from deeptrain.runtime.resources import command
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from deeptrain.data.loader import Loader
     from deeptrain.training.initial_weights import InitialWeights
@@ -103,7 +104,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
     classes, words = setup.dataset.classes, setup.run.overrides
     initial, best_epoch = trainer.metadata["initial_loss"], trainer.progress.best_epoch
     draw_curves(rows, run_dir / "curves.png", setup.run.title, best_epoch, initial)
-    matrix = _draw_answers(trainer, setup, run_dir)
+    matrix = _draw_answers(trainer, setup, run_dir, result)
     figures = {name: run_dir / f"{name}.png" for name in ("curves", "confusion", "mistakes")}
     trainer.logger.log_figures({name: path for name, path in figures.items() if path.is_file()}, trainer.progress.step)
     repeat = " ".join([command("train"), *(quote(word) for word in words if not word.startswith("dir="))])
@@ -122,31 +123,54 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
     write_card(run_dir, data)
 
 
-def _draw_answers(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> "np.ndarray":
-    """Load the best weights and draw their answers on val, the confusions and worst mistakes; return counts (K, K).
+def _draw_answers(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> "np.ndarray":
+    """Keep what the final and the best weights answer on val; draw the best ones' confusions and worst mistakes.
 
-    What conformal sets need of these answers is kept in the folder.
+    What conformal sets need of these answers is kept too. Returns the confusions as counts (K, K).
     """
     from deeptrain.metrics.per_class import confusion_matrix
     from deeptrain.report.figures import draw_confusion
     from deeptrain.training import checkpoint
     from deeptrain.training.validation import predict
 
-    weights, classes = checkpoint.load(run_dir / "checkpoints" / "best.pt")["model"], setup.dataset.classes
-    trainer.model.load_state_dict(weights)
+    best, classes = checkpoint.load(run_dir / "checkpoints" / "best.pt"), setup.dataset.classes
     own = trainer.validator.loader
     val = setup.world.unsharded(
         own, lambda: build.eval_loader(setup.source, setup.dataset.val, setup.run, setup.runtime)
     )
+    final = _final_logits(trainer, val, best) if result["final"] else None
+    trainer.model.load_state_dict(best["model"])
     logits, labels = predict(trainer.model, val.epoch(0), trainer.pipeline, trainer.runtime)
+    final = logits if result["final"] and final is None else final
+    _keep_answers(trainer, setup, run_dir, {answers.FINAL: final, answers.BEST: logits}, labels)
     loss = setup.run.parts["loss"]["_target_"].rpartition(".")[2]
-    conformal.save(run_dir, checkpoint.digest(weights), logits, labels, loss)
+    conformal.save(run_dir, checkpoint.digest(best["model"]), logits, labels, loss)
     matrix = confusion_matrix(logits.argmax(1), labels, len(classes)).numpy()
     draw_confusion(matrix, classes, run_dir / "confusion.png")
     _draw_mistakes(val, classes, logits, labels, run_dir / "mistakes.png")
     if val is not own:
         val.close()
     return matrix
+
+
+def _final_logits(trainer: "Trainer", val: "Loader", best: dict[str, Any]) -> "Tensor | None":
+    """Return the logits (N, K) of the final weights on val; None where these are the best weights too."""
+    progress, validator = trainer.progress, trainer.validator
+    if best["progress"]["step"] == progress.step and best.get("weights") == validator.final_weights:
+        return None
+    return validator.predict_final(val, progress.epoch, trainer.plan.fraction(progress))[0]
+
+
+def _keep_answers(
+    trainer: "Trainer", setup: build.Setup, run_dir: Path, logits: dict[str, "Tensor | None"], labels: "Tensor"
+) -> None:
+    """Write answers.npz. logits: of the final weights, if the run has come to its end, and of the best ones."""
+    dataset, ids = setup.dataset, labels.numpy()
+    kept = answers.Answers(ids, dataset.classes, dataset.fingerprint, answers.image_digest(dataset.split["val"], ids))
+    for weights, found in logits.items():
+        if found is not None:
+            kept.predicted[weights], kept.losses[weights] = answers.of_logits(found, labels, trainer.validator.loss)
+    answers.save(run_dir, kept)
 
 
 def _draw_mistakes(val: "Loader", classes: list[str], logits: Any, labels: Any, path: Path) -> None:

@@ -51,11 +51,26 @@ def make_result(trainer: "Trainer", status: str, reason: str, seconds: float) ->
         "images_per_second": round(progress.images / max(progress.train_seconds, 1e-9), 1),
         "peak_memory": trainer.runtime.peak_memory(),
         "metrics": progress.metrics,
+        "final": final_metrics(trainer) if status in ("finished", "stopped_early") else None,
+        "final_weights": trainer.validator.final_weights,
         "initial_loss": trainer.metadata["initial_loss"],
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "weights": weights,
         "init_from": trainer.metadata["init_from"],
         **provenance(trainer),
+    }
+
+
+def final_metrics(trainer: "Trainer") -> dict[str, float] | None:
+    """Return what val says of the final weights, by tag; None if they have not been validated."""
+    from deeptrain.training.progress import AVERAGE
+
+    progress = trainer.progress
+    if progress.validated < progress.step:
+        return None
+    end = "_average" if trainer.validator.final_weights == AVERAGE else ""
+    return {
+        tag.removesuffix(end): value for tag, value in progress.metrics.items() if tag.partition("/")[2] == f"val{end}"
     }
 
 

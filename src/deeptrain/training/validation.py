@@ -18,6 +18,7 @@ from deeptrain.runtime.device import Runtime, is_out_of_memory
 from deeptrain.runtime.random import fold_in, generator
 from deeptrain.runtime.signals import StopRequest
 from deeptrain.runtime.world import SINGLE, World
+from deeptrain.training.progress import AVERAGE, RAW
 
 BN_IMAGES = 1024  # on which batch norms are measured before an early validation
 
@@ -78,6 +79,24 @@ class Validator:
         state, measured = model.state_dict(), self.measured_buffers.get(model, {})
         state.update({name: value for name, value in measured.items() if name in state})
         return state
+
+    @property
+    def final_weights(self) -> str:
+        """Return which weights a run ends with, "average" or "raw": an average is made to be used."""
+        return AVERAGE if self.average is not None and self.average.started else RAW
+
+    def predict_final(self, loader: Loader, epoch: int, fraction: float) -> tuple[Tensor, Tensor]:
+        """Return logits (N, K) and labels (N,) by the final weights, as the last validation has measured them.
+
+        epoch, fraction: of that validation. One of several processes may call this alone.
+        """
+        average = self.average if self.final_weights == AVERAGE else None
+        model = average.module if average else self.model
+        if not self.world.is_single:  # its batch norms may wait for the others
+            model.load_state_dict(self.state_dict(model))
+        is_measured = not self.world.is_single or (average is not None and average.bn_images > 0)
+        with self._settled(model, StopRequest(), epoch, fraction, is_measured=is_measured):
+            return predict(model, loader.epoch(0), self.pipeline, self.runtime)
 
     def close(self) -> None:
         """End the processes that read images."""
