@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from deeptrain.metrics.conformal import class_probabilities, threshold, true_class_probabilities
+from deeptrain.metrics.conformal import threshold, true_class_probabilities
+from deeptrain.metrics.probabilities import class_probabilities
 
 
 def test_coverage_over_random_halves():

@@ -1,21 +1,56 @@
 """Evaluate a run's best weights on the test split: python scripts/evaluate.py outputs/DATE/RUN"""
 
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
 from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.commands.csv_file import as_csv, csv_file
 from deeptrain.runtime import terminal
 
+if TYPE_CHECKING:
+    from deeptrain.inference.evaluate import Answers, Split
+    from deeptrain.inference.mistakes import Mistakes
+    from deeptrain.run.calibration import Calibration
+
 USAGE = """\
-python scripts/evaluate.py RUN [split=test|val|all] [key=value ...]
+python scripts/evaluate.py RUN [split=test|val|all] [csv=FILE] [key=value ...]
+python scripts/evaluate.py RUN RUN ... [key=value ...]
 
 RUN is a run's folder (then its best weights are taken) or one of its checkpoints. Shows accuracy, top-5, a table of
-the classes; writes confusion-<split>.png and appends to evaluation.json. Settings of the data and the machine, such as
-data.root=DIR or device=cpu, replace those that the run was trained with.
+the classes, how far the probabilities can be believed, and the worst pictures. Writes confusion-<split>.png,
+reliability-<split>.png and mistakes-<split>.png, and appends to evaluation.json. csv=FILE gets a row for each image.
+Settings of the data and the machine, such as data.root=DIR or device=cpu, replace those that the run was trained with.
 
-split=val takes the images that the run has held out. split=all takes every picture in the class folders of
-data.root=DIR, which the run must not have seen.
+split=val takes the images that the run has held out. It also fits the temperature of the probabilities. split=all
+takes every picture in the class folders of data.root=DIR, which the run must not have seen.
+
+Several runs are compared on val, image by image: each with the first one.
 """
 
-SPLITS = ("test", "val", "all")
 READ = ("--config-dir", "allow_targets", "cache_dir", "data", "device", "model.test_samples", "precision", "workers")
+
+
+@dataclass
+class Options:
+    """What is asked."""
+
+    split: Literal["test", "val", "all"] | None = None  # None: test, or val where runs are compared
+    csv: str | None = None
+
+
+OPTIONS = [option.name for option in fields(Options)]
+
+
+@dataclass
+class Command:
+    """A command line, taken apart."""
+
+    runs: list[str]
+    options: Options
+    overrides: list[str] = field(default_factory=list)
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -26,40 +61,166 @@ def evaluate(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    from deeptrain.config.compose import compose_run
-    from deeptrain.errors import UsageError
-    from deeptrain.run import defaults, folder
-    from deeptrain.run.saved import check_read
-    from deeptrain.schema import suggest
+    command = parse(arguments)
+    return _compare(command) if len(command.runs) > 1 else _evaluate_one(command)
 
-    flags, words = split_flags(arguments)
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Take a command line apart; UsageError if a word is none of ours."""
+    from deeptrain.errors import UsageError
+    from deeptrain.schema import validate_call
+
+    flags, words = split_flags(list(arguments))
     if "multirun" in flags:
-        raise UsageError(["-m: one run is evaluated at a time"])
+        raise UsageError(["-m: one run is evaluated at a time; name several to compare them on val"])
     if "cfg" in flags:
         raise UsageError(["--cfg: the configuration of a run is in its config.yaml; leave it out"])
-    if not words or words[0].startswith(("split=", "-")):
+    values: dict[str, Any] = {}
+    runs, overrides = [], []
+    for number, word in enumerate(words):
+        key, sign, value = word.partition("=")
+        if sign and key in OPTIONS:
+            values[key] = value
+        elif number == 0 or key == "run" or (not sign and not word.startswith(("-", "~", "+"))):
+            runs.append(word.removeprefix("run="))
+        else:
+            overrides.append(word)
+    if not runs or runs[0].startswith("-"):
         raise UsageError([f"name the run first: {in_this_installation(USAGE).splitlines()[0]}"])
-    where, *words = words[0].removeprefix("run="), *words[1:]
-    split = next((word.removeprefix("split=") for word in words if word.startswith("split=")), "test")
-    if split not in SPLITS:
-        raise UsageError([f"split={split}: {suggest(split, SPLITS)}"])
-    if split == "all" and not any(word.startswith("data.root=") for word in words):
+    try:
+        options = validate_call(Options)(**values)
+    except ValueError as error:
+        raise UsageError([str(error)]) from error
+    _check(runs, options, overrides)
+    return Command(runs, options, overrides)
+
+
+def _check(runs: list[str], options: Options, overrides: list[str]) -> None:
+    from deeptrain.errors import UsageError
+
+    if len(runs) > 1 and options.split == "test":
+        reason = "a comparison chooses, and what is chosen on test is no longer measured by it"
+        raise UsageError([f"split=test: {reason}; write split=val, then evaluate the chosen run on test"])
+    if len(runs) > 1 and options.csv:
+        raise UsageError(["csv: holds the answers of one run; name one run"])
+    if options.split == "all" and not any(word.startswith("data.root=") for word in overrides):
         raise UsageError(["split=all: add data.root=DIR, a folder of pictures that the run has not seen"])
-    at, state = folder.find(where, "run", best=True)
-    changed = [word for word in words if not word.startswith("split=")]
-    run = compose_run([*defaults.load_overrides(at, changed), *changed])
-    check_read(changed, "evaluating", READ)
+
+
+def _open(run: str, split: "Split", overrides: list[str]) -> "tuple[Path, Path, Answers]":
+    """Return a run's folder, its checkpoint and what its network says of a split."""
+    from deeptrain.config.compose import compose_run
+    from deeptrain.run import defaults, folder
+    from deeptrain.run.saved import check_read
+
+    at, state = folder.find(run, "run", best=True)
+    config = compose_run([*defaults.load_overrides(at, overrides), *overrides])
+    check_read(overrides, "evaluating", READ)
+
+    from deeptrain.inference.evaluate import answer
+
+    return at, state, answer(config, state, split, overrides)
+
+
+def _evaluate_one(command: Command) -> int:
+    with csv_file(command.options.csv) as table:  # a file that cannot be written is told first
+        _evaluate_into(table, command)
+    return 0
+
+
+def _evaluate_into(table: TextIO | None, command: Command) -> None:
+    split = command.options.split or "test"
+    at, state, answers = _open(command.runs[0], split, command.overrides)
 
     from deeptrain.inference import evaluate as room
-    from deeptrain.report.figures import draw_confusion
+    from deeptrain.inference import mistakes, scores
 
-    evaluation = room.evaluate_run(run, state, split, changed)
-    terminal.show(*room.lines(evaluation, room.times_opened(at, split) + 1), "")
-    picture = at / f"confusion-{split}.png"
+    evaluation = room.evaluate_answers(answers)
+    loss, opened = answers.opened.network.loss, answers.opened
+    invalid = scores.check_finite(answers.logits, opened.names)
+    calibration = None if invalid else _calibration(at, answers)
+    if not invalid:
+        evaluation.scores = scores.measure(answers.logits, answers.labels, loss, calibration)
+    found = mistakes.find(
+        answers.logits, answers.labels, opened.names, evaluation.classes, loss, calibration and calibration.temperature
+    )
+    shown = room.lines(evaluation, room.times_opened(at, split) + 1)
+    terminal.show(*shown, "", *(invalid or mistakes.lines(found, evaluation.confusion)), "")
+    if table is not None:
+        table.writelines(f"{as_csv(row)}\n" for row in mistakes.table(found))
+    _write(at, state, command, evaluation, found, answers)
+
+
+def _calibration(at: Path, answers: "Answers") -> "Calibration | None":
+    """Return the temperature of these weights: on val it is fitted anew and kept, elsewhere the one that was fitted."""
+    from deeptrain.inference.scores import calibrate
+    from deeptrain.run import calibration
+
+    opened = answers.opened
+    trained_on = opened.run.settings.overfit or getattr(opened.source, "val_is_train", False)
+    if opened.split != "val":
+        found = calibration.load(at, opened.weights)
+        if found is None:
+            terminal.report("no temperature of these probabilities is known: split=val fits one")
+        return found
     try:
-        room.append(at, evaluation, state.name, changed)
-        draw_confusion(evaluation.confusion.numpy(), evaluation.classes, picture)
-        terminal.show(f"confusion  {picture}")
+        if trained_on:
+            raise ValueError("the network has learned these very images")
+        fitted = calibrate(answers.logits, answers.labels, opened.network.loss, opened.weights)
+    except ValueError as error:
+        terminal.report(f"no temperature is fitted: {error}")
+        return None
+    with suppress(OSError):  # a folder that others may only read
+        calibration.save(at, fitted)
+    return fitted
+
+
+def _write(at: Path, state: Path, command: Command, evaluation: Any, found: "Mistakes", answers: "Answers") -> None:
+    """Write the note of the evaluation and the pictures; warn where the folder takes none."""
+    from deeptrain.inference import evaluate as room
+    from deeptrain.inference import mistakes
+    from deeptrain.report.figures import draw_confusion, draw_reliability
+
+    split = evaluation.split
+    confusion, reliability, worst = (at / f"{name}-{split}.png" for name in ("confusion", "reliability", "mistakes"))
+    try:
+        room.append(at, evaluation, state.name, command.overrides)
+        draw_confusion(evaluation.confusion.numpy(), evaluation.classes, confusion)
+        terminal.show(f"confusion    {confusion}")
+        if evaluation.scores and evaluation.scores.by_temperature:
+            draw_reliability(_reliability(answers, evaluation.scores), reliability)
+            terminal.show(f"reliability  {reliability}")
+        if not answers.logits.isnan().any() and mistakes.draw(found, answers.opened.samples, worst):
+            terminal.show(f"mistakes     {worst}")
     except OSError as error:  # a read-only folder, a full disk
         terminal.report(f"warning: the result could not be kept in {at} ({error.strerror})")
+
+
+def _reliability(answers: "Answers", measured: Any) -> dict[str, Any]:
+    """Return the bins of each column of the table of probabilities, by its title."""
+    from deeptrain.inference.scores import title
+    from deeptrain.metrics.calibration import reliability
+    from deeptrain.metrics.probabilities import class_probabilities, ranked_first
+
+    found = {}
+    for temperature, table in measured.by_temperature.items():
+        predicted, confidence = ranked_first(
+            answers.logits, class_probabilities(answers.logits, measured.loss, temperature)
+        )
+        right = (predicted == answers.labels).double().numpy()
+        found[f"{title(temperature)}: ECE {100 * table['ece'].value:.2f}%"] = reliability(confidence.numpy(), right)
+    return found
+
+
+def _compare(command: Command) -> int:
+    """Compare runs with the first one, image by image."""
+    split = command.options.split or "val"
+    opened = []
+    for run in command.runs:
+        at, _, answers = _open(run, split, command.overrides)
+        opened.append((at, answers))
+
+    from deeptrain.inference.paired import compare
+
+    terminal.show(*compare([(str(at), answers) for at, answers in opened]))
     return 0

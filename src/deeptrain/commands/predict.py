@@ -1,18 +1,16 @@
 """Ask a run's network about pictures: python scripts/predict.py outputs/DATE/RUN photos/"""
 
-import csv
-import io
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.commands.csv_file import as_csv, csv_file
 from deeptrain.runtime import terminal
 from deeptrain.runtime.paths import path_exists, read_path
 from deeptrain.schema import PositiveInt, Range, suggest, validate_call
@@ -30,6 +28,7 @@ named. - reads the names from standard input, one a line.
   coverage=0.9           also the set of classes that holds the true one for 90 % of such pictures
   format=table           or json (an object a line), or csv
   csv=FILE               also write a table: file, label, probability, then the probability of every class
+  temperature=1          probabilities as trained, although an evaluation of val has fitted a temperature
   strict=true            exit with 1 if a picture cannot be read
   batch_size=64          pictures at a time, where memory is short
 
@@ -39,7 +38,6 @@ end, with the reason. Exit code: 0, or 2 if no picture could be read or the comm
 
 BAR_SECONDS = 0.1
 MAX_NAME = 60  # columns of the table's first column
-LOSSES_WITHOUT_PROBABILITIES = ("Hinge", "Perceptron", "MSE")
 
 
 @dataclass
@@ -50,6 +48,7 @@ class Options:
     coverage: Annotated[float, Range(above=0, below=1)] | None = None
     format: Literal["table", "json", "csv"] = "table"
     csv: str | None = None
+    temperature: Literal[1] | None = None
     strict: bool = False
     batch_size: PositiveInt | None = None
 
@@ -86,12 +85,12 @@ def _predict(arguments: list[str]) -> int:
         raise UsageError([str(error)]) from error
 
     from deeptrain.inference.restore import load
+    from deeptrain.run.calibration import describe
 
     network = load(command.run, command.overrides)
-    if network.loss in LOSSES_WITHOUT_PROBABILITIES:
-        terminal.report(
-            f"its loss, {network.loss}, gives no probabilities: the softmax below only puts the classes in order"
-        )
+    if command.options.temperature:
+        network.calibration = None
+    terminal.report(*describe(network.loss, network.calibration))
     threshold = _threshold(command, run_dir, checkpoint, network) if command.options.coverage else None
     answers = network.predict_each(pictures, command.options.batch_size)
     unread = _write(answers, command.options, pictures, network.classes, threshold)
@@ -200,7 +199,7 @@ def _write(
     csv_head, csv_row = formats["csv"]
     unread: list[str] = []
     bar = Bar(len(pictures))
-    with _csv_file(options.csv) as file:
+    with csv_file(options.csv) as file:
         if file is not None:
             print(csv_head, file=file)
         for answer in answers:
@@ -255,45 +254,12 @@ def _formats(
 
     def csv_line(answer: "Prediction") -> str:
         sets = [] if threshold is None else [" ".join(answer.at_least(threshold))]
-        return _as_csv([escaped(answer.name), answer.label, answer.probability, *sets, *answer.probabilities.tolist()])
+        return as_csv([escaped(answer.name), answer.label, answer.probability, *sets, *answer.probabilities.tolist()])
 
     set_head = "" if threshold is None else f"  set of {options.coverage:.0%}"
     title = f"{'picture':<{width}}  {'class':<{label}}  {'prob.':>6}{set_head}  next"
     columns = ["file", "label", "probability", *([] if threshold is None else ["set"]), *classes]
-    return {"table": (title, table), "json": (None, json_line), "csv": (_as_csv(columns), csv_line)}
-
-
-def _as_csv(cells: Sequence[Any]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(cells)
-    return line.getvalue()
-
-
-@contextmanager
-def _csv_file(name: str | None) -> Iterator[TextIO | None]:
-    """Open a file that gets its name when all is written; UsageError if it cannot be written."""
-    from deeptrain.errors import UsageError, error_line
-
-    if name is None:
-        yield None
-        return
-    try:
-        path = read_path(name)
-    except ValueError as error:
-        raise UsageError([f"csv={name}: {error}"]) from error
-    beside = path.with_name(f".{path.name}.unfinished")
-    try:
-        file = beside.open("w", encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UsageError([f"csv={name}: cannot be written ({error.strerror}); name another file"]) from error
-    try:
-        with file:
-            yield file
-        beside.replace(path)
-    except OSError as error:
-        raise UsageError([f"csv={name}: {error_line(error)}"]) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    return {"table": (title, table), "json": (None, json_line), "csv": (as_csv(columns), csv_line)}
 
 
 class Bar:

@@ -8,14 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from deeptrain import build
 from deeptrain.config.instantiate import instantiate
 from deeptrain.config.settings import RunConfig
 from deeptrain.data.dataset import Dataset, Samples
+from deeptrain.data.loader import Loader
 from deeptrain.errors import UsageError
-from deeptrain.inference import restore
+from deeptrain.inference import restore, scores
+from deeptrain.inference.predictor import Predictor
+from deeptrain.inference.scores import Scores
 from deeptrain.loss import for_evaluation
 from deeptrain.metrics.metric import METRICS, Metric, informative
 from deeptrain.metrics.per_class import ClassScore, confusion_matrix, per_class
@@ -23,6 +27,7 @@ from deeptrain.report import formatting
 from deeptrain.run.saved import read_json
 from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_precision, use_threads
 from deeptrain.runtime.files import write_atomically
+from deeptrain.schema import closest
 from deeptrain.training import checkpoint
 from deeptrain.training.data_description import describes_data, is_shape
 from deeptrain.training.validation import predict, score
@@ -42,6 +47,29 @@ class Evaluation:
     table: list[ClassScore]
     images: int
     formats: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
+    scores: Scores | None = None
+
+
+@dataclass
+class OpenSplit:
+    """A split of a run's data, and the network that is asked about it."""
+
+    split: str
+    network: Predictor
+    source: Any
+    dataset: Dataset
+    samples: Samples  # of the split
+    run: RunConfig
+    weights: str  # their digest
+
+    @property
+    def names(self) -> list[str]:
+        """Return the file of each image, or its number."""
+        files = self.samples.files
+        return [str(file) for file in files] if files else [f"image {index}" for index in range(len(self.samples))]
+
+    def batches(self) -> Loader:
+        return build.eval_loader(self.source, self.samples, self.run, self.network.runtime)
 
 
 @dataclass
@@ -50,8 +78,15 @@ class Answers:
 
     logits: Tensor
     labels: Tensor
-    dataset: Dataset
-    weights: str  # their digest
+    opened: OpenSplit
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.opened.dataset
+
+    @property
+    def weights(self) -> str:
+        return self.opened.weights
 
 
 def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test", typed: Sequence[str] = ()) -> Evaluation:
@@ -59,8 +94,13 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test", typed:
 
     typed: the words that this evaluation was started with. They may change how pictures are read.
     """
-    answers = answer(run, state_path, split, typed)
+    return evaluate_answers(answer(run, state_path, split, typed))
+
+
+def evaluate_answers(answers: Answers) -> Evaluation:
+    """Count and score answers."""
     logits, labels, dataset = answers.logits, answers.labels, answers.dataset
+    run, split = answers.opened.run, answers.opened.split
     loss = for_evaluation(instantiate("loss", run.parts["loss"], **build.data_info(dataset)))
     matrix = confusion_matrix(logits.argmax(1), labels, len(dataset.classes))
     metrics = build.metrics(run, dataset)
@@ -70,6 +110,14 @@ def evaluate_run(run: RunConfig, state_path: Path, split: Split = "test", typed:
 
 def answer(run: RunConfig, state_path: Path, split: Split, typed: Sequence[str] = ()) -> Answers:
     """Ask the network of a checkpoint about each image of a split; arguments and errors as in `evaluate_run`."""
+    opened = open_split(run, state_path, split, typed)
+    network = opened.network
+    logits, labels = predict(network.model, opened.batches().epoch(0), network.pipeline, network.runtime)
+    return Answers(logits, labels, opened)
+
+
+def open_split(run: RunConfig, state_path: Path, split: Split, typed: Sequence[str] = ()) -> OpenSplit:
+    """Open a split of a run's data and the network of a checkpoint; arguments and errors as in `evaluate_run`."""
     keep_malloc_arena()
     state, device = restore.open_checkpoint(state_path, run.settings.device)
     val_images = "train" if run.settings.overfit else None
@@ -91,9 +139,7 @@ def answer(run: RunConfig, state_path: Path, split: Split, typed: Sequence[str] 
     use_threads(run.settings.threads, build.EVAL_BATCH * math.prod(dataset.image_shape[1:]))
     state.setdefault("subtract_image_mean", source.subtract_image_mean)  # versions before 0.4 did not store it
     network = restore.restore(state_path, state, restore.network_settings(run), dataset.decoder, runtime)
-    batches = build.eval_loader(source, samples, run, runtime)
-    logits, labels = predict(network.model, batches.epoch(0), network.pipeline, runtime)
-    return Answers(logits, labels, dataset, checkpoint.digest(state["model"]))
+    return OpenSplit(split, network, source, dataset, samples, run, checkpoint.digest(state["model"]))
 
 
 def _check_data(state_path: Path, state: dict[str, Any], dataset: Dataset, samples: Samples) -> None:
@@ -106,9 +152,22 @@ def _check_data(state_path: Path, state: dict[str, Any], dataset: Dataset, sampl
             raise UsageError([f"{state_path}: {differ}; leave the settings of the data as they were"])
     if not describes_data(state):
         raise restore.not_ours(state_path)
-    classes = state["classes"]
-    if dataset.classes != classes:
-        raise UsageError([f"data: its classes are not those that the run learned ({', '.join(classes[:8])}, ...)"])
+    if dataset.classes != state["classes"]:
+        _rename_classes(dataset, samples, state["classes"])
+
+
+def _rename_classes(dataset: Dataset, samples: Samples, learned: list[str]) -> None:
+    """Give the data the classes of the run: their names decide, some may be absent. UsageError if one is unknown."""
+    unknown = [name for name in dataset.classes if name not in learned]
+    if unknown:
+        few = f"{', '.join(learned[:8])}{', ...' if len(learned) > 8 else ''}"
+        near = closest(unknown[0], learned)
+        hint = f"did you mean {near}? " if near else ""
+        raise UsageError([f"data: the run has not learned the class {unknown[0]}; {hint}it learned {few}"])
+    table = np.array([learned.index(name) for name in dataset.classes])
+    for part in {id(part): part for part in (dataset.train, dataset.val, samples)}.values():
+        part.labels = table[part.labels]
+    dataset.classes = learned
 
 
 def _sides(shape: Sequence[int]) -> str:
@@ -126,6 +185,7 @@ def append(folder: Path, evaluation: Evaluation, weights: str, changed: list[str
         "weights": weights,
         "changed": changed,
         "images": evaluation.images,
+        **({"scores": evaluation.scores.state_dict()} if evaluation.scores else {}),
     }
     write_atomically(path, json.dumps([*entries, entry], indent=1).encode())
 
@@ -169,4 +229,5 @@ def lines(evaluation: Evaluation, opened: int) -> list[str]:
         taken = f"{evaluation.classes[int(errors.argmax())]} ({int(errors.max())})" if errors.any() else ""
         numbers = f"{percent(row.precision):>9}  {percent(row.recall):>6}  {percent(row.f1):>6}  {row.images:>6}"
         table.append(f"{evaluation.classes[index]:<{width}}  {numbers}  {taken}")
-    return [*head, "", *table]
+    more = ["", *scores.lines(evaluation.scores)] if evaluation.scores else []
+    return [*head, "", *table, *more]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from deeptrain.aug.pipeline import Pipeline
 from deeptrain.data.decode import Decoder, cores
 from deeptrain.inference.pictures import decode_picture, expand, name_of
-from deeptrain.metrics.conformal import class_probabilities
+from deeptrain.metrics.probabilities import class_probabilities
+from deeptrain.run.calibration import Calibration
 from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
 from deeptrain.training.validation import compute_logits
 
@@ -31,6 +32,7 @@ class Prediction:
     classes: list[str]
     logits: np.ndarray  # float32 (K,)
     probabilities: np.ndarray  # float64 (K,)
+    scores: np.ndarray  # float64 (K,): the probabilities before any temperature, by which conformal sets go
     error: str = ""
 
     @property
@@ -49,8 +51,9 @@ class Prediction:
         return [(self.classes[index], float(self.probabilities[index])) for index in order]
 
     def at_least(self, threshold: float) -> list[str]:
-        """Return the classes whose probability reaches a threshold, the likeliest first."""
-        return [name for name, probability in self.top(len(self.classes)) if probability >= threshold]
+        """Return the classes whose probability before any temperature reaches a threshold, the likeliest first."""
+        order = np.argsort(-self.logits, kind="stable")
+        return [self.classes[index] for index in order if self.scores[index] >= threshold]
 
 
 @dataclass
@@ -68,6 +71,7 @@ class Predictor:
     loss: str = "CrossEntropy"  # the class that it was trained with, which decides what its logits mean
     precision: str = "fp32"  # as it was set, auto included
     threads: int | str = "auto"
+    calibration: Calibration | None = None  # None: probabilities as the network was trained
 
     def to(self, device: str) -> "Predictor":
         """Move to a device, such as "cuda" or "cpu"; ValueError if it is not there."""
@@ -120,15 +124,17 @@ class Predictor:
         return torch.cat(rows)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return float64 probabilities of logits (..., K), as the loss of the run means them."""
-        return class_probabilities(torch.from_numpy(logits), self.loss).numpy()
+        """Return float64 probabilities of logits (..., K), as the loss means them and the calibration corrects them."""
+        temperature = self.calibration.temperature if self.calibration else 1.0
+        return class_probabilities(torch.from_numpy(logits), self.loss, temperature).numpy()
 
     def _prediction(self, name: str, logits: np.ndarray | None, image: Any) -> Prediction:
         error = image if logits is None else ""
         if logits is None or not np.isfinite(logits).all():
             error = error or f"{name}: the network's answer is not finite"
             logits = np.full(len(self.classes), np.nan, np.float32)
-        return Prediction(name, self.classes, logits, self.probabilities(logits), error)
+        scores = class_probabilities(torch.from_numpy(logits), self.loss).numpy()
+        return Prediction(name, self.classes, logits, self.probabilities(logits), scores, error)
 
     @torch.inference_mode()
     def _forward(self, images: list[Any]) -> np.ndarray:

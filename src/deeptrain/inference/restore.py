@@ -26,7 +26,7 @@ from deeptrain.data.decode import Decoder
 from deeptrain.data.image_files import ImageFiles, one_range
 from deeptrain.errors import UsageError
 from deeptrain.inference.predictor import Predictor
-from deeptrain.run import folder, saved
+from deeptrain.run import calibration, folder, saved
 from deeptrain.runtime.device import Runtime, pick_device, pick_precision
 from deeptrain.schema import type_error
 from deeptrain.training import checkpoint
@@ -62,7 +62,10 @@ def load(run: str | Path, overrides: Sequence[str] = ()) -> Predictor:
         raise not_ours(path)
     decoder = _decoder(path, state, words)
     runtime = Runtime(device, pick_precision(settings.precision, device))
-    return restore(path, state, settings, decoder, runtime)
+    network = restore(path, state, settings, decoder, runtime)
+    if (run_dir / calibration.NAME).is_file():
+        network.calibration = calibration.load(run_dir, checkpoint.digest(state["model"]))
+    return network
 
 
 def open_checkpoint(path: Path, device: str) -> tuple[dict[str, Any], torch.device]:

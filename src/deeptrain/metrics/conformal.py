@@ -9,11 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
-def class_probabilities(logits: Tensor, loss: str) -> Tensor:
-    """Return float64 probabilities of logits (..., K). loss=BCE takes each class by itself; any other, softmax."""
-    values = logits.double()
-    return values.sigmoid() if loss == "BCE" else values.softmax(-1)
+from deeptrain.metrics.probabilities import class_probabilities
 
 
 def true_class_probabilities(logits: Tensor, labels: Tensor, loss: str) -> list[float]:

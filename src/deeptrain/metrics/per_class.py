@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from deeptrain.metrics.metric import Metric, Predictions
+from deeptrain.metrics.resampling import Statistic
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -59,3 +61,22 @@ def _counts(predictions: Predictions) -> Tensor:
     classes = predictions.logits.shape[1]
     predicted, true = one_hot(predictions.predicted, classes), one_hot(predictions.labels, classes)
     return torch.cat([predicted * true, predicted, true], 1)
+
+
+def macro_f1_of(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> Statistic:
+    """Return `macro_f1` of class ids (N,), for any counts of the images."""
+
+    def compute(counts: np.ndarray) -> np.ndarray:
+        right = predicted == labels
+
+        def per_class(ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            return np.bincount(ids, weights, minlength=num_classes)
+
+        found = []
+        for row in counts:
+            both = per_class(labels, row) + per_class(predicted, row)
+            hits = per_class(labels, row * right)
+            found.append((2 * hits[both > 0] / both[both > 0]).mean())
+        return np.array(found)
+
+    return compute

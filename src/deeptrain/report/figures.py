@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from deeptrain.metrics.calibration import Bin
+
 Rows = Sequence[Mapping[str, float]]
 
 DPI = 150  # a figure 10 inches wide is 1500 pixels, its text legible when shown at 1000
@@ -100,6 +102,39 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
         bar = figure.colorbar(image, ax=axes, format="{x:.0%}", shrink=0.5, ticks=[0, 0.02, 0.1, 0.25, 0.5, 1])
         bar.outline.set_visible(False)  # type: ignore[operator]
     _name_classes(axes, classes)
+    _save(figure, path)
+
+
+def draw_reliability(columns: "Mapping[str, Sequence[Bin]]", path: Path) -> None:
+    """Draw accuracy over confidence in bins, with a histogram of the confidences below (Guo et al., 2017).
+
+    columns: the bins of some probabilities, by what they are.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    figure = _figure(7, 7.5, "How often the network is right, by how sure it is")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.plot([0, 1], [0, 1], color=PALE, linewidth=1, linestyle=(0, (4, 3)))
+    total = max(sum(one.images for one in bins) for bins in columns.values())
+    for (label, bins), (_, color), marker in zip(columns.items(), reversed(CURVES.values()), "os", strict=False):
+        filled = [one for one in bins if one.images]
+        points = [(one.confidence, one.accuracy) for one in filled]
+        upper.plot(*zip(*points, strict=True), color=color, linewidth=1.6, label=label)
+        sizes = [12 + 200 * one.images / total for one in filled]
+        upper.scatter(*zip(*points, strict=True), s=sizes, color=color, marker=marker, alpha=0.6, linewidth=0, zorder=3)
+        edges, shares = [one.low for one in bins] + [bins[-1].high], [one.images / total for one in bins]
+        lower.stairs(shares, edges, color=color, fill=True, alpha=0.25)
+        lower.stairs(shares, edges, color=color, linewidth=1.4)
+    style_axes(upper, "accuracy")
+    style_axes(lower, "images", "confidence: the probability of the class that it names")
+    for axes in (upper, lower):
+        axes.set_xlim(0, 1)
+        axes.set_xticks(np.arange(0, 1.01, 0.2))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    upper.set_ylim(0, 1.02)
+    upper.text(0.98, 0.04, "below the line: too sure", color=PALE, fontsize=9.5, ha="right")
+    upper.legend(fontsize=9.5, edgecolor="none", loc="upper left")
     _save(figure, path)
 
 
