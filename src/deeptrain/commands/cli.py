@@ -33,6 +33,7 @@ MAIN_USAGE = """\
 deeptrain train [group=option ...] [key=value ...]    one run, or with -m a sweep; deeptrain train --help lists all
 deeptrain evaluate RUN                                the best weights of a run on the test split
 deeptrain predict RUN PICTURE|FOLDER|-                what the network of a run says of pictures
+deeptrain read RUN...                                 what the curves of a run show, and what to try
 deeptrain preview [group=option ...]                  what a run would see, and its learning rate
 deeptrain check-data DIR                              read a folder of pictures before training on it
 """
@@ -68,12 +69,14 @@ def main(arguments: list[str] | None = None) -> int:
     from deeptrain.commands.evaluate import evaluate
     from deeptrain.commands.predict import predict
     from deeptrain.commands.preview import preview
+    from deeptrain.commands.read import read
 
     commands = {
         "train": train,
         "evaluate": evaluate,
         "predict": predict,
         "preview": preview,
+        "read": read,
         "check-data": check_data,
     }
     name, *rest = arguments or ["--help"]

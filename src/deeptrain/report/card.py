@@ -46,6 +46,7 @@ class CardData:
     data, model: a line on each.
     worst: from `worst_classes`; split: what they and the confusions were measured on.
     largest_class: its share of the images of that split, in [0, 1]: the accuracy of an answer that never changes.
+    reading: what the curves show: pairs of `reading` and a sentence, or `try` and a command.
     commands: pairs of what a command does and the command, to paste from here on; the first repeats the run.
     """
 
@@ -60,6 +61,7 @@ class CardData:
     split: str = "val"
     largest_class: float | None = None
     commands: Sequence[tuple[str, str]] = ()
+    reading: Sequence[tuple[str, str]] = ()
 
 
 def worst_classes(matrix: np.ndarray, classes: Sequence[str], limit: int = 10) -> list[WorstClass]:

@@ -12,7 +12,7 @@ from deeptrain.config.settings import RunConfig
 from deeptrain.loggers.console import Console
 from deeptrain.run import answers, conformal
 from deeptrain.run.resume import CHANGED
-from deeptrain.run.summary import next_commands
+from deeptrain.run.summary import next_commands, reading
 from deeptrain.runtime.files import write_atomically
 from deeptrain.runtime.paths import quote, quote_setting
 from deeptrain.runtime.resources import command
@@ -119,6 +119,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
         worst=worst_classes(matrix, classes),
         largest_class=matrix.sum(1).max() / matrix.sum(),
         commands=[("repeat this run", repeat), *next_commands(trainer, run_dir)],
+        reading=[(label, text) for label, _, text in (line.partition("  ") for line in reading(run_dir, result))],
     )
     write_card(run_dir, data)
 

@@ -130,7 +130,7 @@ def train_and_show(
     console.header(header(trainer, setup, run_dir), [*setup.warnings, *warnings])
     status, reason = fit(trainer, run, run_dir)
     console.close()
-    result = make_result(trainer, status, reason, perf_counter() - began)
+    result = make_result(trainer, setup, status, reason, perf_counter() - began)
     if status != "failed" or setup.world.is_single:  # else the other ranks are gone, and torchrun ends this one soon
         artifacts.draw(trainer, setup, run_dir, result, console)
     trainer.logger.close()

@@ -31,7 +31,7 @@ def metadata(setup: build.Setup) -> dict[str, Any]:
     }
 
 
-def make_result(trainer: "Trainer", status: str, reason: str, seconds: float) -> dict[str, Any]:
+def make_result(trainer: "Trainer", setup: build.Setup, status: str, reason: str, seconds: float) -> dict[str, Any]:
     from deeptrain.training.checkpoint import digest
 
     progress = trainer.progress
@@ -53,6 +53,7 @@ def make_result(trainer: "Trainer", status: str, reason: str, seconds: float) ->
         "metrics": progress.metrics,
         "final": final_metrics(trainer) if status in ("finished", "stopped_early") else None,
         "final_weights": trainer.validator.final_weights,
+        **images(setup),
         "initial_loss": trainer.metadata["initial_loss"],
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "weights": weights,
@@ -72,6 +73,14 @@ def final_metrics(trainer: "Trainer") -> dict[str, float] | None:
     return {
         tag.removesuffix(end): value for tag, value in progress.metrics.items() if tag.partition("/")[2] == f"val{end}"
     }
+
+
+def images(setup: build.Setup) -> dict[str, Any]:
+    """Return how many images and classes there are, and the share of the largest class in train."""
+    dataset = setup.dataset
+    counts = build.data_info(dataset)["class_counts"]
+    sizes = {"train": len(dataset.train), "val": len(dataset.val), "num_classes": len(dataset.classes)}
+    return {"images": sizes, "largest_class": max(counts) / max(sum(counts), 1)}
 
 
 def provenance(trainer: "Trainer") -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """What the terminal shows before the first step and after the last one."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeptrain import build
 from deeptrain.config.compose import experiment_overrides
 from deeptrain.config.override import override_key
+from deeptrain.errors import UsageError
 from deeptrain.report import formatting
-from deeptrain.run import saved
+from deeptrain.run import record, saved
 from deeptrain.runtime.paths import as_typed, quote, quote_setting
 from deeptrain.runtime.resources import command
 
@@ -133,7 +135,15 @@ def closing_lines(trainer: "Trainer", setup: build.Setup, run_dir: Path, result:
     speed = f"{result['images_per_second']:,.0f} images/s"
     lines.append(f"time  {result['train_seconds']:.1f} s of training, {speed}; {result['seconds']:.1f} s in all")
     lines.append(f"folder  {run_dir}" + (" (card.html, curves.png)" if (run_dir / "card.html").is_file() else ""))
+    lines += reading(run_dir, result)
     return [*lines, *(f"{what}  {command}" for what, command in next_commands(trainer, run_dir))]
+
+
+def reading(run_dir: Path, result: dict[str, Any]) -> list[str]:
+    """Return what the curves show, in at most three lines; none if they show nothing, or cannot be read."""
+    with suppress(UsageError, OSError):
+        return record.reading(run_dir, result=result)
+    return []
 
 
 def _guesses(setup: build.Setup, accuracy: float) -> list[str]:

@@ -13,6 +13,7 @@ CLONE_COMMANDS = {
     "evaluate": "python scripts/evaluate.py",
     "predict": "python scripts/predict.py",
     "preview": "python scripts/preview.py",
+    "read": "python scripts/read.py",
     "check-data": "python scripts/check_data.py",
 }
 

@@ -1,0 +1,556 @@
+"""Reading a run's curves in words: what they show, how sure that is, and which setting to try. No torch.
+
+A reading tests nothing, so it is "likely" or "possible", never "certain". Saying nothing is a valid answer.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from deeptrain.analysis.curves import difference_error, is_falling, noise_level, share_error
+from deeptrain.report import formatting
+
+Row = Mapping[str, float]
+
+TITLES = {
+    "not_finite": "a value became inf or NaN",
+    "rate_too_high": "the learning rate is too high",
+    "rate_too_low": "the learning rate is too low",
+    "flat_from_start": "nothing is learned from the start",
+    "diverged": "it had learned, and then diverged",
+    "no_transfer": "it learns its training images and nothing of val",
+    "too_much_regularization": "too much regularization",
+    "clipped": "clipping holds the steps back",
+    "decayed_too_early": "the rate decays too early",
+    "warmup_too_long": "the warm-up takes too much of the run",
+    "overfitted": "overfitting",
+    "val_above_train": "val is better than the training images",
+    "train_longer": "it still improves",
+    "underfitted": "the model is too small",
+    "noisy_late": "the rate stays too high to the end",
+    "plateau": "it stands still at a constant rate",
+    "overconfident": "too sure of itself, not worse",
+    "harder_in_training": "training accuracy is low because of the regularizers",
+    "healthy": "nothing is wrong",
+}
+USUAL_RATES = {"adam": 0.001, "adamw": 0.003, "rmsprop": 0.001, "adagrad": 0.01, "sgd": 0.1, "muon": 0.02}
+MOMENTUM = 0.9  # at which these are meant
+STRONG = {  # settings of which more than so much keeps most networks from learning; and what to try instead
+    "model.dropout": (0.8, "0.2"),
+    "model.drop_connect": (0.8, "0.2"),
+    "model.stochastic_depth": (0.8, "0.1"),
+    "loss.label_smoothing": (0.6, "0.1"),
+    "penalty.strength": (0.05, "1e-4"),
+}
+DECAY = 0.02  # of the weights in a step, rate times decay: then they are mostly decayed
+TIGHT_CLIP = 0.01
+FEW = 50  # validation images: fewer cannot tell anything from guessing
+LONG_WARMUP = 0.5  # of the run
+MIN_STEPS = 100  # a shorter run has hardly begun
+FULL_RATE = 0.3  # of the highest rate: from here on a curve shows what the rate does
+LEARNED = 0.97  # of the training images: then little is left to learn
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a curve shows. fault: a broken set-up; advice: it could be better; remark: seen, nothing to do."""
+
+    verdict: str
+    kind: Literal["fault", "advice", "remark"]
+    confidence: Literal["likely", "possible", ""]
+    evidence: str
+    override: str = ""  # to try
+
+    @property
+    def sentence(self) -> str:
+        sure = f" ({self.confidence})" if self.confidence else ""
+        return f"{TITLES[self.verdict]}{sure}: {self.evidence}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a run, finished or not.
+
+    rows: of metrics.csv. config: of config.yaml. train, val: their numbers of images, 0 if not known. result: of
+    result.json, {} while it runs. largest_class: its share of the images.
+    """
+
+    rows: Sequence[Row]
+    config: Mapping[str, Any]
+    train: int = 0
+    val: int = 0
+    num_classes: int = 0
+    result: Mapping[str, Any] = field(default_factory=dict)
+    steps: Sequence[Row] = ()
+    largest_class: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.result.get("status") in ("finished", "stopped_early")
+
+    @property
+    def clean(self) -> int:
+        """Training images that are evaluated without augmentation."""
+        return min(self.train, int(self.setting("validate.clean_images") or 2000))
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of the best answer that is the same for all images."""
+        return self.largest_class or 1 / max(self.num_classes, 2)
+
+    @cached_property
+    def equal_logits(self) -> float | None:
+        """The loss of equal logits."""
+        known = self.result.get("initial_loss") or {}
+        if "equal_logits" in known:
+            return known["equal_logits"]
+        return math.log(self.num_classes) if self.num_classes > 1 and self.option("loss") == "CrossEntropy" else None
+
+    def setting(self, key: str) -> Any:
+        """Return a setting by its dotted key, None if the run has none."""
+        node: Any = self.config
+        for name in key.split("."):
+            node = node.get(name) if isinstance(node, Mapping) else None
+        return node
+
+    def number(self, key: str) -> float:
+        """Return a setting that is a number, else 0."""
+        value = self.setting(key)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+    def option(self, group: str) -> str:
+        """Return what a part is made with: the last word of its `_target_`."""
+        return str(self.setting(f"{group}._target_") or "").rpartition(".")[2]
+
+    @property
+    def mixes(self) -> bool:
+        return any(name in (self.config.get("aug") or {}) for name in ("mixup", "cutmix", "mixup_or_cutmix"))
+
+    def curve(self, tag: str) -> list[float]:
+        return [row[tag] for row in self.rows if tag in row]
+
+    def last(self, tag: str) -> float | None:
+        values = self.curve(tag)
+        return values[-1] if values else None
+
+    @property
+    def train_loss(self) -> list[float]:
+        """Return the training loss as it is minimised, but of mixed targets, whose loss has a floor, the clean one."""
+        return self.curve("loss/train_clean" if self.mixes and self.curve("loss/train_clean") else "loss/train")
+
+    @cached_property
+    def factors(self) -> list[float]:
+        """Return the rate of each row as a part of the highest one, which may lie between two rows."""
+        rates = self.curve("rate/lr")
+        full = self.number("optimizer.lr") if self.setting("backbone_lr_factor") in (None, 1) else 0.0
+        highest = max([full, *rates])
+        return [rate / (highest or 1.0) for rate in rates]
+
+    @property
+    def warmup(self) -> float:
+        """Return the part of the run in which the rate rises."""
+        length, epochs = self.setting("schedule.warmup"), self.number("epochs")
+        return length / max(epochs, 1) if isinstance(length, int) else self.number("schedule.warmup")
+
+    @property
+    def initial(self) -> float | None:
+        """The training loss before the first step."""
+        return (self.result.get("initial_loss") or {}).get("train")
+
+    @property
+    def rate_ratio(self) -> float | None:
+        """Return the rate over the usual one of its optimizer, with its momentum; None if that is not known."""
+        usual, momentum = USUAL_RATES.get(self.option("optimizer")), self.setting("optimizer.momentum")
+        if usual is None:
+            return None
+        reach = (1 - MOMENTUM) / max(1 - momentum, 1e-6) if self.option("optimizer") == "sgd" and momentum else 1.0
+        return self.number("optimizer.lr") / usual * max(1.0, reach)
+
+    @cached_property
+    def fitted(self) -> tuple[float, int] | None:
+        """Return the share of training images that it gets right at the end, and of how many; None if not measured."""
+        value = self.last("accuracy/train_clean")
+        return None if value is None else (value, self.clean)
+
+    @cached_property
+    def gap(self) -> tuple[float, float] | None:
+        """Return by how much train, not augmented, is ahead of val at the end, and the standard error of that."""
+        val = self.last("accuracy/val")
+        if self.fitted is None or val is None or not self.val or not self.clean or self.setting("overfit"):
+            return None
+        return self.fitted[0] - val, difference_error(self.fitted, (val, self.val))
+
+
+def read(record: Record) -> list[Finding]:
+    """Return what a run's curves show: at most one fault, or up to two advices and a remark; [] is no diagnosis."""
+    for rule in FAULTS:
+        if (found := rule(record)) is not None:
+            return [found]
+    advices = [found for rule in ADVICES if (found := rule(record)) is not None]
+    remarks = [found for rule in REMARKS if (found := rule(record)) is not None]
+    if not advices and record.is_over and (healthy := _healthy(record)) is not None:
+        return [healthy, *remarks[:1]]
+    return [*advices[:2], *remarks[:1]]
+
+
+def lines(findings: Sequence[Finding], command: Callable[[str], str]) -> list[str]:
+    """Return at most three lines: a reading, what to try, a second reading. command: writes an override to paste."""
+    found = []
+    for finding in findings[:2]:
+        found.append(f"reading  {finding.sentence}")
+        if finding.override and len(found) < 3:
+            found.append(f"try  {command(finding.override)}")
+    return found[:3]
+
+
+# --- faults: it does not learn ---
+
+
+def _not_finite(record: Record) -> Finding | None:
+    reason = str(record.result.get("reason", ""))
+    if record.result.get("status") != "failed" or not any(
+        word in reason for word in ("not finite", "is nan", "is inf")
+    ):
+        return None
+    what, _, rest = reason.partition(" in step ")
+    step = f" in step {rest.split()[0]}" if rest else ""
+    return Finding("not_finite", "fault", "likely", f"{what}{step}; mostly the rate is too high", _slower(record))
+
+
+def _diverged(record: Record) -> Finding | None:
+    """It had learned more than its error, then lost at least half of it, and the training loss rose with it."""
+    accuracy, loss = record.curve("accuracy/val"), record.train_loss
+    if len(accuracy) < 3 or not record.val or len(loss) != len(accuracy):
+        return None
+    best, last = max(accuracy), accuracy[-1]
+    lost, error = best - last, difference_error((best, record.val), (last, record.val))
+    if lost < max(0.5 * (best - record.chance), 5 * error) or loss[-1] < 2 * min(loss):
+        return None
+    epoch = record.rows[accuracy.index(best)]["epoch"]
+    evidence = f"val fell from {_share(best, record.val)} in epoch {epoch:g} to {_share(last, record.val)}"
+    return Finding("diverged", "fault", "likely", f"{evidence}; the rate is too high for it", _slower(record, 1 / 3))
+
+
+def _learned_nothing(record: Record) -> Finding | None:
+    """Neither val nor training images are ever better than the best constant answer."""
+    rows, loss = record.rows, record.train_loss
+    if not rows or rows[-1]["step"] < MIN_STEPS or len(loss) < 2:
+        return None
+    if record.val < FEW or _beats_chance(record):
+        return None
+    val, equal, ratio = record.curve("accuracy/val")[-1], record.equal_logits, record.rate_ratio
+    guess = f"val {_share(val, record.val)} is that of guessing"
+    if strong := _strong(record):
+        return Finding("too_much_regularization", "fault", "likely", f"{guess}; {strong[0]}", strong[1])
+    if equal is not None and _was_driven_up(record, equal):
+        evidence = f"{guess}; the loss rose to {_loss(max(loss))}, equal logits give {_loss(equal)}"
+        return Finding("rate_too_high", "fault", "likely", evidence, _slower(record))
+    if record.number("clip_norm") and record.number("clip_norm") < TIGHT_CLIP:
+        evidence = f"{guess}; clip_norm={record.number('clip_norm'):g}"
+        return Finding("clipped", "fault", "likely", evidence, "clip_norm=null")
+    if ratio is not None and ratio >= 10:
+        evidence = f"{guess}; optimizer.lr is {ratio:.0f} times the usual one of {record.option('optimizer')}"
+        return Finding("rate_too_high", "fault", "likely", evidence, _slower(record))
+    if ratio is not None and ratio <= 0.03:
+        evidence = f"{guess}; loss {_loss(loss[0])} to {_loss(loss[-1])}, optimizer.lr is {_usual(ratio)}"
+        return Finding("rate_too_low", "fault", "likely", evidence, _faster(record))
+    stands = f"the loss went from {_loss(loss[0])} to {_loss(loss[-1])}"
+    remedy, cause = _start_remedy(record)
+    return Finding("flat_from_start", "fault", "possible", f"{guess}; {stands}; {cause}", remedy)
+
+
+def _no_transfer(record: Record) -> Finding | None:
+    """It learns its own images by heart, and val stays at guessing."""
+    val, gap = record.last("accuracy/val"), record.gap
+    if gap is None or record.fitted is None or val is None:
+        return None
+    learned, error = record.fitted[0] - record.chance, share_error(record.chance, record.val)
+    if learned < 0.3 or gap[0] < 5 * gap[1] or val > record.chance + min(3 * error, 0.2 * learned):
+        return None
+    evidence = f"train {_share(*record.fitted)}, val {_share(val, record.val)}, guessing {record.chance:.0%}"
+    causes = "the labels are random, or val is of another kind; look at mistakes.png and samples.png"
+    return Finding("no_transfer", "fault", "likely", f"{evidence}; {causes}")
+
+
+def _rate_far_too_low(record: Record) -> Finding | None:
+    """The loss falls steadily and comes nowhere, at a rate far below the usual."""
+    way, ratio = _way(record), record.rate_ratio
+    if way is None or ratio is None or ratio > 0.03 or way > 0.3 or not is_falling(record.train_loss):
+        return None
+    loss = record.train_loss
+    evidence = f"loss {_loss(loss[0])} to {_loss(loss[-1])}, steadily; optimizer.lr is {_usual(ratio)}"
+    return Finding("rate_too_low", "fault", "likely", evidence, _faster(record))
+
+
+def _held_back(record: Record) -> Finding | None:
+    """It does not fit its own images, and a setting that is known to prevent that is strong."""
+    if not _underfits(record, 0.9):
+        return None
+    assert record.fitted is not None
+    own = f"train {_share(*record.fitted)}, not ahead of val"
+    if strong := _strong(record):
+        return Finding("too_much_regularization", "fault", "likely", f"{own}; {strong[0]}", strong[1])
+    if record.number("clip_norm") and record.number("clip_norm") < TIGHT_CLIP:
+        evidence = f"{own}; clip_norm={record.number('clip_norm'):g}"
+        return Finding("clipped", "fault", "likely", evidence, "clip_norm=null")
+    if (ratio := record.rate_ratio) is not None and ratio >= 10:
+        evidence = f"{own}; optimizer.lr is {ratio:.0f} times the usual one of {record.option('optimizer')}"
+        return Finding("rate_too_high", "fault", "likely", evidence, _slower(record))
+    return None
+
+
+# --- advices: it could be better ---
+
+
+def _schedule(record: Record) -> Finding | None:
+    """It does not fit its own images, and most of the run was spent at a small part of the rate."""
+    if not _underfits(record, LEARNED) or len(record.factors) < 4:
+        return None
+    low = [factor < 0.1 for factor in record.factors]
+    assert record.fitted is not None
+    own = f"train {_share(*record.fitted)}, not ahead of val"
+    if sum(low) > 0.6 * len(low) and all(low[-sum(low) :]):
+        evidence = f"{own}; the rate was below a tenth at {sum(low)} of {len(low)} validations"
+        return Finding("decayed_too_early", "advice", "likely", evidence, "schedule=cosine")
+    if record.warmup >= LONG_WARMUP:
+        evidence = f"{own}; the rate rose through {record.warmup:.0%} of the run"
+        return Finding("warmup_too_long", "advice", "likely", evidence, "schedule.warmup=0.1")
+    return None
+
+
+def _overfitted(record: Record) -> Finding | None:
+    if record.gap is None or not record.rows:
+        return None
+    (gap, error), losses = record.gap, record.curve("loss/val")
+    if gap < 3 * error or gap < 0.03:
+        return None
+    evidence = f"train is {100 * gap:.0f} ± {100 * error:.0f} points ahead of val"
+    rises = _rise(losses)
+    if rises:
+        evidence += f", and val loss has risen from {_loss(min(losses))} to {_loss(losses[-1])}"
+    return Finding("overfitted", "advice", "likely", evidence, _regularizer(record))
+
+
+def _not_enough(record: Record) -> Finding | None:
+    """It does not fit its own images and was still improving; else the model is too small."""
+    if not _underfits(record, LEARNED) or len(record.rows) < 2 or _schedule(record) is not None:
+        return None
+    assert record.fitted is not None
+    own, ratio = f"train {_share(*record.fitted)}, not ahead of val", record.rate_ratio
+    if narrow := _narrow(record):
+        return Finding("underfitted", "advice", "likely", f"{own}; {narrow}", _larger(record))
+    high = [loss for loss, factor in zip(record.train_loss, record.factors, strict=False) if factor >= FULL_RATE]
+    half = high[len(high) // 2 :]
+    if record.mixes or len(half) < 5 or is_falling(half):
+        if ratio is not None and ratio < 0.1 and record.fitted[0] < 0.9:
+            evidence = f"{own}; optimizer.lr is {_usual(ratio)}"
+            return Finding("rate_too_low", "advice", "possible", evidence, _faster(record))
+        seen = "; the loss still fell while the rate was high" if is_falling(half) else ""
+        return Finding("train_longer", "advice", "likely" if seen else "possible", own + seen, _longer(record))
+    if record.fitted[0] < 0.9 and not _regularized(record):
+        evidence = f"{own}; the loss stood at {_loss(half[0])} while the rate was high"
+        return Finding("underfitted", "advice", "possible", evidence, _larger(record))
+    return None
+
+
+def _constant_rate(record: Record) -> Finding | None:
+    """The rate was never lowered, and the end is noise about a level."""
+    rows, factors, losses = record.rows, record.factors, record.curve("loss/val")
+    if not record.is_over or len(rows) < 8 or min(factors[len(factors) // 2 :]) < 0.5 or record.setting("overfit"):
+        return None
+    tail = losses[-(len(losses) // 2) :]
+    if len(tail) != len(losses) // 2 or is_falling(tail) or (record.fitted is not None and record.fitted[0] > 0.995):
+        return None
+    evidence = f"the loss on val went between {_loss(min(tail))} and {_loss(max(tail))} in the second half"
+    noise = noise_level(tail) > 0.1 * min(tail)
+    name = "noisy_late" if noise else "plateau"
+    return Finding(name, "advice", "likely", evidence, "schedule=cosine")
+
+
+# --- remarks ---
+
+
+def _overconfident(record: Record) -> Finding | None:
+    losses, accuracy = record.curve("loss/val"), record.curve("accuracy/val")
+    if not record.val or len(losses) < 5 or record.setting("overfit") or not _rise(losses):
+        return None
+    if max(accuracy) - accuracy[-1] > 2 * share_error(max(accuracy), record.val):
+        return None
+    rose = f"val loss rose from {_loss(min(losses))} to {_loss(losses[-1])}"
+    evidence = f"{rose}, accuracy stays {_share(accuracy[-1], record.val)}"
+    smoothing = record.option("loss") == "CrossEntropy" and not record.number("loss.label_smoothing")
+    more = "; loss.label_smoothing=0.1 helps if you need probabilities" if smoothing else ""
+    return Finding("overconfident", "remark", "", evidence + more)
+
+
+def _harder_in_training(record: Record) -> Finding | None:
+    trained, val = record.last("accuracy/train"), record.last("accuracy/val")
+    if trained is None or val is None or record.fitted is None or not record.val or record.setting("overfit"):
+        return None
+    if len(record.rows) < 4:  # the mean of a whole epoch lags behind its end
+        return None
+    if val - trained < max(0.05, 3 * share_error(val, record.val)) or not (_regularized(record) or record.mixes):
+        return None
+    evidence = (
+        f"{trained:.0%} as trained on, {record.fitted[0]:.0%} without augmentation and dropout; compare that with val"
+    )
+    return Finding("harder_in_training", "remark", "", evidence)
+
+
+def _val_above_train(record: Record) -> Finding | None:
+    if record.gap is None or record.gap[0] > -max(3 * record.gap[1], 0.02):
+        return None
+    gap, error = record.gap
+    evidence = f"{-100 * gap:.0f} ± {100 * error:.0f} points; does val hold images of train, or easier ones?"
+    return Finding("val_above_train", "remark", "possible", evidence)
+
+
+def _healthy(record: Record) -> Finding | None:
+    """It fits its images and val follows; say which differences these images can show."""
+    val = record.last("accuracy/val")
+    if record.gap is None or val is None or record.fitted is None or record.fitted[0] < 0.9:
+        return None
+    error = share_error(val, record.val)
+    see = (
+        f"with {record.val:,} validation images no change below {100 * 2 * math.sqrt(2) * error:.1f} points can be seen"
+    )
+    return Finding("healthy", "remark", "", f"val {_share(val, record.val)}; {see}, so compare over 3 seeds")
+
+
+FAULTS = (_not_finite, _diverged, _learned_nothing, _no_transfer, _rate_far_too_low, _held_back)
+ADVICES = (_schedule, _overfitted, _not_enough, _constant_rate)
+REMARKS = (_val_above_train, _overconfident, _harder_in_training)
+
+
+# --- what rules share ---
+
+
+def _beats_chance(record: Record) -> bool:
+    """Tell whether val or training images were ever answered better than by guessing, beyond three errors."""
+    level, best = record.chance, [(max(record.curve("accuracy/val"), default=0.0), record.val)]
+    best.append((max(record.curve("accuracy/train_clean"), default=0.0), record.clean))
+    return any(images and share > level + 3 * share_error(level, images) + 0.02 for share, images in best)
+
+
+def _way(record: Record) -> float | None:
+    """Return which part of the loss of equal logits is gone at the end, in [0, 1]."""
+    loss, equal = record.train_loss, record.equal_logits
+    return None if not loss or not equal or len(loss) < 3 else max(0.0, 1 - loss[-1] / equal)
+
+
+def _underfits(record: Record, level: float) -> bool:
+    """Tell whether training images, not augmented, are answered below a level, and val no worse."""
+    if record.gap is None or record.fitted is None or not record.is_over or record.rows[-1]["step"] < MIN_STEPS:
+        return False
+    share, images = record.fitted
+    return share + 2 * share_error(share, images) < level and record.gap[0] < max(3 * record.gap[1], 0.02)
+
+
+def _strong(record: Record) -> tuple[str, str] | None:
+    """Return the setting that regularizes beyond what most networks stand, and what to try instead."""
+    for key, (most, remedy) in STRONG.items():
+        if record.number(key) >= most:
+            return f"{key}={record.number(key):g}", f"{key}={remedy}"
+    usual_rate = USUAL_RATES.get(record.option("optimizer"), math.inf)  # a higher one is a fault of its own
+    decay = record.number("optimizer.weight_decay") * min(record.number("optimizer.lr"), 3 * usual_rate)
+    if decay >= DECAY:
+        usual = "5e-4" if record.option("optimizer") == "sgd" else "0.05"
+        return f"weight decay takes {min(decay, 1.0):.0%} of the weights in a step", f"optimizer.weight_decay={usual}"
+    return None
+
+
+def _was_driven_up(record: Record, equal: float) -> bool:
+    """Tell whether training has raised the loss above that of guessing, from a start that was not."""
+    loss, ratio = record.train_loss, record.rate_ratio
+    if record.initial is None or record.mixes:
+        return max(loss) > 1.15 * equal and (ratio is None or ratio > 3)
+    return max(loss) > 1.05 * max(equal, record.initial) and (ratio is None or ratio > 1)
+
+
+def _narrow(record: Record) -> str:
+    """Name a hidden layer through which the classes do not fit."""
+    hidden = record.setting("model.hidden")
+    sizes = [size for size in hidden if isinstance(size, int)] if isinstance(hidden, list) else []
+    is_narrow = bool(sizes) and 4 * min(sizes) < record.num_classes and record.fitted is not None
+    return f"a hidden layer has {min(sizes)} units for {record.num_classes} classes" if is_narrow else ""
+
+
+def _regularized(record: Record) -> bool:
+    keys = ("model.dropout", "model.drop_connect", "model.stochastic_depth", "loss.label_smoothing", "penalty.strength")
+    return bool(record.config.get("aug")) or any(record.number(key) for key in keys)
+
+
+def _rise(losses: Sequence[float]) -> bool:
+    """Tell whether the loss has risen from its lowest for good: by a tenth and beyond three times its noise."""
+    if len(losses) < 5:
+        return False
+    rise = losses[-1] - min(losses)
+    return rise > 0.1 * min(losses) and rise > 3 * noise_level(losses) and min(losses[-3:]) > 1.05 * min(losses)
+
+
+def _slower(record: Record, factor: float = 0.1) -> str:
+    ratio = record.rate_ratio
+    factor = min(factor, 1 / ratio) if ratio is not None and ratio > 10 else factor
+    return _rate(record, factor)
+
+
+def _faster(record: Record) -> str:
+    ratio = record.rate_ratio
+    return _rate(record, min(1 / ratio, 1000.0) if ratio else 10.0)
+
+
+def _rate(record: Record, factor: float) -> str:
+    rate = record.number("optimizer.lr") * factor
+    return f"optimizer.lr={float(f'{rate:.1g}'):g}" if rate else ""
+
+
+def _usual(ratio: float) -> str:
+    return f"1/{1 / ratio:,.0f} of the usual one" if ratio < 1 else f"{ratio:,.0f} times the usual one"
+
+
+def _start_remedy(record: Record) -> tuple[str, str]:
+    """Return what to try where nothing is learned at a usual rate, and the cause that it would remove."""
+    initialization, norm = record.setting("model.initialization"), record.setting("model.norm")
+    if initialization is not None and initialization == "normal":
+        return "model.initialization=kaiming", "the first weights are too small or too large"
+    if norm == "none":
+        return "model.norm=batch", "the signal dies on its way through the layers"
+    return "overfit=64", "first see whether it learns a few images by heart"
+
+
+def _regularizer(record: Record) -> str:
+    """Return the regularizer to add."""
+    augs = list(record.config.get("aug") or {})
+    if not record.mixes:
+        return f"'aug=[{','.join([*augs, 'mixup'])}]'" if augs else "aug=mixup"
+    if not record.number("loss.label_smoothing") and record.option("loss") == "CrossEntropy":
+        return "loss.label_smoothing=0.1"
+    return f"optimizer.weight_decay={3 * record.number('optimizer.weight_decay') or 5e-4:g}"
+
+
+def _longer(record: Record) -> str:
+    if record.setting("limit_steps"):
+        return f"limit_steps={2 * int(record.number('limit_steps'))}"
+    return f"epochs={2 * int(record.number('epochs') or 1)}"
+
+
+def _larger(record: Record) -> str:
+    hidden, width = record.setting("model.hidden"), record.setting("model.width")
+    if hidden == []:
+        return "'model.hidden=[128]'"
+    if isinstance(hidden, list):
+        return f"'model.hidden=[{','.join(str(max(2 * int(size), 32)) for size in hidden)}]'"
+    widths = record.setting("model.widths")
+    if isinstance(widths, Sequence) and widths and not isinstance(widths, str):
+        return f"'model.widths=[{','.join(str(2 * int(size)) for size in widths)}]'"
+    return f"model.width={2 * (width or 1):g}" if width is not None else ""
+
+
+def _share(share: float, images: int) -> str:
+    return f"{100 * share:.1f} ± {100 * share_error(share, images):.1f} %"
+
+
+def _loss(value: float) -> str:
+    return formatting.format_loss(value)
