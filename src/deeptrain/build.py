@@ -442,6 +442,13 @@ def _optimizer(setup: Setup, network: "nn.Module") -> "Optimizer":
     return optimizer
 
 
+def group_rates(setup: Setup, network: "nn.Module", lr: float) -> list[float]:
+    """Return the rate that each group of parameters has with another optimizer.lr."""
+    parts = {**setup.run.parts, "optimizer": {**setup.run.parts["optimizer"], "lr": lr}}
+    other = replace(setup, run=replace(setup.run, parts=parts), warnings=[])
+    return [group["lr"] for group in _optimizer(other, network).param_groups]
+
+
 def freeze_parts(setup: Setup, network: "nn.Module") -> None:
     """Freeze the parts of freeze=; UsageError that names the setting."""
     from deeptrain.model.freezing import freeze

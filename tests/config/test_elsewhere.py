@@ -23,7 +23,7 @@ VALUES = {
         ("pretrained=true", "init_from=RUN"),
         ("model.pretrained=true", "init_from=RUN"),
         ("finetune=head", "freeze=backbone"),
-        ("find_lr", "not available"),
+        ("find_lr", "optimizer.lr=auto"),
         ("weights=imagenet", "init_from=RUN"),
         ("num_classes=3", "leave it out"),
         ("data.path=cats", "data.root=cats"),

@@ -104,7 +104,7 @@ def test_the_same_run_draws_the_same_bytes(tmp_path):
 def test_the_train_curve_begins_before_the_first_step(tmp_path, monkeypatch):
     """At epoch 0 with the initial loss, beside a line at that of equal logits; the other curves begin at epoch 1."""
     shown = []
-    monkeypatch.setattr("deeptrain.report.figures._save", lambda figure, path: shown.append(figure.axes[0]))
+    monkeypatch.setattr("deeptrain.report.figures.save_figure", lambda figure, path: shown.append(figure.axes[0]))
     rows = [{"epoch": epoch, "step": epoch, "rate/lr": 0.1, **ACCURACIES, **LOSSES} for epoch in (1, 2)]
     draw_curves(rows, tmp_path / "curves.png", "x", 1, {"train": 2.31, "equal_logits": 2.303})
     lines = {line.get_label(): line for line in shown[0].lines}

@@ -36,6 +36,7 @@ deeptrain predict RUN PICTURE|FOLDER|-                what the network of a run 
 deeptrain read RUN...                                 what the curves of a run show, and what to try
 deeptrain preview [group=option ...]                  what a run would see, and its learning rate
 deeptrain check-data DIR                              read a folder of pictures before training on it
+deeptrain find-lr [group=option ...] [key=value ...]  search the learning rate of a run by short runs
 """
 
 TORCHRUN_SWEEP = (
@@ -67,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         return enter(main)
     from deeptrain.commands.check_data import check_data
     from deeptrain.commands.evaluate import evaluate
+    from deeptrain.commands.find_lr import find_lr
     from deeptrain.commands.predict import predict
     from deeptrain.commands.preview import preview
     from deeptrain.commands.read import read
@@ -78,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         "preview": preview,
         "read": read,
         "check-data": check_data,
+        "find-lr": find_lr,
     }
     name, *rest = arguments or ["--help"]
     if name == "--version":

@@ -267,6 +267,7 @@ def _checked_run(
         raise UsageError([*messages, _interpolation_message(error)]) from error
     parts = {name: plain.pop(name, None) or {} for name in (*PARTS, *LISTS)}
     plain.pop("experiment", None)
+    find_lr = _expand_auto_rate(parts["optimizer"], defaults)
     messages += _expand_sam(plain, parts, chosen)
     notes = _expand_tensorboard(plain, parts)
     messages += settings_messages(plain, Settings)
@@ -284,7 +285,16 @@ def _checked_run(
     values = _settings_by_key(OmegaConf.to_container(config))
     typed = [unquote_path(word) for word in words]
     yaml, settings = OmegaConf.to_yaml(config), to_dataclass(plain, Settings)
-    return RunConfig(settings, parts, typed, choices, yaml, values, notes, turned_off)
+    return RunConfig(settings, parts, typed, choices, yaml, values, notes, turned_off, find_lr)
+
+
+def _expand_auto_rate(optimizer: dict[str, Any], defaults: dict[str, Any]) -> bool:
+    """Give optimizer.lr=auto the option's own rate until one is found; return whether it is to be searched."""
+    if optimizer.get("lr") != "auto":
+        return False
+    own = defaults.get("optimizer.lr")
+    optimizer["lr"] = 0.001 if type_error(own, PositiveFloat) else own
+    return True
 
 
 def _expand_sam(plain: dict[str, Any], parts: dict[str, Any], chosen: dict[str, str]) -> list[str]:

@@ -88,6 +88,7 @@ class RunConfig:
     values: dict[str, Any]  # every setting by its dotted key, unresolved too
     renamed: list[str] = field(default_factory=list)  # a line for each old name that was typed
     turned_off: list[str] = field(default_factory=list)  # by overfit, as one types it
+    find_lr: bool = False  # optimizer.lr=auto: the rate is searched first; until then it is the option's own
 
     @property
     def title(self) -> str:

@@ -173,6 +173,13 @@ class Console:
             self._drawn = now
             self._draw(self._live_line(self._pass, step_in_epoch / self._steps, list(self._facts)))
 
+    def status(self, text: str) -> None:
+        """Say in the live line what is being done, at most ten times a second."""
+        now = time.monotonic()
+        if self._live and now - self._drawn >= REDRAW_SECONDS:
+            self._drawn = now
+            self._draw(Text(printable(text)[: self._console.width - 1]))
+
     def epoch(self, row: Mapping[str, float], best: bool) -> None:
         """Add a table row: metrics by tag, `epoch`, `images_per_second`, `seconds_left`, `data_wait` if it is much.
 

@@ -47,7 +47,7 @@ def draw_curves(
     from matplotlib.ticker import PercentFormatter
 
     x = "epoch" if len({row["epoch"] for row in rows}) == len(rows) else "step"
-    figure = _figure(10, 5.6, title)
+    figure = new_figure(10, 5.6, title)
     grid = figure.add_gridspec(2, 2, height_ratios=[3, 1])
     loss, accuracy = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     start = [{x: 0, "loss/train": initial_loss["train"]}] if initial_loss else []
@@ -73,7 +73,7 @@ def draw_curves(
         _shade_gap(accuracy, gaps, x)
         below = [loss, rate, gap]
     _mark_best(accuracy, below, rows, x, best_epoch)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
@@ -85,7 +85,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     accuracy = formatting.percent(counts.trace() / max(counts.sum(), 1))
     side = min(13.0, 3.5 + 0.5 * size)
-    figure = _figure(
+    figure = new_figure(
         side,
         side * (1 if size <= MANY_CLASSES else 0.93),
         f"{accuracy} of {counts.sum():,} images right; in % of each true class",
@@ -102,7 +102,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
         bar = figure.colorbar(image, ax=axes, format="{x:.0%}", shrink=0.5, ticks=[0, 0.02, 0.1, 0.25, 0.5, 1])
         bar.outline.set_visible(False)  # type: ignore[operator]
     _name_classes(axes, classes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_reliability(columns: "Mapping[str, Sequence[Bin]]", path: Path) -> None:
@@ -144,7 +144,7 @@ def draw_schedule(
     """Draw the learning rate over a run from (position, factor) points, the factor times `base_rate`."""
     x, rate = np.array(points, dtype=float).T
     rate = rate * base_rate
-    figure = _figure(10, 4, title)
+    figure = new_figure(10, 4, title)
     axes = figure.add_subplot()
     axes.plot(x, rate, color=CURVES["train_clean"][1], linewidth=2)
     axes.fill_between(x, rate, color=CURVES["train_clean"][1], alpha=0.08, linewidth=0)
@@ -164,7 +164,7 @@ def draw_schedule(
                 fontsize=10,
             )
     style_axes(axes, "learning rate", unit)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 # --- pieces of the curves ---
@@ -251,7 +251,7 @@ def _name_classes(axes: "Axes", classes: Sequence[str]) -> None:
 # --- all figures ---
 
 
-def _figure(width: float, height: float, title: str) -> "Figure":
+def new_figure(width: float, height: float, title: str) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
@@ -279,7 +279,7 @@ def style_axes(axes: "Axes", label: str, x: str | None = None) -> None:
         axes.set_xlabel(x, color=INK)
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a class named in a script that the font lacks
         figure.savefig(path, metadata={"Software": None})  # the same run draws the same bytes

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +15,7 @@ from deeptrain.config.override import last_value
 from deeptrain.config.settings import RunConfig
 from deeptrain.errors import NothingToDo, UsageError, error_line
 from deeptrain.loggers.console import Console
-from deeptrain.run import artifacts, dry_run, folder, lock, rerun
+from deeptrain.run import artifacts, dry_run, folder, found_rate, lock, rerun
 from deeptrain.run.fit import fit
 from deeptrain.run.rerun import Original
 from deeptrain.run.result import make_result, metadata, provenance
@@ -76,9 +76,9 @@ def repeat(overrides: list[str], path: str) -> int:
 def check(run: RunConfig) -> None:
     """Raise UsageError with all mistakes that can be found before torch is imported."""
     messages = []
-    checks = [lambda: dry_run.check_settings(run)]
+    checks: list[Callable[[], object]] = [lambda: dry_run.check_settings(run), lambda: found_rate.check(run)]
     if get_world().is_main:  # it makes the folder
-        checks.append(lambda: folder.check_new(run.settings.dir))  # pyright: ignore
+        checks.append(lambda: folder.check_new(run.settings.dir))
     for each in checks:
         try:
             each()
@@ -115,6 +115,8 @@ def train_and_show(
     started = run_dir or (original and original.path)
     setup = build.open_setup(run, classes, initial_weights(run, started, state))
     setup.world.init()
+    found = found_rate.settle(setup, console.status)
+    run = setup.run
     trainer = build_trainer(setup)
     if setup.world.broadcast(checkpoint is not None):
         load_state(trainer, run, checkpoint, state, console)
@@ -126,11 +128,19 @@ def train_and_show(
     if not setup.world.is_main:
         return train_worker(trainer, run)
     run_dir = open_folder(trainer, setup, console, run_dir, logs)
+    if found is not None:
+        found_rate.write(found, run_dir, run.title)
     warnings = original.expected_differences(run, provenance(trainer)) if original else []
-    console.header(header(trainer, setup, run_dir), [*setup.warnings, *warnings])
+    warnings += [found_rate.UNSTABLE] if found is not None and found.is_unstable else []
+    rate = found and found_rate.sentence(found)
+    console.header(header(trainer, setup, run_dir, rate), [*setup.warnings, *warnings])
     status, reason = fit(trainer, run, run_dir)
     console.close()
+<<<<<<< HEAD
     result = make_result(trainer, setup, status, reason, perf_counter() - began)
+=======
+    result = make_result(trainer, status, reason, perf_counter() - began) | found_rate.known(run_dir)
+>>>>>>> 874c926 (find_lr: a range test and two races of short runs search the learning rate; optimizer.lr=auto does so before a run)
     if status != "failed" or setup.world.is_single:  # else the other ranks are gone, and torchrun ends this one soon
         artifacts.draw(trainer, setup, run_dir, result, console)
     trainer.logger.close()

@@ -23,8 +23,8 @@ MIN_EPOCHS = 3  # after which a network that learns no longer guesses
 MAX_WEIGHTS = 12  # classes whose weight the head names
 
 
-def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
-    """Say before the first step what is about to happen; at most 12 lines."""
+def header(trainer: "Trainer", setup: build.Setup, run_dir: Path, rate: str | None = None) -> list[str]:
+    """Say before the first step what is about to happen; at most 12 lines. rate: what a search has found."""
     run, choices = setup.run, setup.run.choices
     count = sum(parameter.numel() for parameter in trainer.model.parameters())
     batch = f"{setup.batch_size} images a step, {len(trainer.train_loader)} steps an epoch"
@@ -43,6 +43,7 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[str]:
         *(f"chosen     {note}" for note in setup.dataset.notes),
         *_initial_weights(setup),
         *_frozen(trainer, setup),
+        *([f"rate       {rate}"] if rate else []),
         *_class_weights(trainer, setup),
     ]
     if run.settings.overfit:

@@ -15,6 +15,7 @@ CLONE_COMMANDS = {
     "preview": "python scripts/preview.py",
     "read": "python scripts/read.py",
     "check-data": "python scripts/check_data.py",
+    "find-lr": "python scripts/find_lr.py",
 }
 
 

@@ -63,14 +63,14 @@ class Validator:
         self.world.broadcast_buffers(self.model, self.average and self.average.module)
         self.measured_buffers.clear()
         position, measured = (stop, epoch, fraction), {}
-        with self._settled(self.model, *position):
+        with self.settled(self.model, *position):
             if self.clean_loader is not None:
                 measured["train_clean"] = self._evaluate(self.model, self.clean_loader, stop)
             measured["val"] = self._evaluate(self.model, self.loader, stop)
         if self.average is not None and self.average.started:
             with self.runtime.autocast:
                 self.average.update_bn_statistics(self._bn_batches(*position))
-            with self._settled(self.average.module, *position, is_measured=self.average.bn_images > 0):
+            with self.settled(self.average.module, *position, is_measured=self.average.bn_images > 0):
                 measured["val_average"] = self._evaluate(self.average.module, self.loader, stop)
         return {f"{name}/{split}": value for split, means in measured.items() for name, value in means.items()}
 
@@ -104,7 +104,7 @@ class Validator:
             loader.close()
 
     @contextmanager
-    def _settled(
+    def settled(
         self, model: nn.Module, stop: StopRequest, epoch: int, fraction: float, is_measured: bool = False
     ) -> Iterator[None]:
         """Let batch norms use the statistics of the present weights while their running ones remember the start.

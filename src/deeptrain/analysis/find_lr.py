@@ -1,0 +1,254 @@
+"""Finding a learning rate: a range test brackets it, and two races of short annealed runs decide.
+
+No rule that reads a range test alone is safe. Short runs at a constant rate prefer rates that are too low; annealed
+ones hardly do (Wu et al., 2018).
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from deeptrain.analysis.rate_rules import RULES
+from deeptrain.analysis.short_runs import Rates, ShortRuns, preserved
+from deeptrain.data.loader import Loader
+from deeptrain.schedule import constant, cosine
+from deeptrain.training.trainer import Trainer
+
+FIRST, LAST, STEPS = 1e-7, 10.0, 100  # of the range test; while nothing diverges it goes on to HIGHEST
+HIGHEST = 1e4
+STOP = 4.0  # times the least smoothed loss: the test has diverged
+SMOOTHED = 4  # steps on each side of a smoothed loss
+LEAST, SHARE, LONGER = 24, 0.05, 4  # steps of a run in the first race; part of the planned steps; second race
+MARGIN = 3.0  # that the rate stays below the one that diverges
+ERRORS = 2.0  # paired standard errors within which two rates are the same
+FALL = 5.0  # standard errors by which the best run must be better than guessing
+
+
+@dataclass
+class Race:
+    """Short runs of one length: the loss of each rate's weights on every block of images."""
+
+    steps: int
+    scores: dict[float, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def means(self) -> dict[float, float]:
+        return {rate: float(score.mean()) for rate, score in sorted(self.scores.items())}
+
+    @property
+    def best(self) -> float:
+        return min(self.means, key=lambda rate: self.means[rate])
+
+    def equals(self) -> list[float]:
+        """Return the rates within ERRORS paired standard errors of the best one."""
+        return [rate for rate, score in self.scores.items() if _excess(score, self.scores[self.best]) <= ERRORS]
+
+
+@dataclass
+class RateSearch:
+    """What a search has found, and all that it has seen.
+
+    lr: None if no rate makes the network better than guessing. steep, diverges: where the loss of the range test falls
+    fastest, and where it has diverged (None: nowhere).
+    """
+
+    lr: float | None
+    rates: np.ndarray
+    losses: np.ndarray
+    steep: float
+    diverges: float | None
+    races: list[Race]
+    guess: float
+    steps: int
+    planned_steps: int
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Return the lowest and the highest rate that is as good as the best, as far as the races can tell."""
+        equal = [rate for race in self.races for rate in race.equals()]
+        return min(equal), max(equal)
+
+    @property
+    def is_unstable(self) -> bool:
+        """Tell whether the rate is close to the one that diverges."""
+        return self.lr is not None and self.diverges is not None and self.lr * MARGIN > self.diverges
+
+    def other_rules(self) -> dict[str, float]:
+        """Return the rates that the rules of other tools read off the same range test, where they have an answer."""
+        ends = {name: len(self.rates[self.rates <= (LAST / 10 if name == "Lightning" else LAST)]) for name in RULES}
+        found = {name: rule(self.rates[: ends[name]], self.losses[: ends[name]]) for name, rule in RULES.items()}
+        return {name: rate for name, rate in found.items() if math.isfinite(rate)}
+
+    def summary(self) -> dict[str, Any]:
+        """Return what find_lr.json holds."""
+        return {
+            "lr": self.lr,
+            "range": list(self.span) if self.lr else None,
+            "steep": self.steep,
+            "diverges": self.diverges,
+            "unstable": self.is_unstable,
+            "loss_of_guessing": self.guess,
+            "steps": self.steps,
+            "planned_steps": self.planned_steps,
+            "races": [
+                {"steps": race.steps, "losses": {f"{rate:g}": _json(loss) for rate, loss in race.means.items()}}
+                for race in self.races
+            ],
+            "range_test": {"lr": self.rates.tolist(), "loss": [_json(loss) for loss in self.losses]},
+            "other_rules": self.other_rules(),
+        }
+
+
+def find_lr(
+    trainer: Trainer,
+    rates_of: Rates | None = None,
+    slices: list[Loader] | None = None,
+    report: Callable[[str], None] = lambda text: None,
+) -> RateSearch:
+    """Search the rate for a trainer's plan; afterwards the trainer and all random generators are as before.
+
+    rates_of, slices: see ShortRuns. report: takes what is being done, at every step. Raises ValueError if several
+    processes train together.
+    """
+    if not trainer.world.is_single:
+        raise ValueError("a search for the rate needs a single process")
+    planned = trainer.plan.total_steps
+    first = max(LEAST, math.ceil(SHARE * planned))
+    with preserved(trainer) as start:
+        runs = ShortRuns(trainer, start, rates_of, slices)
+        rates, losses = _range_test(runs, report)
+        steep, diverges = read_test(rates, losses)
+        below = diverges if diverges is not None else HIGHEST
+        sprint, final = Race(first), Race(min(LONGER * first, planned))
+        _run_bracket(sprint, runs, on_ladder(steep), below, report)
+        order = [rate for rate, mean in sorted(sprint.means.items(), key=lambda pair: pair[1]) if mean < math.inf]
+        for rate in order[:2] if final.steps > first else ():
+            _run(final, runs, rate, report)
+        race = final if final.scores and final.means[final.best] < math.inf else sprint
+        guess = runs.guess()
+    learns = _excess(guess, race.scores[race.best]) > FALL
+    lr = choose(race, below) if learns else None
+    races = [race for race in (sprint, final) if race.scores]
+    return RateSearch(lr, rates, losses, steep, diverges, races, float(guess.mean()), runs.steps, planned)
+
+
+def expected_steps(planned: int) -> int:
+    """Return how many steps a search takes for a run of so many steps, if the first bracket holds."""
+    first = max(LEAST, math.ceil(SHARE * planned))
+    second = min(LONGER * first, planned)
+    return STEPS + 3 * first + (2 * second if second > first else 0)
+
+
+def choose(race: Race, below: float) -> float:
+    """Return the largest of the best rates that is MARGIN below the diverging one; the best if there is none."""
+    return max((rate for rate in race.equals() if rate * MARGIN <= below), default=race.best)
+
+
+def read_test(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float | None]:
+    """Return where the smoothed loss of a range test falls fastest, and the rate at which it has diverged, if any.
+
+    The steepest place lies before the lowest one. A test that is flat to its end gives a tenth of the last rate.
+    """
+    is_over = has_diverged(losses)
+    diverges = float(rates[-1]) if is_over else None
+    count = len(losses) - (0 if np.isfinite(losses[-1]) else 1)
+    smoothed = smooth(losses[:count])
+    lowest = int(smoothed.argmin())
+    if lowest < 2:
+        return float(rates[-1]) / 10, diverges
+    slopes = np.gradient(smoothed[: lowest + 1], np.log(rates[: lowest + 1]))
+    return float(rates[slopes.argmin()]), diverges
+
+
+def smooth(losses: np.ndarray) -> np.ndarray:
+    """Return centred means over SMOOTHED steps on each side, of fewer at the ends: no lag shifts them."""
+    ones = np.ones(2 * SMOOTHED + 1)
+    middle = slice(SMOOTHED, SMOOTHED + len(losses))
+    sums, counts = (np.convolve(values, ones)[middle] for values in (losses, np.ones(len(losses))))
+    return sums / counts
+
+
+def has_diverged(losses: np.ndarray) -> bool:
+    """Tell whether a range test is over: a loss that is not finite, or three above STOP times the least and the first.
+
+    The least loss is a smoothed one. Above the first loss: near zero noise alone makes four times the least.
+    """
+    if not np.isfinite(losses[-1]):
+        return True
+    if len(losses) <= 2 * SMOOTHED:
+        return False
+    smoothed = smooth(losses)
+    return bool(losses[-3:].min() > max(STOP * smoothed.min(), smoothed[0]))
+
+
+def on_ladder(rate: float) -> float:
+    """Return the nearest of 1 and 3 times a power of ten, as one types them."""
+    exponent = math.floor(math.log10(rate))
+    rungs = [number * 10.0**power for power in (exponent, exponent + 1) for number in (1, 3)]
+    return float(f"{min(rungs, key=lambda rung: abs(math.log(rung / rate))):.0e}")
+
+
+def rung(rate: float, steps: int) -> float:
+    """Return the rate so many rungs higher on the ladder ..., 0.1, 0.3, 1, 3, ..."""
+    return on_ladder(rate * math.sqrt(10.0) ** steps)
+
+
+def _range_test(runs: ShortRuns, report: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray]:
+    factor = (LAST / FIRST) ** (1 / (STEPS - 1))
+    count = 1 + round(math.log(HIGHEST / FIRST) / math.log(factor))
+    rates, losses = FIRST * factor ** np.arange(count), []
+    for loss in runs.losses(map(float, rates), constant(1)):
+        losses.append(loss)
+        report(f"range test  rate {rates[len(losses) - 1]:.1e}, loss {loss:.4g}")
+        if has_diverged(np.array(losses)):
+            break
+    return rates[: len(losses)], np.array(losses)
+
+
+def _run_bracket(race: Race, runs: ShortRuns, middle: float, below: float, report: Callable[[str], None]) -> None:
+    """Race three rates, and further ones while the best is at an edge."""
+    middle = middle if middle < below else rung(below, -2)
+    for rate in _allowed([rung(middle, -1), middle, rung(middle, 1)], below):
+        _run(race, runs, rate, report)
+    while True:
+        edges = [rung(min(race.scores), -1)] * (race.best == min(race.scores))
+        edges += [rung(max(race.scores), 1)] * (race.best == max(race.scores))
+        new = [rate for rate in _allowed(edges, below) if rate not in race.scores]
+        if not new:
+            return
+        for rate in new:
+            _run(race, runs, rate, report)
+
+
+def _allowed(rates: Iterable[float], below: float) -> list[float]:
+    return [rate for rate in rates if FIRST <= rate < below]
+
+
+def _run(race: Race, runs: ShortRuns, rate: float, report: Callable[[str], None]) -> None:
+    """Train one short run, annealed to zero after a warm-up of a tenth, and score its weights."""
+    schedule = cosine(1, warmup=0.1)
+    loss = math.inf
+    for step, loss in enumerate(runs.losses([rate] * race.steps, schedule, race.steps), start=1):
+        report(f"race at {rate:g}  step {step} of {race.steps}, loss {loss:.4g}")
+    race.scores[rate] = runs.score()
+    if not math.isfinite(loss):
+        race.scores[rate] = np.full_like(race.scores[rate], math.inf)
+
+
+def _excess(score: np.ndarray, best: np.ndarray) -> float:
+    """Return by how many paired standard errors a score is above another one."""
+    if not np.isfinite(score).all():
+        return 0.0 if score is best else math.inf
+    if not np.isfinite(best).all():
+        return -math.inf
+    difference = score - best
+    error = difference.std(ddof=1) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
+    mean = float(difference.mean())
+    return mean / float(error) if error > 0 else math.copysign(math.inf, mean) if mean else 0.0
+
+
+def _json(loss: float) -> float | None:
+    return float(loss) if math.isfinite(loss) else None
