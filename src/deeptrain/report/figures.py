@@ -112,7 +112,7 @@ def draw_reliability(columns: "Mapping[str, Sequence[Bin]]", path: Path) -> None
     """
     from matplotlib.ticker import PercentFormatter
 
-    figure = _figure(7, 7.5, "How often the network is right, by how sure it is")
+    figure = new_figure(7, 7.5, "How often the network is right, by how sure it is")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color=PALE, linewidth=1, linestyle=(0, (4, 3)))
     total = max(sum(one.images for one in bins) for bins in columns.values())
@@ -135,7 +135,7 @@ def draw_reliability(columns: "Mapping[str, Sequence[Bin]]", path: Path) -> None
     upper.set_ylim(0, 1.02)
     upper.text(0.98, 0.04, "below the line: too sure", color=PALE, fontsize=9.5, ha="right")
     upper.legend(fontsize=9.5, edgecolor="none", loc="upper left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_schedule(

@@ -136,11 +136,7 @@ def train_and_show(
     console.header(header(trainer, setup, run_dir, rate), [*setup.warnings, *warnings])
     status, reason = fit(trainer, run, run_dir)
     console.close()
-<<<<<<< HEAD
-    result = make_result(trainer, setup, status, reason, perf_counter() - began)
-=======
-    result = make_result(trainer, status, reason, perf_counter() - began) | found_rate.known(run_dir)
->>>>>>> 874c926 (find_lr: a range test and two races of short runs search the learning rate; optimizer.lr=auto does so before a run)
+    result = make_result(trainer, setup, status, reason, perf_counter() - began) | found_rate.known(run_dir)
     if status != "failed" or setup.world.is_single:  # else the other ranks are gone, and torchrun ends this one soon
         artifacts.draw(trainer, setup, run_dir, result, console)
     trainer.logger.close()
