@@ -34,7 +34,7 @@ def test_the_sheet_shows_what_the_step_will_see(drawn, loader):
     batches = build.train_loader(setup)
     preview.training_samples(setup, batches, epoch=1, step=2)
     ((sheet, captions, titles),) = drawn
-    assert titles == ("as stored", "as trained on") * 2
+    assert titles == ("as stored", "as trained on\nmixed with\nthe one before") * 2
     assert len(sheet) == len(captions) == 2 * preview.SHOWN
     shown = np.concatenate([sheet[8:16], sheet[24:32]])
     images, targets = list(batches.epoch(1))[2]
@@ -63,7 +63,9 @@ def test_the_rows_of_a_short_batch_are_aligned(drawn, size, columns, pairs):
 def test_the_shelf_has_a_row_for_every_augmentation(drawn, tmp_path):
     preview.draw_regularizers(compose_run([*SMALL, "aug=mixup"]), tmp_path / "shelf.png")
     ((sheet, captions, titles),) = drawn
-    assert titles == ["as it is", *(name for name in options("aug") if name not in ("none", "off"))]
+    names, added = zip(*(title.split("\n", 1) if "\n" in title else (title, "") for title in titles), strict=True)
+    assert list(names) == ["as it is", *(name for name in options("aug") if name not in ("none", "off"))]
+    assert [name for name, more in zip(names, added, strict=True) if more] == ["cutmix", "mixup", "mixup_or_cutmix"]
     assert len(sheet) == len(captions) == len(titles) * preview.COLUMNS
     rows = torch.from_numpy(sheet).split(preview.COLUMNS)
     for title, row in zip(titles[1:], rows[1:], strict=True):

@@ -397,6 +397,7 @@ def test_a_source_of_ones_own_is_one_method_and_its_arrays_are_checked():
     dataset = Stripes(val_fraction=0.25).load()
     assert len(dataset.val) == 10 and dataset.summary.endswith("no test split")
     refusal(lambda: Stripes(dtype=np.int32).load(), "images of train: must be uint8")
+    assert not Stripes().has_test()
     refusal(
         lambda: Stripes().test(),
         "data=stripes: has no test split; add split=val for the images that the run has held out",

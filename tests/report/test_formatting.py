@@ -13,6 +13,7 @@ from deeptrain.report.formatting import (
     format_metric,
     format_points,
     percent,
+    shorten,
     speed,
 )
 
@@ -71,3 +72,11 @@ def test_a_metric_is_written_in_its_unit_by_name_or_tag():
     assert format_metric("accuracy/val", 0.98421, METRICS) == format_metric("accuracy", 0.98421, METRICS) == "98.42%"
     assert format_metric("loss/val", 0.98421, METRICS) == "0.9842"
     assert format_metric("of my own/val", 0.98421, METRICS) == "0.9842"
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "short"),
+    [("abc", 3, "abc"), ("abcdef", 5, "ab…ef"), ("abcdef", 4, "ab…f"), ("abcdef", 3, "a…f"), ("abcdef", 1, "a")],
+)
+def test_names_are_cut_in_their_middle(text, length, short):
+    assert shorten(text, lambda candidate: len(candidate) <= length) == short

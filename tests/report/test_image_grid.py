@@ -92,3 +92,19 @@ def test_every_part_of_a_caption_is_kept_where_parts_fit():
     images = np.zeros((1, 32, 32, 3), np.uint8)
     assert np.array_equal(grid(images, ["ShearX 0.10 · Posterize 5"]), grid(images, ["ShearX 0.10\nPosterize 5"]))
     assert np.array_equal(grid(images, ["a · b"]), grid(images, ["a · b\n"])[:-16]), "short parts share a line"
+
+
+def test_captions_are_broken_between_words_before_anything_is_cut():
+    images = np.zeros((1, 28, 28, 3), np.uint8)
+    assert np.array_equal(grid(images, ["tabby cat, not a dog"]), grid(images, ["tabby cat,\nnot a dog"]))
+
+
+def test_words_that_share_their_beginning_stay_apart():
+    images = np.zeros((1, 28, 28, 3), np.uint8)
+    names = [f"the_same_long_beginning_{end}" for end in ("one", "two")]
+    assert not np.array_equal(*(grid(images, [name]) for name in names))
+
+
+def test_titles_may_have_several_lines():
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    assert grid(images, [""], titles=["mixed\nwith"]).shape == grid(images, [""], titles=["mixed"]).shape

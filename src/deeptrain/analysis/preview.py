@@ -22,6 +22,7 @@ from deeptrain.training.trainer import Loader
 COLUMNS = 8
 SHOWN = 2 * COLUMNS
 ROW_TITLES = ("as stored", "as trained on")
+MIXED = "\nmixed with\nthe one before"  # in the batch; of little weight itself, an image seems to be its neighbour
 CELL = 128  # wide enough for a caption such as "TranslateX -14.4"
 
 
@@ -56,7 +57,8 @@ def training_samples(
     before, after = _pixels(originals), _pixels(images[:count])
     sheet = np.concatenate([part[row] for row in rows for part in (before, after)])
     texts = [text for row in rows for text in (*names[row], *captions[row])]
-    return grid(sheet, texts, columns, CELL, ROW_TITLES * len(rows))
+    titles = ROW_TITLES[0], ROW_TITLES[1] + MIXED * any(each.mixes for each in setup.pipeline.augmentations)
+    return grid(sheet, texts, columns, CELL, titles * len(rows))
 
 
 def draw_regularizers(run: RunConfig, path: Path) -> None:
@@ -76,7 +78,7 @@ def draw_regularizers(run: RunConfig, path: Path) -> None:
         rng = generator(run.settings.seed, "augment", 0, 0)
         seen, targets, drawn = augmented([augmentation], images, labels, rng)
         rows.append(_pixels(seen))
-        titles.append(name)
+        titles.append(name + MIXED * augmentation.mixes)
         captions += _captions(targets, drawn, setup.dataset.classes, only_mixed=True)
     save(path, grid(np.concatenate(rows), captions, COLUMNS, CELL, titles))
 

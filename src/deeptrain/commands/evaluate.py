@@ -110,12 +110,14 @@ def _check(runs: list[str], options: Options, overrides: list[str]) -> None:
 def _open(run: str, split: "Split", overrides: list[str]) -> "tuple[Path, Path, Answers]":
     """Return a run's folder, its checkpoint and what its network says of a split."""
     from deeptrain.config.compose import compose_run
-    from deeptrain.run import defaults, folder
+    from deeptrain.run import defaults, dry_run, folder
     from deeptrain.run.saved import check_read
 
     at, state = folder.find(run, "run", best=True)
     config = compose_run([*defaults.load_overrides(at, overrides), *overrides])
     check_read(overrides, "evaluating", READ)
+    if split == "test":
+        dry_run.check_test_split(config)
 
     from deeptrain.inference.evaluate import answer
 

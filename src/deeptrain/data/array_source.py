@@ -68,9 +68,12 @@ class ArraySource(DataSource):
         )
         return make_dataset(self, self.class_names(), splits)
 
+    def has_test(self) -> bool:
+        return "test" in self.split_sizes()
+
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Return the test split; ValueError if there is none."""
-        if "test" not in self.split_sizes():
+        if not self.has_test():
             return super().test(cache_dir)
         test = self._decoded("test", cache_dir)
         return Samples(test.images, None, test.labels)

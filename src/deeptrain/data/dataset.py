@@ -139,6 +139,10 @@ class DataSource:
         """Return train and val. The first start decodes the images into the cache."""
         raise NotImplementedError
 
+    def has_test(self) -> bool:
+        """Tell whether there is a test split. No image is read."""
+        return type(self).test is not DataSource.test
+
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Open the test split; ValueError if there is none. Only an evaluation calls this."""
         raise ValueError(f"data={self.name}: has no test split; add {HELD_OUT}")

@@ -163,11 +163,14 @@ class ImageFiles(DataSource):
             dataset.split["range"] = list(ends.pop())  # so that an evaluation reads other files by it too
         return dataset
 
+    def has_test(self) -> bool:
+        return "test" in self.layout.splits
+
     def test(self, cache_dir: Path | str | None = None) -> Samples:
         """Return the test split, with the image size and channels of train; ValueError if there is none."""
-        split = self.layout.splits.get("test")
-        if split is None:
+        if not self.has_test():
             return super().test(cache_dir)
+        split = self.layout.splits["test"]
         with self._all_unreadable("test"):
             decoder, _ = self._choose_decoder(cache_dir)
             return self._open(split, decoder, cache_dir)[0]

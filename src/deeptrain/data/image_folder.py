@@ -59,7 +59,7 @@ class ImageFolder(ImageFiles):
         return Dataset(self.name, self.layout.classes, test.shape, test, test, zeros, ones, summary, "", **facts)
 
     def test(self, cache_dir: Path | str | None = None) -> Samples:
-        if "test" not in self.layout.splits:
+        if not self.has_test():
             others = "or data.root=DIR split=all for all pictures of a folder that it has not seen"
             raise ValueError(f"root={self.root}: has no test/ folder; add {HELD_OUT}, {others}")
         return super().test(cache_dir)

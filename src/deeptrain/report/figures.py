@@ -29,6 +29,7 @@ CURVES = {  # colours that stay apart for colour-blind eyes (Okabe & Ito, 2008)
 }
 LOG_FROM = 30  # ratio of the largest to the smallest loss from which its axis is logarithmic
 MANY_CLASSES = 20  # with more, cells are too small for numbers
+MAX_NAME = 24  # letters of a class at the axes
 UNNAMED_CLASSES = 120  # with more, too small for names
 
 
@@ -233,7 +234,7 @@ def _mark_best(accuracy: "Axes", others: "Sequence[Axes]", rows: Rows, x: str, e
 
 def _name_classes(axes: "Axes", classes: Sequence[str]) -> None:
     size = len(classes)
-    names = [textwrap.shorten(name, 24, placeholder="…") for name in classes]
+    names = [formatting.shorten(name, lambda text: len(text) <= MAX_NAME) for name in classes]
     if size <= UNNAMED_CLASSES:
         font = 10 if size <= MANY_CLASSES else max(4.5, 560 / size * 0.95)
         turned = 0 if max(map(len, names)) <= 3 and size <= MANY_CLASSES else 90 if size > MANY_CLASSES else 40

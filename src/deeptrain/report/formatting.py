@@ -73,3 +73,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02}m"
     return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def shorten(text: str, fits: Callable[[str], bool]) -> str:
+    """Cut a text in its middle until it fits: names that share their beginning often differ at their end."""
+    if fits(text):
+        return text
+    shorter = (f"{text[: count - count // 2]}…{text[-(count // 2) :]}" for count in range(len(text) - 1, 1, -1))
+    return next(filter(fits, shorter), text[:1])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from deeptrain.report.formatting import shorten
 from deeptrain.runtime.files import write_atomically
 
 CELL = 96  # pixels that a small image is enlarged to, about
@@ -24,14 +25,17 @@ def grid(
     """Set images, uint8 (N, H, W, C) with C 1 or 3, in rows with a caption under each; return uint8 (H, W, 3).
 
     Small images are enlarged by a whole factor, to about `cell` pixels, so that their pixels stay visible. A caption
-    may have several lines; one that is too wide is broken at its " · ", then cut. `titles` stand in front of the rows.
+    may have several lines. One that is too wide is broken at its " · ", then between words; a word that is too wide is
+    cut in its middle. `titles` stand in front of the rows, and may have several lines too.
     """
     from PIL import Image, ImageDraw
 
     font, line = _font(), FONT_SIZE + 4
     width, height = _size(images.shape[2], images.shape[1], cell)
     columns = min(columns, len(images))
-    left = MARGIN + (round(max(map(font.getlength, titles))) + MARGIN if titles else 0)
+    left = MARGIN + (
+        round(max(font.getlength(part) for title in titles for part in title.split("\n"))) + MARGIN if titles else 0
+    )
     texts = [_broken(caption, width, font) for caption in captions]
     rows = [range(start, min(start + columns, len(images))) for start in range(0, len(images), columns)]
     heights = [
@@ -42,7 +46,8 @@ def grid(
     for number, row in enumerate(rows):
         y = MARGIN + sum(heights[:number])
         if number < len(titles):
-            draw.text((MARGIN, y + (height - line) // 2), titles[number], fill="#202020", font=font)
+            top = y + (height - line * len(titles[number].split("\n"))) // 2
+            draw.text((MARGIN, top), titles[number], fill="#202020", font=font)
         for column, index in enumerate(row):
             x = left + column * (width + MARGIN)
             sheet.paste(_resized(images[index], width, height), (x, y))
@@ -102,23 +107,21 @@ def _font() -> Any:
 
 
 def _broken(caption: str, width: int, font: Any) -> list[str]:
-    """Break a caption into lines that fit under its image, at the " · " between its parts."""
-    lines = []
+    """Break a caption into lines that fit under its image: at the " · " between its parts, else between words."""
+    lines: list[str] = []
     for text in caption.split("\n"):
-        parts = text.split(" · ")
-        while parts:
-            count = len(parts)
-            while count > 1 and font.getlength(" · ".join(parts[:count])) > width:
-                count -= 1
-            lines.append(_cut(" · ".join(parts[:count]), width, font))
-            parts = parts[count:]
+        for line in _wrapped(text.split(" · "), " · ", width, font):
+            lines += _wrapped(line.split(), " ", width, font) if font.getlength(line) > width else [line]
+    return [shorten(line, lambda text: font.getlength(text) <= width) for line in lines]
+
+
+def _wrapped(pieces: list[str], separator: str, width: int, font: Any) -> list[str]:
+    """Set as many pieces as fit into each line, at least one."""
+    lines = pieces[:1]
+    for piece in pieces[1:]:
+        longer = f"{lines[-1]}{separator}{piece}"
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(piece)
     return lines
-
-
-def _cut(text: str, width: int, font: Any) -> str:
-    """Shorten a caption until it fits under its image."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"

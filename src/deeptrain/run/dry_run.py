@@ -28,6 +28,16 @@ def check_settings(run: RunConfig) -> list[str]:
     return warnings
 
 
+def check_test_split(run: RunConfig) -> None:
+    """Raise UsageError if the data have no test split. No image is read, and torch is not imported."""
+    try:
+        source = instantiate("data", run.parts["data"])
+    except UsageError:  # a folder with test/ alone, which needs the run's checkpoint
+        return
+    if not source.has_test():
+        build.load_data(run, source.test)
+
+
 def _initial_weights_messages(settings: Settings) -> list[str]:
     """Return what is wrong with init_from. A run that goes on or is repeated has its own copy."""
     if settings.init_from is None or settings.resume or settings.rerun or not get_world().is_main:
