@@ -269,10 +269,26 @@ def _load_initial(setup: Setup, initial: "InitialWeights", network: "nn.Module")
     except ValueError as error:
         there, here = ("x".join(map(str, shape)) for shape in (initial.input_shape, setup.dataset.image_shape))
         images = f", images {there} there, here {here}" if there != here else ""
-        words = " ".join(initial.model_settings())
+        words = _fitting_stem(setup, initial) or " ".join(initial.model_settings())
         remedy = f"write {words}" if words else "choose the model that it had"
         name = f"init_from={setup.run.settings.init_from}"
         raise UsageError([f"{name}: its weights do not fit this model ({error}{images}); {remedy}"]) from error
+
+
+def _fitting_stem(setup: Setup, initial: "InitialWeights") -> str:
+    """Return the setting of the stem with which the weights fit: it goes by the size of the images. "" if none does."""
+    import torch
+
+    node = setup.run.parts["model"]
+    for stem in ("small", "pool", "large") if "stem" in node else ():
+        try:
+            with torch.device("meta"):
+                network = instantiate("model", {**node, "stem": stem}, **data_info(setup.dataset))
+            initial.load_into(network, setup.dataset.classes)
+        except ValueError:  # of this stem, or of these weights
+            continue
+        return f"model.stem={stem}"
+    return ""
 
 
 def check_model(setup: Setup, network: "nn.Module") -> None:

@@ -159,6 +159,16 @@ def test_an_evaluation_names_the_checkpoint_that_is_left(run, capsys, damage):
     assert evaluate(["run/checkpoints/last.pt"]) == 0
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, halve], ids=["missing", "damaged"])
+def test_a_resume_says_that_the_best_weights_are_lost(run, capsys, damage):
+    damage(run / "checkpoints/best.pt")
+    assert train(LONGER) == 0
+    state = "missing" if damage is Path.unlink else "damaged"
+    message = " ".join(capsys.readouterr().out.split())
+    assert f"best.pt: is {state}; a better validation than the best so far (accuracy/val " in message
+    assert "in epoch 1) writes it anew" in message
+
+
 def test_an_evaluation_goes_on_without_a_damaged_file_that_is_moved_away(run, capsys):
     for name in ("split.json", "evaluation.json"):
         (run / name).write_text("{")

@@ -29,6 +29,7 @@ ORIGINS = {
     "grey": ["data.shape=[1,8,8]", *RESNET],
     "white": [SHAPE, "model=fcn", "model.hidden=[8]", "data.whiten=zca", "data.subtract_image_mean=true"],
     "linear": [SHAPE, "model=fcn", "model.hidden=[]"],
+    "twenty": [SHAPE, *RESNET, "model.depth=20", "limit_steps=1"],
 }
 
 
@@ -141,6 +142,11 @@ def test_what_the_run_is_asked_later_needs_no_origin(capsys):
         ),
         ("init_from=origin model.blocks=[1,1,2]", "it has no stages.2.1.branch.0.weight and "),
         ("init_from=origin model.blocks=[1,1] model.widths=[4,8]", "which this model has not); write model=resnet"),
+        (
+            "init_from=twenty model.depth=20 data.shape=[3,48,48]",
+            "images 3x8x8 there, here 3x48x48); write model.stem=small",
+        ),
+        ("init_from=twenty model.depth=20 data.shape=[3,100,100]", "here 3x100x100); write model.stem=small"),
         ("init_from=grey", "init_from=grey: was trained on images of 1 channel, these have 3"),
         ("init_from=linear model=fcn model.hidden=[]", "it has no layer but the head"),
         ("init_from=origin data.whiten=zca", "data.whiten=zca: init_from=origin was trained without it; leave it out"),

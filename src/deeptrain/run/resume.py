@@ -10,11 +10,12 @@ from deeptrain.config.settings import RunConfig
 from deeptrain.data.fingerprint import is_same
 from deeptrain.errors import NothingToDo, UsageError
 from deeptrain.loggers.console import Console
-from deeptrain.report.formatting import format_lr
+from deeptrain.report.formatting import format_lr, format_metric
 from deeptrain.run import defaults, folder, lock, resume_policy, saved
 from deeptrain.run.summary import JUMP, limits, longer_override
 from deeptrain.runtime.paths import quote_setting
 from deeptrain.runtime.world import get_world
+from deeptrain.training import checkpoint
 
 if TYPE_CHECKING:
     from deeptrain.training.initial_weights import InitialWeights
@@ -84,8 +85,6 @@ def read_state(run: RunConfig, path: Path | None, console: Console) -> dict[str,
     """Read the checkpoint that a run goes on from, {} if there is none. Only rank 0 has a path."""
     if path is None:
         return {}
-    from deeptrain.training import checkpoint
-
     try:
         state, warning = checkpoint.load_newest(path)
     except checkpoint.Damaged as error:
@@ -152,11 +151,25 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, state: dic
         raise UsageError([f"resume={path}: its weights do not fit this model; resume with the model it had"]) from error
     except (TypeError, KeyError, AttributeError, IndexError) as error:
         raise UsageError([f"resume={path}: is not what a run of deeptrain writes"]) from error
+    if warning := _describe_best(trainer, path):
+        console.warn(warning)
     end, validated = trainer.outcome(), trainer.progress.validated == trainer.progress.step
     is_complete = folder.is_complete(path.parent.parent)
     if end is not None and validated and is_complete:  # else it stopped before its last validation, or drawing pictures
         longer = longer_override(trainer)
         raise UsageError([f"resume={path}: nothing left to do ({end[1]}); to train longer add {longer}"])
+
+
+def _describe_best(trainer: "Trainer", path: Path) -> str | None:
+    """Say that the best weights of a run are lost, and what that means; None if they are there, or were never."""
+    best, progress = path.with_name("best.pt"), trainer.progress
+    if progress.best is None or checkpoint.is_whole(best):
+        return None
+    value = format_metric(trainer.plan.monitor, progress.best, trainer.validator.metrics)
+    state = "damaged" if best.is_file() else "missing"
+    known = f"{trainer.plan.monitor} {value} in epoch {progress.best_epoch:g}"
+    remedy = f"a better validation than the best so far ({known}) writes it anew, until then use last.pt"
+    return f"{best}: is {state}; {remedy}"
 
 
 def _check_limits(trainer: "Trainer", changed_keys: list[str], path: Path) -> None:
