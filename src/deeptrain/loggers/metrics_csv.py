@@ -108,6 +108,18 @@ def _parse(text: TextIO) -> tuple[list[str], list[Row]]:
     return header, rows
 
 
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows of a table that a run may still write: those that are whole; [] if there is no such table."""
+    try:
+        with path.open("rb") as file:
+            header, *lines = readable_lines(file.read(MAX_BYTES)) or [b""]
+    except OSError:
+        return []
+    names = header.decode(errors="replace").strip().split(",")
+    cells = [line.decode(errors="replace").strip().split(",") for line in lines]
+    return [{name: _number(cell) for name, cell in zip(names, row, strict=True) if cell} for row in cells]
+
+
 def readable_lines(content: bytes) -> list[bytes]:
     """Return the header of a table and its rows that are whole, made of numbers, and in the order of their steps.
 

@@ -95,7 +95,7 @@ class Validator:
         if not self.world.is_single:  # its batch norms may wait for the others
             model.load_state_dict(self.state_dict(model))
         is_measured = not self.world.is_single or (average is not None and average.bn_images > 0)
-        with self._settled(model, StopRequest(), epoch, fraction, is_measured=is_measured):
+        with self.settled(model, StopRequest(), epoch, fraction, is_measured=is_measured):
             return predict(model, loader.epoch(0), self.pipeline, self.runtime)
 
     def close(self) -> None:
