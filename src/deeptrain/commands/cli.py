@@ -34,6 +34,7 @@ deeptrain train [group=option ...] [key=value ...]    one run, or with -m a swee
 deeptrain evaluate RUN                                the best weights of a run on the test split
 deeptrain predict RUN PICTURE|FOLDER|-                what the network of a run says of pictures
 deeptrain read RUN...                                 what the curves of a run show, and what to try
+deeptrain export RUN to=onnx                          one file of a network for other programs
 deeptrain preview [group=option ...]                  what a run would see, and its learning rate
 deeptrain check-data DIR                              read a folder of pictures before training on it
 deeptrain find-lr [group=option ...] [key=value ...]  search the learning rate of a run by short runs
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         return enter(main)
     from deeptrain.commands.check_data import check_data
     from deeptrain.commands.evaluate import evaluate
+    from deeptrain.commands.export import export
     from deeptrain.commands.find_lr import find_lr
     from deeptrain.commands.predict import predict
     from deeptrain.commands.preview import preview
@@ -77,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         "train": train,
         "evaluate": evaluate,
         "predict": predict,
+        "export": export,
         "preview": preview,
         "read": read,
         "check-data": check_data,

@@ -38,7 +38,7 @@ ANSWERS = {  # what is written in another way, or does not exist
     "ckpt": "write resume=RUN to go on from a checkpoint",
     "early_stopping": "write early_stop.patience=5",
     "ema": "write average=ema",
-    "export": "not available; checkpoints/best.pt holds the weights, torch.load reads it",
+    "export": "write python scripts/export.py RUN to=onnx",
     "f1": "write metrics=macro_f1",
     "find_lr": "write optimizer.lr=auto, or python scripts/find_lr.py",
     "finetune": "write init_from=RUN, with freeze=backbone or backbone_lr_factor=0.1",
