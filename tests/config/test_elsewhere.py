@@ -28,7 +28,7 @@ VALUES = {
         ("num_classes=3", "leave it out"),
         ("data.path=cats", "data.root=cats"),
         ("imgsz=64", "data.image_size=64"),
-        ("export", "not available"),
+        ("export", "scripts/export.py RUN to=onnx"),
         ("predict", "scripts/predict.py RUN PICTURE"),
         ("wandb=true", "loggers=wandb"),
         ("f1=true", "metrics=macro_f1"),
