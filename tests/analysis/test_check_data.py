@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from deeptrain.analysis.check_data import check, lines
+from deeptrain.data.image_folder import ImageFolder
+from deeptrain.data.leaks import shared_images
 from deeptrain.runtime.resources import ROOT
 
 
@@ -61,9 +63,25 @@ def test_the_same_pixels_are_found_whatever_the_file(folder):
     assert report.leaks == report.ambiguous == [["train/cat/0.png", "test/cat/leak.bmp", "test/dog/wrong.tif"]]
     assert report.repeated == [["train/dog/2.png", "train/dog/again.webp"]]
     text = "\n".join(lines(report))
-    assert "leaks      1 pictures lie in more than one split; keep each in one, or a test tests nothing" in text
-    assert "labels     1 pictures lie in more than one class" in text
+    assert (
+        "leaks      2 of 8 pictures of test are in train too; keep each in one split, or a test tests nothing" in text
+    )
+    assert "labels     3 pictures are in another class too; keep each in one" in text
+    assert "repeated   1 picture is a copy of another in its class" in text
     assert "train/cat/0.png = test/cat/leak.bmp = test/dog/wrong.tif" in text
+
+
+def test_doubles_are_counted_as_a_run_counts_them(folder):
+    for index, seed in enumerate((0, 0, 4, 1)):  # three of train, one of test
+        picture(folder / "val" / "cat" / f"{index}.png", seed)
+        picture(folder / "val" / "dog" / f"{index}.png", 50 + index)
+    picture(folder / "test" / "cat" / "again.png", 4)
+    report, source = check(folder), ImageFolder(root=str(folder))
+    found = shared_images((dataset := source.load(folder / "cache")).train, dataset.val)
+    assert len(found) == 3 == report.leaked["val", "train"] and report.leaked["test", "train"] == 1
+    assert "leaks      3 of 8 pictures of val are in train too, 1 of 7 pictures of test are in" in "\n".join(
+        lines(report)
+    )
 
 
 def test_deep_pictures_are_compared_by_all_their_bits(folder):
@@ -87,7 +105,7 @@ def test_shapes_in_the_alpha_channel_are_not_all_the_same(folder):
 def test_a_repetition_within_a_class_is_told_and_spoils_nothing(folder):
     picture(folder / "train" / "cat" / "again.png", 0)
     report = check(folder)
-    assert report.is_intact and "repeated   1 pictures" in "\n".join(lines(report))
+    assert report.is_intact and "repeated   1 picture is" in "\n".join(lines(report))
 
 
 def test_pictures_that_only_share_their_bytes_are_not_the_same(folder):

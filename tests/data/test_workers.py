@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
@@ -69,6 +70,35 @@ def test_a_signal_to_stop_is_obeyed_while_a_worker_is_silent(stream, monkeypatch
     with pytest.raises(signals.Interrupted):
         for _ in stream.epoch(0):
             os.kill(stream.loader._iterator._workers[1].pid, signal.SIGSTOP)
+
+
+@pytest.fixture
+def hung(monkeypatch):
+    """Return a loader without workers whose disk does not answer in its second batch."""
+    answer = threading.Event()
+
+    def read(self, epoch, shard, old=BatchDataset._assemble):
+        if shard.start:
+            answer.wait(20)
+        return old(self, epoch, shard)
+
+    monkeypatch.setattr(BatchDataset, "_assemble", read)
+    monkeypatch.setattr(watch, "work_of", lambda _: 0.0)
+    images = np.zeros((8, 6, 6, 3), np.uint8)
+    yield StreamLoader(Samples(images, None, np.arange(8)), 2, CPU)
+    answer.set()
+
+
+def test_a_disk_that_does_not_answer_the_main_process(hung, caplog):
+    with pytest.raises(ValueError, match=r"^no file was read for 5 s: the disk does not answer; look at the disk$"):
+        list(hung.epoch(0))
+    assert [record.getMessage()[:24] for record in caplog.records] == ["no file was read for 2 s"]
+
+
+def test_a_signal_to_stop_is_obeyed_while_the_main_process_waits(hung, monkeypatch):
+    monkeypatch.setattr(signals, "received", [signal.SIGTERM])
+    with pytest.raises(signals.Interrupted):
+        list(hung.epoch(0))
 
 
 def test_a_worker_that_works_is_waited_for(stream, monkeypatch, caplog):

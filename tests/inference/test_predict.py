@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from PIL import Image
 import deeptrain
 from deeptrain.commands.cli import train
 from deeptrain.commands.predict import predict
+from deeptrain.inference import predictor
 from deeptrain.inference.pictures import expand
+from deeptrain.runtime import watch
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "scripts" / "predict.py")
@@ -235,6 +238,17 @@ def test_three_lines_of_python():
     assert first.name == "data/cat/1.png" and first.top(1) == [(first.label, first.probability)]
     assert first.at_least(0) == [name for name, _ in first.top(3)]
     np.testing.assert_allclose(first.probabilities, torch.tensor(first.logits).double().softmax(0), atol=1e-12)
+
+
+def test_a_disk_that_does_not_answer_ends_in_a_line(monkeypatch, caplog):
+    answer = threading.Event()
+    for name, value in {"TICK": 0.02, "PATIENCE": 2, "LIMIT": 4, "work_of": lambda _: 0.0}.items():
+        monkeypatch.setattr(watch, name, value)
+    monkeypatch.setattr(predictor, "decode_picture", lambda *_: answer.wait(20))
+    with pytest.raises(ValueError, match="no file was read for 4 s: the disk does not answer"):
+        deeptrain.load("run").predict([np.zeros((8, 8), np.uint8)])
+    answer.set()
+    assert "waited for until 4 s" in caplog.records[0].getMessage()
 
 
 def test_features_are_what_the_last_layer_receives():

@@ -1,27 +1,27 @@
 """Reading a folder of pictures whole, before it is trained on: how many, how large, which are broken or there twice."""
 
-import multiprocessing
-import os
-import sys
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from deeptrain.data.csv_file import build_layout
-from deeptrain.data.decode import open_image
+from deeptrain.data.decode import cores, open_image
 from deeptrain.data.folder_layout import read_layout
 from deeptrain.data.image_files import FileLayout
 from deeptrain.data.path_messages import printable
 from deeptrain.data.pixels import kind_of, to_8_bit
+from deeptrain.runtime.watch import map_in_threads
 
-PROCESSES = 2  # reading is bound by the disk soon after
+PIECE = 64  # pictures that a thread decodes in a row
 EXAMPLES = 5  # of each thing that is wrong
+COPIES = "picture is a copy of another in its class", "pictures are copies of others in their class"
 TABLE = 40  # classes; of more, those with the fewest and the most pictures are shown
 
 
@@ -36,6 +36,7 @@ class Report:
     faults: list[str] = field(default_factory=list)  # of class folders, a line each
     broken: list[str] = field(default_factory=list)  # a line each
     leaks: list[list[str]] = field(default_factory=list)  # files of one picture that lie in several splits
+    leaked: Counter[tuple[str, str]] = field(default_factory=Counter)  # files of a split that another before it has
     ambiguous: list[list[str]] = field(default_factory=list)  # ... in several classes
     repeated: list[list[str]] = field(default_factory=list)  # ... in one class of a split
 
@@ -74,12 +75,13 @@ def _note(report: Report, same: list[tuple[str, int]]) -> None:
     """Sort the files of one picture into what it means that there are several."""
     owners = [(report.layout.splits[part], index) for part, index in same]
     names = [printable(f"{split.label}{split.names[index]}") for split, index in owners]
-    splits, classes = {part for part, _ in same}, {int(split.labels[index]) for split, index in owners}
-    if len(splits) > 1:
+    splits, classes = [part for part, _ in same], {int(split.labels[index]) for split, index in owners}
+    if len(set(splits)) > 1:
         report.leaks.append(names)
+        report.leaked.update((part, splits[0]) for part in splits if part != splits[0])
     if len(classes) > 1:
         report.ambiguous.append(names)
-    if len(splits) == len(classes) == 1:
+    if len(set(splits)) == len(classes) == 1:
         report.repeated.append(names)
 
 
@@ -87,24 +89,26 @@ Seen = tuple[bytes, tuple[int, int], str] | str
 
 
 def _look(layout: FileLayout) -> Iterator[Seen]:
-    """Decode all files in order, in processes of their own: pictures are compared by their pixels, not their bytes."""
+    """Decode all files in order: pictures are compared by their pixels, not their bytes."""
     from rich.console import Console
     from rich.progress import track
 
-    method = "fork" if sys.platform == "linux" else None
-    with ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), multiprocessing.get_context(method)) as pool:
-        files = (str(split.folder / name) for split in layout.splits.values() for name in split.names)
-        seen, total = pool.map(_see, files, chunksize=64), sum(len(split.names) for split in layout.splits.values())
-        console = Console(stderr=True)
-        yield from track(seen, "reading", total, console=console, transient=True, disable=not console.is_terminal)
+    files = [file for split in layout.splits.values() for file in split.files]
+    pieces = (files[start : start + PIECE] for start in range(0, len(files), PIECE))
+    threads, warn = cores(), logging.getLogger(__name__).warning
+    seen = chain.from_iterable(
+        map_in_threads(lambda piece: list(map(_see, piece)), pieces, threads, ahead=4 * threads, warn=warn)
+    )
+    console = Console(stderr=True)
+    yield from track(seen, "reading", len(files), console=console, transient=True, disable=not console.is_terminal)
 
 
-def _see(path: str) -> Seen:
+def _see(path: Path) -> Seen:
     """Return a digest of a picture's pixels, its size and its kind; or the line that says what is wrong with it."""
     from PIL import ImageOps
 
     try:
-        with open_image(Path(path)) as image:
+        with open_image(path) as image:
             kind = f"{image.format} {image.mode}"
             image = ImageOps.exif_transpose(image)
             pixels = np.asarray(image, np.float64) if kind_of(image) else np.asarray(to_8_bit(image, 3))
@@ -118,25 +122,43 @@ def _see(path: str) -> Seen:
 
 
 def lines(report: Report, *, every: bool = False) -> list[str]:
-    """Compose the report, in the order in which one asks; `every` lists all files instead of the first few."""
+    """Compose the report, in the order in which one asks; `every` lists all files instead of the first few.
+
+    Files are counted as a run counts them: one for each image that it should not have.
+    """
     text = [*_table(report), "", f"sizes      {_sizes(report.sizes)}", f"kinds      {_most(report.kinds)}"]
     text += [f"note       {note}" for note in report.layout.notes]
     limit = None if every else EXAMPLES
+    ambiguous = sum(map(len, report.ambiguous))
+    copies = sum(len(names) - 1 for names in report.repeated)
     findings = (
-        ("folders", report.faults, "class folders are wrong", ""),
-        ("broken", report.broken, "pictures cannot be read", ""),
-        ("leaks", report.leaks, "pictures lie in more than one split", "keep each in one, or a test tests nothing"),
-        ("labels", report.ambiguous, "pictures lie in more than one class", "keep each in one"),
-        ("repeated", report.repeated, "pictures are there more than once in a class", ""),
+        ("folders", report.faults, _counted(len(report.faults), "class folder is wrong", "class folders are wrong")),
+        ("broken", report.broken, _counted(len(report.broken), "picture cannot be read", "pictures cannot be read")),
+        ("leaks", report.leaks, f"{_leaked(report)}; keep each in one split, or a test tests nothing"),
+        ("labels", report.ambiguous, f"{ambiguous:,} pictures are in another class too; keep each in one"),
+        ("repeated", report.repeated, _counted(copies, *COPIES)),
     )
-    for word, cases, meaning, remedy in findings:
+    for word, cases, meaning in findings:
         if cases:
-            text.append(f"{word:<10} {len(cases):,} {meaning}" + f"; {remedy}" * bool(remedy))
+            text.append(f"{word:<10} {meaning}")
             text += [f"           {case if isinstance(case, str) else ' = '.join(case)}" for case in cases[:limit]]
             if len(cases) > len(cases[:limit]):
                 text.append(f"           and {len(cases) - EXAMPLES:,} more: --all lists them")
     summary = "nothing wrong found" if report.is_intact else "to be mended before training"
     return [*text, f"verdict    {summary}"]
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
+
+
+def _leaked(report: Report) -> str:
+    """Say how many pictures of each split lie in another one too."""
+    totals = {part: counts.total() for part, counts in report.counts.items()}
+    return ", ".join(
+        f"{count:,} of {totals[part]:,} pictures of {part} are in {other} too"
+        for (part, other), count in report.leaked.items()
+    )
 
 
 def _table(report: Report) -> Iterable[str]:

@@ -74,10 +74,12 @@ def as_it_is(batch: Any) -> Any:
 def batches(loader: DataLoader) -> Iterator[Any]:
     """Yield a loader's batches. WorkerError if a worker cannot be started, has ended, or is silent for too long.
 
-    Interrupted if the run is asked to stop while it waits.
+    Without workers a thread of this process reads; ValueError if its disk is silent for too long. Interrupted if the
+    run is asked to stop while it waits.
     """
     if not loader.num_workers:
-        yield from loader
+        own, steps = iter(loader), range(len(loader))
+        yield from watch.map_in_threads(lambda _: next(own), steps, 1, ahead=1, warn=logger.warning, look=stop_if_asked)
         return
     iterator: Any = loader._iterator
     try:
@@ -158,16 +160,20 @@ class Wait:
 
     def _tick(self) -> None:
         self.watch.tick()
-        if self.watch.waited >= watch.PATIENCE and signals.received:
-            name = signals.SIGNALS[signals.received[0]]
-            if get_world().is_single:
-                raise signals.Interrupted
-            raise WorkerError(f"stopped by {name} while it waited for its workers")
+        stop_if_asked(self.watch)
         line = f"no images for {self.watch.silent} s: the workers do nothing{self.watch.hint()}"
         if self.watch.silent == watch.PATIENCE:
             logger.warning("%s; the run waits until %d s have passed", line, watch.LIMIT)
         if self.watch.silent >= watch.LIMIT:
             raise WorkerError(f"{line}; look at the disk, {FEWER}")
+
+
+def stop_if_asked(waiting: watch.Watch) -> None:
+    """End a wait that takes long if a signal has asked the run to stop: Interrupted, or WorkerError in one of ranks."""
+    if waiting.waited >= watch.PATIENCE and signals.received:
+        if get_world().is_single:
+            raise signals.Interrupted
+        raise WorkerError(f"stopped by {signals.SIGNALS[signals.received[0]]} while it waited for images")
 
 
 def _explain(error: Exception, workers: Sequence[BaseProcess]) -> Exception:

@@ -1,10 +1,11 @@
 """A trained network with its way from a picture to an answer: `deeptrain.load(RUN).predict(["cat.jpg"])`."""
 
+import logging
+import math
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from deeptrain.inference.pictures import decode_picture, expand, name_of
 from deeptrain.metrics.probabilities import class_probabilities
 from deeptrain.run.calibration import Calibration
 from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
+from deeptrain.runtime.watch import map_in_threads
 from deeptrain.training.validation import compute_logits
 
 BATCH = 512  # as an evaluation has, since the size of a batch decides on the last bits
 MAX_BATCH_BYTES = 2**30  # of the pixels of a batch
 PIECE = 16  # pictures that a thread decodes at a time
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -161,23 +165,15 @@ class Predictor:
         pixels = self.decoder.height * self.decoder.width * self.decoder.channels
         size = size or max(1, min(BATCH, MAX_BATCH_BYTES // pixels))
 
-        def decode(piece: list[Any]) -> list[np.ndarray | str]:
-            return [decode_picture(self.decoder, picture) for picture in piece]
+        def decode(piece: list[Any]) -> list[tuple[Any, np.ndarray | str]]:
+            return [(picture, decode_picture(self.decoder, picture)) for picture in piece]
 
-        waiting, source = [], iter(pictures)
-        pool = ThreadPoolExecutor(cores())
-        try:
-            while True:
-                if batch := list(islice(source, size)):
-                    pieces = [batch[start : start + PIECE] for start in range(0, len(batch), PIECE)]
-                    waiting.append((batch, [pool.submit(decode, piece) for piece in pieces]))
-                if not waiting:
-                    return
-                if len(waiting) > 1 or not batch:
-                    batch, pieces = waiting.pop(0)
-                    yield list(zip(batch, [image for piece in pieces for image in piece.result()], strict=True))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        source = iter(pictures)
+        pieces = iter(lambda: list(islice(source, PIECE)), [])
+        ahead = 2 * math.ceil(size / PIECE)
+        decoded = chain.from_iterable(map_in_threads(decode, pieces, cores(), ahead=ahead, warn=logger.warning))
+        while batch := list(islice(decoded, size)):
+            yield batch
 
     def _last_layer(self) -> nn.Module:
         """Return the layer that makes the logits: the last linear one, or convolution, that is called."""

@@ -56,11 +56,12 @@ def map_in_threads(
     *,
     ahead: int | None = None,
     warn: Callable[[str], None],
+    look: Callable[[Watch], None] = lambda watch: None,
 ) -> Iterator[Result]:
     """Yield function(item) in the order of the items. ValueError if the threads do nothing for LIMIT ticks.
 
-    ahead: items that may be done before they are asked for; None: all. warn: gets a line after PATIENCE ticks.
-    Threads that hang do not keep a process from its end.
+    ahead: items that may be done before they are asked for; None: all. warn: gets a line after PATIENCE ticks. look: is
+    called at each tick and may end the wait by an error. Threads that hang do not keep a process from its end.
     """
     tasks: queue.SimpleQueue = queue.SimpleQueue()
     for _ in range(threads):
@@ -73,7 +74,7 @@ def map_in_threads(
                 tasks.put((waiting[-1], function, item))
             if not waiting:
                 return
-            _await(waiting[0], watch, warn)
+            _await(waiting[0], watch, warn, look)
             yield waiting.popleft().result()
     finally:
         for future in waiting:
@@ -92,10 +93,11 @@ def _serve(tasks: queue.SimpleQueue) -> None:
                 future.set_exception(error)
 
 
-def _await(future: Future, watch: Watch, warn: Callable[[str], None]) -> None:
+def _await(future: Future, watch: Watch, warn: Callable[[str], None], look: Callable[[Watch], None]) -> None:
     watch.restart()
     while not future.done() and not wait([future], TICK).done:
         watch.tick()
+        look(watch)
         line = f"no file was read for {watch.silent} s: the disk does not answer"
         if watch.silent == PATIENCE:
             warn(f"{line}; it is waited for until {LIMIT} s have passed")
