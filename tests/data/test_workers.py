@@ -40,13 +40,19 @@ def stream():
     loader.close()
 
 
+def hit(stream: StreamLoader, number: int) -> None:
+    """Send a worker a signal, and wait until it has had its effect: a kernel takes its time on a busy machine."""
+    worker = stream.loader._iterator._workers[1].pid
+    os.kill(worker, number)
+    os.waitid(os.P_PID, worker, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+
+
 def befall(stream: StreamLoader, number: int) -> str:
     """Send a signal to a worker within an epoch; return the line in which that ends."""
     with pytest.raises(WorkerError) as error:
         for step, _ in enumerate(stream.epoch(0)):
             if step == 0:
-                os.kill(stream.loader._iterator._workers[1].pid, number)
-                time.sleep(0.2)
+                hit(stream, number)
     return str(error.value)
 
 
@@ -69,7 +75,7 @@ def test_a_signal_to_stop_is_obeyed_while_a_worker_is_silent(stream, monkeypatch
     monkeypatch.setattr(signals, "received", [signal.SIGTERM])
     with pytest.raises(signals.Interrupted):
         for _ in stream.epoch(0):
-            os.kill(stream.loader._iterator._workers[1].pid, signal.SIGSTOP)
+            hit(stream, signal.SIGSTOP)
 
 
 @pytest.fixture
