@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -49,9 +49,7 @@ def test_it_runs_and_leaves_nothing_behind(name, tmp_path):
     sources = ["".join(cell["source"]) for cell in cells(name, "code")]
     script.write_text("\n\n".join(sources) + "\n", encoding="utf-8")
     environment = {**os.environ, "MPLBACKEND": "Agg", "TMPDIR": str(temporary)}
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    done = forked.run([sys.executable, script], cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     left = [path for path in temporary.iterdir() if not path.name.startswith("torchinductor")]  # torch's own cache
     assert not left and not list(folder.iterdir())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,7 +89,7 @@ def test_training_never_opens_the_test_split():
         path.write_bytes(b"not a picture")
     assert train([*SMALL, "data=image_folder", "dir=run"]) == 0
     evaluate = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "run"]
-    done = subprocess.run(evaluate, capture_output=True, text=True, check=False)
+    done = forked.run(evaluate)
     assert done.returncode == 2 and ".png" in done.stderr and done.stderr.count("\n") <= 11, "ten are named"
 
 
@@ -97,10 +98,7 @@ def test_a_run_is_evaluated_on_a_folder_with_test_alone():
         pictures(Path(folder))
     assert train([*SMALL, "data=image_folder", "dir=run"]) == 0
     evaluate = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "run"]
-    heads = [
-        subprocess.run([*evaluate, *words], capture_output=True, text=True, check=True).stdout.splitlines()[0]
-        for words in ([], ["data.root=only"])
-    ]
+    heads = [forked.run([*evaluate, *words]).stdout.splitlines()[0] for words in ([], ["data.root=only"])]
     assert heads[0] == heads[1]
 
 
@@ -180,28 +178,20 @@ def test_a_flipped_bit_in_a_checkpoint_is_found(capsys):
 
 
 def test_debug_shows_the_traceback():
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "epohcs=1", "--debug"], capture_output=True, text=True, check=False
-    )
+    done = forked.run([sys.executable, ROOT / "train.py", "epohcs=1", "--debug"])
     assert done.returncode != 0 and "Traceback" in done.stderr
 
 
 def test_from_another_folder_it_works_as_well(tmp_path):
     """configs/ is found beside train.py, outputs/ is made where one stands."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *SMALL],
-        cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "80"},
-        capture_output=True,
-        check=False,
-    )
+    done = forked.run([sys.executable, ROOT / "train.py", *SMALL], cwd=tmp_path, env={**os.environ, "COLUMNS": "80"})
     assert done.returncode == 0
     assert list((tmp_path / "outputs").glob("*/*/result.json"))
 
 
 def test_a_preview_draws_batch_and_schedule(tmp_path):
     preview = [sys.executable, str(ROOT / "scripts" / "preview.py"), "aug=[cutout,mixup]", "schedule=one_cycle"]
-    done = subprocess.run(preview, capture_output=True, text=True, check=False)
+    done = forked.run(preview)
     assert done.returncode == 0, done.stderr
     for name in ("batch", "schedule"):
         with Image.open(f"outputs/preview/{name}.png") as picture:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from deeptrain.commands.cli import EXAMPLES, split_flags, train
@@ -79,7 +80,7 @@ def own_folder(tmp_path):
 def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": "", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "train.py"), *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return forked.run(command, cwd=folder, env=environment)
 
 
 def test_every_kind_of_addition_is_shown():
@@ -125,7 +126,7 @@ def test_a_run_with_additions_resumes_when_the_folder_is_typed_again(own_folder)
 def test_ten_lines_train_own_tensors(tmp_path):
     text = code("python", "tensor_loader")
     assert len([line for line in text.splitlines() if line.strip()]) <= 10
-    done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = forked.run([sys.executable, "-c", text], cwd=tmp_path)
     assert "'epoch': 3" in done.stdout and not list(tmp_path.iterdir()), "without a run folder nothing is written"
 
 
@@ -133,5 +134,5 @@ def test_the_python_example_trains(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     text = code("python", "build_trainer").replace('"epochs=3"', '"epochs=1", "limit_steps=2"')
     (tmp_path / "example.py").write_text(text)
-    done = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, check=True)
+    done = forked.run([sys.executable, "example.py"])
     assert 0 <= float(done.stdout) <= 1

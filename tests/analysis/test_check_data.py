@@ -1,10 +1,10 @@
 """scripts/check_data.py: what is in a folder of pictures, and what is wrong with it."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -146,8 +146,7 @@ def test_very_many_classes_are_shown_in_part(tmp_path):
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / "check_data.py"), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    return forked.run([sys.executable, ROOT / "scripts" / "check_data.py", *words])
 
 
 def test_the_exit_code_says_what_was_found(folder):

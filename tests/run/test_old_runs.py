@@ -2,12 +2,11 @@
 
 import itertools
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -32,8 +31,7 @@ def runs(tmp_path, monkeypatch) -> Path:
 
 
 def command(script: str, *words: str) -> str:
-    line = [sys.executable, str(ROOT / script), *words]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, env=dict(os.environ))
+    done = forked.run([sys.executable, ROOT / script, *words])
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -49,13 +50,7 @@ def same(one: dict, other: dict) -> bool:
 
 
 def command(*words: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    return forked.run([sys.executable, ROOT / "train.py", *words], env={**os.environ, **environment})
 
 
 CHOICES = [
@@ -204,7 +199,7 @@ def test_a_run_resumed_at_an_epoch_is_the_run_never_stopped(average):
         "trainer.Plan.outcome = outcome\n"
         "sys.exit(cli.train(sys.argv[1:]))"
     )
-    subprocess.run([sys.executable, "-c", script, *stopped], check=True, stdout=subprocess.DEVNULL)
+    assert forked.run([sys.executable, "-c", script, *stopped]).returncode == 0
     assert len(read_rows(Path("stopped"))) == 2
     assert command("resume=stopped").returncode == 0
     again = checkpoint.load(Path("stopped/checkpoints/last.pt"))
@@ -385,7 +380,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped():
         "sys.exit(cli.train(sys.argv[1:]))"
     )
     stopped = [sys.executable, "-c", script, *words, "dir=stopped"]
-    done = subprocess.run(stopped, capture_output=True, text=True, check=False)
+    done = forked.run(stopped)
     assert done.returncode == 130 and not done.stderr
     assert "resume=stopped" in done.stdout and "evaluate.py" not in done.stdout, "there is no best yet"
     assert json.loads(Path("stopped/result.json").read_text())["status"] == "interrupted"
@@ -417,14 +412,14 @@ def test_early_stopping():
 def test_evaluation_opens_test_and_notes_it():
     assert train([*TINY, *SMALL, "epochs=2", "dir=run"]) == 0
     evaluate = [sys.executable, str(ROOT / "scripts" / "evaluate.py")]
-    done = subprocess.run([*evaluate, "run"], capture_output=True, text=True, check=False)
+    done = forked.run([*evaluate, "run"])
     assert done.returncode == 0, done.stderr
-    subprocess.run([*evaluate, "run", "split=val"], check=True, capture_output=True)
+    assert forked.run([*evaluate, "run", "split=val"]).returncode == 0
     test, val = json.loads(Path("run/evaluation.json").read_text())
     assert test["split"] == "test" and {"accuracy", "top5", "loss"} == test["metrics"].keys() and "time" in test
     best = json.loads(Path("run/result.json").read_text())["best"]
     assert val["split"] == "val" and val["metrics"]["accuracy"] == pytest.approx(best)
-    wrong = subprocess.run([*evaluate, "nowhere"], capture_output=True, text=True, check=False)
+    wrong = forked.run([*evaluate, "nowhere"])
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: ")
 
 

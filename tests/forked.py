@@ -1,0 +1,57 @@
+"""`python ...` in a process of its own, forked from one that has imported what a run imports: 3 CPU-seconds less each.
+
+Not for tests of starting up, of signals from a terminal, or of what is imported.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+PRELOAD = ["torch._dynamo", "matplotlib.figure", "deeptrain.run.launch", "deeptrain.report.figures"]
+HAS_FORK = sys.platform == "linux"
+
+
+def run(
+    command: Sequence[object], *, cwd: str | Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run [sys.executable, script or "-c", ...] and return what it printed, as subprocess.run does."""
+    words = [str(word) for word in command]
+    variables = dict(os.environ if env is None else env)
+    if not HAS_FORK:
+        return subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        files = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (out, err)]
+        process = context.Process(target=_python, args=(words[1:], str(cwd or Path.cwd()), variables, files))
+        process.start()
+        process.join()
+        texts = [_read(file) for file in (out, err)]
+    return subprocess.CompletedProcess(words, process.exitcode or 0, *texts)
+
+
+def _python(words: list[str], cwd: str, environment: dict[str, str], files: list[str]) -> None:
+    """Become an interpreter that was started with these words."""
+    for stream, path in enumerate(files, 1):
+        os.dup2(os.open(path, os.O_WRONLY), stream)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        sys.path.insert(0, "")
+        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = words
+        sys.path.insert(0, str(Path(words[0]).parent))
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def _read(file) -> str:
+    file.seek(0)
+    return file.read().decode()
