@@ -11,7 +11,7 @@ import torch
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("timing", "ours", "step", "loader", "augment", "train", "shelf", "randomness")
+MODULES = ("timing", "ours", "step", "loader", "augment", "train", "shelf", "randomness", "find_lr")
 
 
 @pytest.fixture
@@ -49,6 +49,13 @@ def test_the_shelf_is_clocked_beside_what_it_is_added_to(load, capsys):
     load("shelf").main(["--quick", "mixup", "dropout"])
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in capsys.readouterr().out.splitlines()[3:7]]
     assert rows == [["plain", "plain"], ["plain_classifier"] * 2, ["mixup", "plain"], ["dropout", "plain_classifier"]]
+
+
+def test_the_search_for_the_rate_is_compared_with_a_grid(load, capsys):
+    load("find_lr").main(["--quick"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("digits/fcn/sgd ")
+    assert " of the grid's steps | find_lr " in line and "fastai valley" in line
 
 
 def test_timing_tells_what_starts_from_what_a_unit_costs(load, monkeypatch):
