@@ -458,11 +458,20 @@ def _optimizer(setup: Setup, network: "nn.Module") -> "Optimizer":
     return optimizer
 
 
-def group_rates(setup: Setup, network: "nn.Module", lr: float) -> list[float]:
-    """Return the rate that each group of parameters has with another optimizer.lr."""
-    parts = {**setup.run.parts, "optimizer": {**setup.run.parts["optimizer"], "lr": lr}}
-    other = replace(setup, run=replace(setup.run, parts=parts), warnings=[])
-    return [group["lr"] for group in _optimizer(other, network).param_groups]
+def rates_of(setup: Setup, network: "nn.Module") -> Callable[[float], list[float]]:
+    """Return what tells the rate of each group of parameters for another optimizer.lr.
+
+    It is a straight line: some groups, such as AdamW's in Muon, have a rate of their own.
+    """
+
+    def rates(lr: float) -> list[float]:
+        parts = {**setup.run.parts, "optimizer": {**setup.run.parts["optimizer"], "lr": lr}}
+        other = replace(setup, run=replace(setup.run, parts=parts), warnings=[])
+        return [group["lr"] for group in _optimizer(other, network).param_groups]
+
+    low, high = 0.001, 0.002
+    lines = [(rate, (other - rate) / (high - low)) for rate, other in zip(rates(low), rates(high), strict=True)]
+    return lambda lr: [rate + slope * (lr - low) for rate, slope in lines]
 
 
 def freeze_parts(setup: Setup, network: "nn.Module") -> None:

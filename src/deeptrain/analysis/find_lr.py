@@ -44,7 +44,7 @@ class Race:
 
     def equals(self) -> list[float]:
         """Return the rates within ERRORS paired standard errors of the best one."""
-        return [rate for rate, score in self.scores.items() if _excess(score, self.scores[self.best]) <= ERRORS]
+        return [rate for rate, score in self.scores.items() if excess(score, self.scores[self.best]) <= ERRORS]
 
 
 @dataclass
@@ -52,7 +52,8 @@ class RateSearch:
     """What a search has found, and all that it has seen.
 
     lr: None if no rate makes the network better than guessing. steep, diverges: where the loss of the range test falls
-    fastest, and where it has diverged (None: nowhere).
+    fastest, and where it has diverged (None: nowhere). guesses, own: the blocks' losses of guessing, and of one's own
+    rate in the last race.
     """
 
     lr: float | None
@@ -61,9 +62,14 @@ class RateSearch:
     steep: float
     diverges: float | None
     races: list[Race]
-    guess: float
+    guesses: np.ndarray
     steps: int
     planned_steps: int
+    own: np.ndarray | None = None
+
+    @property
+    def guess(self) -> float:
+        return float(self.guesses.mean())
 
     @property
     def span(self) -> tuple[float, float]:
@@ -107,11 +113,12 @@ def find_lr(
     rates_of: Rates | None = None,
     slices: list[Loader] | None = None,
     report: Callable[[str], None] = lambda text: None,
+    own: float | None = None,
 ) -> RateSearch:
     """Search the rate for a trainer's plan; afterwards the trainer and all random generators are as before.
 
-    rates_of, slices: see ShortRuns. report: takes what is being done, at every step. Raises ValueError if several
-    processes train together.
+    rates_of, slices: see ShortRuns. report: takes what is being done, at every step. own: a rate that takes part in the
+    last race too, outside of the choice. Raises ValueError if several processes train together.
     """
     if not trainer.world.is_single:
         raise ValueError("a search for the rate needs a single process")
@@ -129,17 +136,14 @@ def find_lr(
             _run(final, runs, rate, report)
         race = final if final.scores and final.means[final.best] < math.inf else sprint
         guess = runs.guess()
-    learns = _excess(guess, race.scores[race.best]) > FALL
+        rival = Race(race.steps)
+        if own is not None:
+            _run(rival, runs, own, report)
+    learns = excess(guess, race.scores[race.best]) > FALL
     lr = choose(race, below) if learns else None
     races = [race for race in (sprint, final) if race.scores]
-    return RateSearch(lr, rates, losses, steep, diverges, races, float(guess.mean()), runs.steps, planned)
-
-
-def expected_steps(planned: int) -> int:
-    """Return how many steps a search takes for a run of so many steps, if the first bracket holds."""
-    first = max(LEAST, math.ceil(SHARE * planned))
-    second = min(LONGER * first, planned)
-    return STEPS + 3 * first + (2 * second if second > first else 0)
+    seen = (rates, losses, steep, diverges, races, guess, runs.steps, planned)
+    return RateSearch(lr, *seen, rival.scores.get(own) if own is not None else None)
 
 
 def choose(race: Race, below: float) -> float:
@@ -238,7 +242,7 @@ def _run(race: Race, runs: ShortRuns, rate: float, report: Callable[[str], None]
         race.scores[rate] = np.full_like(race.scores[rate], math.inf)
 
 
-def _excess(score: np.ndarray, best: np.ndarray) -> float:
+def excess(score: np.ndarray, best: np.ndarray) -> float:
     """Return by how many paired standard errors a score is above another one."""
     if not np.isfinite(score).all():
         return 0.0 if score is best else math.inf

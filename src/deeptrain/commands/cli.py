@@ -38,6 +38,7 @@ deeptrain export RUN to=onnx                          one file of a network for 
 deeptrain preview [group=option ...]                  what a run would see, and its learning rate
 deeptrain check-data DIR                              read a folder of pictures before training on it
 deeptrain find-lr [group=option ...] [key=value ...]  search the learning rate of a run by short runs
+deeptrain diagnose [group=option ...] [key=value ...] test a set-up in steps, and say what is wrong
 """
 
 TORCHRUN_SWEEP = (
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         return enter(main)
     from deeptrain.commands.check_data import check_data
+    from deeptrain.commands.diagnose import diagnose
     from deeptrain.commands.evaluate import evaluate
     from deeptrain.commands.export import export
     from deeptrain.commands.find_lr import find_lr
@@ -84,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         "read": read,
         "check-data": check_data,
         "find-lr": find_lr,
+        "diagnose": diagnose,
     }
     name, *rest = arguments or ["--help"]
     if name == "--version":

@@ -55,6 +55,20 @@ def shared_images(train: Samples, val: Samples) -> list[Pair]:
     return _identical(pairs, train.files, val.files) if train.images is None and train.files and val.files else pairs
 
 
+def contradictions(samples: Samples) -> list[Pair]:
+    """Return pairs of images of one split that are the same and have different labels; images that share a file too."""
+    keys = _keys(samples)
+    order = np.argsort(keys, kind="stable")
+    twins = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+    pairs = [(int(order[index]), int(order[index + 1])) for index in twins]
+    pairs = [pair for pair in pairs if samples.labels[pair[0]] != samples.labels[pair[1]]]
+    if samples.images is not None:
+        first, second = (np.array([pair[side] for pair in pairs], dtype=int) for side in (0, 1))
+        hashes = zip(_hash_pixels(samples.images, first), _hash_pixels(samples.images, second), strict=True)
+        return [pair for pair, (one, other) in zip(pairs, hashes, strict=True) if one == other]
+    return _identical(pairs, samples.files, samples.files) if samples.files else []
+
+
 def shared_files(train: FileSplit, test: FileSplit) -> list[Pair]:
     """Return the files of test that are files of train too, by links. None is opened; some are looked at first."""
     some = {_inode(test, index) for index in evenly_spaced(len(test.names), LOOKED_AT)}

@@ -59,14 +59,8 @@ def search(setup: build.Setup, report: Callable[[str], None]) -> "RateSearch":
     trainer = build.trainer(setup)
     parts = [part.evenly_spaced(IMAGES) for part in (setup.dataset.train, setup.dataset.val)]
     slices = [build.eval_loader(setup.source, part, setup.run, setup.runtime) for part in parts]
-    low, double = (build.group_rates(setup, trainer.model, rate) for rate in (0.001, 0.002))
-    slopes = [(high - rate) / 0.001 for rate, high in zip(low, double, strict=True)]
-
-    def rates_of(lr: float) -> list[float]:  # some groups, such as AdamW's in Muon, have a rate of their own
-        return [rate + slope * (lr - 0.001) for rate, slope in zip(low, slopes, strict=True)]
-
     try:
-        return find_lr(trainer, rates_of, slices, report)
+        return find_lr(trainer, build.rates_of(setup, trainer.model), slices, report)
     finally:
         trainer.close()
         for loader in slices:

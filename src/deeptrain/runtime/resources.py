@@ -17,6 +17,7 @@ CLONE_COMMANDS = {
     "read": "python scripts/read.py",
     "check-data": "python scripts/check_data.py",
     "find-lr": "python scripts/find_lr.py",
+    "diagnose": "python scripts/diagnose.py",
 }
 
 

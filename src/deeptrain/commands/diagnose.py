@@ -1,0 +1,91 @@
+"""Test a set-up in steps, and say what is wrong: python scripts/diagnose.py model=vgg data=cifar10"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+
+if TYPE_CHECKING:
+    from deeptrain.analysis.diagnose import Step
+    from deeptrain.config.settings import RunConfig
+
+USAGE = """\
+python scripts/diagnose.py [group=option ...] [key=value ...]
+
+Takes the settings of python train.py and tests them in three steps. The first step that fails ends the diagnosis:
+
+  1 start     images, labels, the first loss; does the loss reward right answers; do images influence one another
+  2 memorise  64 images without regularization, in training and in evaluation mode
+  3 rate      a search as in find_lr.py, with the run's own rate beside it
+
+Where a step fails, changes are tried in short runs: another rate, initialization, norm, no dropout, and so on.
+"certain" means that a change was tried and helps, or that the symptom proves its cause. Only a fault fails a step.
+The last lines name the command to type next. diagnosis.json and diagnosis.html are written into outputs/diagnose,
+or into the folder of dir=.
+
+Exit code: 0 no fault; 1 a fault; 2 a mistake in the command.
+"""
+
+
+def diagnose(arguments: list[str]) -> int:
+    """Run the command; return its exit code."""
+    if {"-h", "--help"} & set(arguments):
+        return show(in_this_installation(USAGE))
+    return guarded(lambda: _diagnose(arguments), debug="--debug" in arguments)
+
+
+def _diagnose(arguments: list[str]) -> int:
+    from deeptrain.config.compose import compose_run
+    from deeptrain.config.override import last_value, override_key
+    from deeptrain.errors import UsageError
+    from deeptrain.run import dry_run
+
+    flags, words = split_flags(arguments)
+    unread = [word for word in words if word.partition("=")[0] in ("resume", "rerun", "overfit")]
+    unread += [word for word, flag in (("-m", "multirun"), ("--cfg", "cfg")) if flag in flags]
+    if unread:
+        raise UsageError(f"{word}: a diagnosis does not read it; leave it out" for word in unread)
+    folder = Path(last_value(words, "dir") or Path("outputs") / "diagnose")
+    run = compose_run([word for word in words if override_key(word) != "dir"])
+    dry_run.check_settings(run)
+    return _show(run, folder)
+
+
+def _show(run: "RunConfig", folder: Path) -> int:
+    from deeptrain.analysis.diagnose import diagnose, summary
+    from deeptrain.loggers.console import Console
+    from deeptrain.report.diagnosis_page import write_page
+    from deeptrain.run.launch import log_to_console
+    from deeptrain.runtime.device import keep_malloc_arena
+
+    console = Console(sys.stdout)
+    with log_to_console(console):
+        keep_malloc_arena()
+        try:
+            diagnosis = diagnose(run, console.status, lambda step: console.message(_step_line(step)))
+        finally:
+            console.close()
+    content = summary(diagnosis)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "diagnosis.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    page = write_page(folder, content, run.title)
+    console.end([*_reading(content), f"page  {page}"])
+    return int(diagnosis.failed)
+
+
+def _step_line(step: "Step") -> str:
+    return f"{step.number} {step.name:<9} {step.status}   {step.line}"
+
+
+def _reading(content: dict) -> list[str]:
+    """Return the lines that matter: at most one fault and two pieces of advice, and what to type next."""
+    found = [verdict for verdict in content["verdicts"] if verdict["kind"] == "fault"][:1]
+    found += [verdict for verdict in content["verdicts"] if verdict["kind"] == "advice"][:2]
+    lines = [f"reading  {verdict['sentence']}" for verdict in found]
+    if not found:
+        lines = [f"reading  nothing is wrong in steps 1 to {len(content['steps'])}"]
+    elif content["excluded"]:
+        lines.append(f"excluded  {', '.join(content['excluded'])}")
+    return [*lines, *(f"try  {command}" for command in content["commands"])]

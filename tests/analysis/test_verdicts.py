@@ -1,0 +1,143 @@
+"""Verdicts are pure functions of measurements: each row of the decision table, and silence where nothing is wrong."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from deeptrain.analysis.verdicts import (
+    TITLES,
+    Attempt,
+    Memory,
+    Rates,
+    Start,
+    read_memory,
+    read_rates,
+    read_start,
+)
+
+SOUND = Start(1000, 10, 256, 0.0, (), None, 2.31, 2.303, False, False, False, False, (0.0, 1.0))
+KNOWS, KNOWS_NOT = Attempt(1.0, 1.0, 0.01, 300), Attempt(0.1, 0.1, 2.3, 600)
+MEMORISED = Memory(64, KNOWS, 0.01)
+FAILED = Memory(64, KNOWS_NOT, 0.01)
+NOT_FINITE = {"own": 1.0, "own_loss": math.inf, "own_errors": math.inf, "guess_errors": -math.inf}
+GOOD = Rates(0.01, 0.03, (0.01, 0.03), 100, 0.5, 2.303, own_loss=0.55, own_errors=1.0, guess_errors=40.0)
+
+
+def test_a_sound_set_up_has_no_verdict():
+    for reading in (read_start(SOUND), read_memory(MEMORISED), read_rates(GOOD)):
+        assert not reading.verdicts
+        assert reading.excluded
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"classes": 1}, "one_class"),
+        ({"different": 1}, "equal_images"),
+        ({"contradictions": 0.05}, "contradictions"),
+        ({"bad_layer": "stem"}, "not_finite"),
+        ({"upside_down": True}, "loss_upside_down"),
+        ({"batch_mixed": True}, "batch_mixed"),
+        ({"loss_mixed": True}, "loss_mixed"),
+        ({"probabilities": True}, "probabilities"),
+    ],
+)
+def test_faults_of_the_start(change, name):
+    reading = read_start(replace(SOUND, **change))
+    assert [(verdict.name, verdict.kind) for verdict in reading.verdicts] == [(name, "fault")]
+    assert not reading.excluded, "what else there may be was not looked at"
+
+
+@pytest.mark.parametrize("change", [{"loss": 10.0}, {"scale": (0.0, 80.0)}, {"scale": (5.0, 1.0)}])
+def test_an_unusual_start_alone_is_no_fault(change):
+    (verdict,) = read_start(replace(SOUND, **change)).verdicts
+    assert verdict.kind == "remark"
+
+
+@pytest.mark.parametrize(
+    "change", [{"contradictions": 0.005}, {"loss": math.nan}, {"loss": 3.0}, {"scale": (-0.4, 1.2)}]
+)
+def test_what_is_seen_in_healthy_runs_is_not_told(change):
+    assert not read_start(replace(SOUND, **change)).verdicts
+
+
+@pytest.mark.parametrize(
+    ("rate", "found", "name"),
+    [(1.0, 0.01, "rate_too_high"), (1e-6, 0.01, "rate_too_low"), (None, 0.01, "rate_too_low")],
+)
+def test_another_rate_that_memorises_is_the_cause(rate, found, name):
+    memory = replace(FAILED, rate=rate, found=found, at_found=KNOWS, for_run=0.003)
+    (verdict,) = read_memory(memory).verdicts
+    assert (verdict.name, verdict.confidence, verdict.override) == (name, "certain", "optimizer.lr=0.003")
+
+
+def test_a_rate_that_is_searched_is_not_blamed():
+    assert not read_memory(replace(FAILED, rate=None, found=0.01, at_found=KNOWS)).verdicts
+
+
+def test_a_change_that_memorises_is_the_remedy_and_the_rest_is_excluded():
+    first, cure = replace(KNOWS_NOT, change="model.norm=batch"), replace(KNOWS, change="clip_norm=null")
+    reading = read_memory(replace(FAILED, found=0.01, at_found=KNOWS_NOT, others=(first, cure)))
+    assert reading.verdicts[0].override == "clip_norm=null"
+    assert reading.excluded == ["the rate", "model.norm=batch"]
+
+
+def test_modes_that_differ_are_named():
+    own, cure = Attempt(0.2, 1.0, 0.01, 300), replace(KNOWS, change="model.norm=group")
+    (verdict,) = read_memory(Memory(64, own, 0.01, others=(cure,))).verdicts
+    assert verdict.name == "modes_differ"
+
+
+def test_nothing_that_helps_is_only_possible():
+    (verdict,) = read_memory(replace(FAILED, at_found=KNOWS_NOT, others=(KNOWS_NOT,))).verdicts
+    assert (verdict.name, verdict.confidence, verdict.override) == ("cannot_memorise", "possible", "")
+
+
+def test_a_frozen_network_need_not_memorise():
+    assert not read_memory(replace(FAILED, is_frozen=True)).failed
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"own": 1.0, "own_loss": 2.31, "own_errors": 50, "guess_errors": 0}, ("rate_too_high", "fault")),
+        (
+            {"own": 1.0, "own_loss": math.inf, "own_errors": math.inf, "guess_errors": -math.inf},
+            ("rate_too_high", "fault"),
+        ),
+        ({"own": 1e-6, "own_loss": 2.30, "own_errors": 50, "guess_errors": 1}, ("rate_too_low", "fault")),
+        ({"own": 1.0, "own_loss": 1.0, "own_errors": 50, "guess_errors": 20}, ("better_rate", "advice")),
+        ({"own": 0.005, "own_loss": 1.0, "own_errors": 50, "guess_errors": 20}, ("better_rate", "remark")),
+        ({"found": None, "span": None, "loss": 2.3}, ("no_signal", "advice")),
+        (
+            {"found": None, "span": None, "loss": 2.3, "changes": (("model.dropout=0.0", 0.3),)},
+            ("regularized", "fault"),
+        ),
+        ({"loss": 2.25, "changes": (("model.dropout=0.0", 0.3),)}, ("regularized", "fault")),
+        ({"found": None, "loss": 2.3, "changes": (("model.norm=batch", 0.3),)}, ("start_too_bad", "fault")),
+    ],
+)
+def test_rates(change, expected):
+    (verdict,) = read_rates(replace(GOOD, **change)).verdicts
+    assert (verdict.name, verdict.kind) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"own": 1.0, "own_errors": 4.0},  # within the noise
+        {"own": 0.02, "own_errors": 9.0},  # within the range
+        {"own": None},
+        {"loss": 2.0, "changes": (("model.dropout=0.0", 1.9), ("aug=none", math.inf))},  # a hard task
+    ],
+)
+def test_rates_that_are_as_good_are_not_told(change):
+    assert not read_rates(replace(GOOD, **change)).verdicts
+
+
+def test_every_sentence_has_a_title_and_a_number():
+    readings = [read_start(replace(SOUND, classes=1)), read_memory(FAILED), read_rates(replace(GOOD, found=None))]
+    for verdict in (verdict for reading in readings for verdict in reading.verdicts):
+        assert verdict.sentence.startswith(TITLES[verdict.name])
+        assert any(letter.isdigit() for letter in verdict.evidence)
