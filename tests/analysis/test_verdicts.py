@@ -20,7 +20,6 @@ SOUND = Start(1000, 10, 256, 0.0, (), None, 2.31, 2.303, False, False, False, Fa
 KNOWS, KNOWS_NOT = Attempt(1.0, 1.0, 0.01, 300), Attempt(0.1, 0.1, 2.3, 600)
 MEMORISED = Memory(64, KNOWS, 0.01)
 FAILED = Memory(64, KNOWS_NOT, 0.01)
-NOT_FINITE = {"own": 1.0, "own_loss": math.inf, "own_errors": math.inf, "guess_errors": -math.inf}
 GOOD = Rates(0.01, 0.03, (0.01, 0.03), 100, 0.5, 2.303, own_loss=0.55, own_errors=1.0, guess_errors=40.0)
 
 
@@ -64,7 +63,7 @@ def test_what_is_seen_in_healthy_runs_is_not_told(change):
 
 @pytest.mark.parametrize(
     ("rate", "found", "name"),
-    [(1.0, 0.01, "rate_too_high"), (1e-6, 0.01, "rate_too_low"), (None, 0.01, "rate_too_low")],
+    [(1.0, 0.01, "rate_too_high"), (1e-6, 0.01, "rate_too_low")],
 )
 def test_another_rate_that_memorises_is_the_cause(rate, found, name):
     memory = replace(FAILED, rate=rate, found=found, at_found=KNOWS, for_run=0.003)
