@@ -174,6 +174,17 @@ def test_a_hangup_while_the_pictures_are_drawn_changes_nothing(first):
     assert status("run") == "interrupted" and Path("run/card.html").is_file()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_while_the_pictures_are_drawn_leaves_a_result(number):
+    def prepare(draw=artifacts._draw) -> None:
+        artifacts._draw = lambda *parts: [tell_self(number), draw(*parts)]
+
+    assert ended(forked([*TINY, "epochs=1", "dir=run"], prepare)) == 0, Path("said.txt").read_text()
+    assert status("run") == "finished" and not Path("run/card.html").exists()
+    assert "stopped before all pictures were drawn; resume=run draws them" in Path("said.txt").read_text()
+    assert ended(forked(["resume=run"])) == 0 and Path("run/card.html").is_file()
+
+
 def test_under_nohup_a_run_goes_on():
     def prepare() -> None:
         in_step(6, lambda: tell_self(signal.SIGHUP))()

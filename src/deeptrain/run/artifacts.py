@@ -13,6 +13,7 @@ from deeptrain.loggers.console import Console
 from deeptrain.run import answers, conformal
 from deeptrain.run.resume import CHANGED
 from deeptrain.run.summary import next_commands, reading
+from deeptrain.runtime import signals
 from deeptrain.runtime.files import write_atomically
 from deeptrain.runtime.paths import quote, quote_setting
 from deeptrain.runtime.resources import command
@@ -80,16 +81,21 @@ def _write_initial_weights(initial: "InitialWeights", run: RunConfig, run_dir: P
 
 
 def draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any], console: Console) -> None:
-    """Draw the figures and the card; warn if that fails, since the training is done."""
+    """Draw the figures and the card; warn if that fails or a signal ends it, since the training is done."""
     from deeptrain.training.checkpoint import Damaged
 
+    remedy = f"{quote_setting('resume', run_dir)} draws them"
+    stop = signals.first_then_exit(signals.raise_interrupt, setup.world.signal_grace)
     try:
-        _draw(trainer, setup, run_dir, result)
+        with signals.handle_signals(stop):
+            _draw(trainer, setup, run_dir, result)
+    except KeyboardInterrupt:
+        console.warn(f"stopped before all pictures were drawn; {remedy}")
     except Damaged as error:
         console.warn(f"{error}; there are no pictures of its answers, but the last weights are in last.pt")
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        console.warn(f"the pictures could not all be drawn ({reason}); {quote_setting('resume', run_dir)} draws them")
+        console.warn(f"the pictures could not all be drawn ({reason}); {remedy}")
 
 
 def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> None:

@@ -137,11 +137,25 @@ def train_and_show(
     status, reason = fit(trainer, run, run_dir)
     console.close()
     result = make_result(trainer, setup, status, reason, perf_counter() - began) | found_rate.known(run_dir)
+    with signals.handle_signals(signals.first_then_exit(lambda number: None, setup.world.signal_grace)):
+        return finish(trainer, setup, run_dir, result, console, original)
+
+
+def finish(
+    trainer: "Trainer",
+    setup: build.Setup,
+    run_dir: Path,
+    result: dict[str, Any],
+    console: Console,
+    original: Original | None,
+) -> int:
+    """Draw the figures, say how it ended, write the result; return the exit code."""
+    status = result["status"]
     if status != "failed" or setup.world.is_single:  # else the other ranks are gone, and torchrun ends this one soon
         artifacts.draw(trainer, setup, run_dir, result, console)
     trainer.logger.close()
     trainer.close()
-    sentence, is_same = original.compare(run, result) if original else ("", True)
+    sentence, is_same = original.compare(setup.run, result) if original else ("", True)
     console.end([*closing_lines(trainer, setup, run_dir, result), *([f"rerun  {sentence}"] if sentence else [])])
     try:
         write_atomically(run_dir / "result.json", json.dumps(result, indent=1).encode())
