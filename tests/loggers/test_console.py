@@ -182,21 +182,21 @@ def test_an_average_that_starts_late_gets_its_column():
     assert "99.00%" in second and "98.00%" in third
 
 
-def test_the_head_is_aligned_and_at_most_twelve_lines():
+def test_the_head_is_aligned_and_short():
     stream = io.StringIO()
     Console(stream).header([*HEAD, *(f"setting{i}  " + "model.depth=20 " * 12 for i in range(20))])
     lines = stream.getvalue().splitlines()
     assert len(lines) == HEAD_LINES
     assert all(len(line) <= 120 for line in lines)
     assert {line.index(word) for line, word in zip(lines, ("4,500", "resnet", "outputs"), strict=False)} == {11}
-    assert lines[-2] == "and 12 more lines, in run.log"
+    assert lines[-2] == "and 15 more lines, in run.log"
     assert lines[-1].startswith("setting19")
 
 
-def test_warnings_share_the_twelve_lines_and_all_stand_in_the_log(tmp_path):
-    """The head keeps at least half of them, and its last line, which names the folder."""
+def test_warnings_share_the_lines_of_the_head_and_all_stand_in_the_log(tmp_path):
+    """The head keeps about half of them, and its last line, which names the folder."""
     head = [*(f"setting{i}  here" for i in range(9)), "folder  outputs/run"]
-    for count, shown, first in ((2, 2, 10), (4, 4, 8), (20, 6, 6)):
+    for count, shown, first in ((2, 2, 7), (4, 4, 5), (20, 5, 4)):
         stream = io.StringIO()
         screen = Console(stream, log=tmp_path / f"{count}.log")
         screen.header(head, [f"number {index}" for index in range(count)])
@@ -205,6 +205,17 @@ def test_warnings_share_the_twelve_lines_and_all_stand_in_the_log(tmp_path):
         assert len(lines) == HEAD_LINES and len(warnings) == shown and lines[first - 1].endswith("outputs/run")
         assert ("more like these, in run.log" in warnings[-1]) == (count > shown)
         assert (tmp_path / f"{count}.log").read_text().count("warning: number") == count
+
+
+def test_notes_of_one_kind_share_a_line_where_there_is_no_room(tmp_path):
+    notes = [f"chosen  {word} {'because ' * 20}" for word in ("first", "second", "third")]
+    for others, shown in ((5, 3), (6, 1)):
+        stream, log = io.StringIO(), tmp_path / f"{others}.log"
+        Console(stream, log=log).header([*notes, *(f"setting{i}  here" for i in range(others)), "folder  outputs"])
+        lines = stream.getvalue().splitlines()
+        chosen = [line for line in lines if line.startswith("chosen")]
+        assert len(chosen) == shown and len(lines) <= HEAD_LINES and log.read_text().count("chosen") == 3
+        assert chosen[0].endswith("because…; 2 more in run.log") == (shown == 1) and max(map(len, lines)) <= 120
 
 
 def test_a_long_line_of_the_head_is_broken_between_words_under_its_value():

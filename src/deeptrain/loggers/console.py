@@ -5,6 +5,7 @@ import re
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from deeptrain.report import formatting
 from deeptrain.runtime import terminal
 from deeptrain.runtime.terminal import printable
 
-HEAD_LINES = 12  # with more than this before the first step nobody reads any
+HEAD_LINES = 9  # with more than this before the first step nobody reads any
 WIDTH = 120  # of a pipe, and the most that the head takes of a terminal
 TABLE_WIDTH = 80  # at least; of a wider terminal it takes as much as the head
 WARNING = "warning: "
@@ -100,15 +101,16 @@ class Console:
     def header(self, lines: Sequence[str], warnings: Sequence[str] = ()) -> None:
         """Show the head: lines of "label  value" (two spaces between) in two aligned columns, then warnings.
 
-        At most 12 lines in all: first each gets one, then what is over is left to the log, the last line of the head
-        and as many warnings as there is room for kept.
+        At most HEAD_LINES in all. Where they are more, each gets one line, then each label; then the rest is left to
+        the log, except for the last line of the head and as many warnings as there is room for.
         """
         rows, width = _aligned(lines), min(self._console.width, WIDTH)
         warned = [(WARNING, printable(sentence)) for sentence in warnings]
         self._record(*(label + value for label, value in [*rows, *warned]))
         head = [line for row in rows for line in _wrapped(*row, width, "bold")]
         if len(head) + len(warned) > HEAD_LINES:
-            head = [_cut(*row, width) for row in rows]
+            is_short = len(rows) + len(warned) <= HEAD_LINES
+            head = [_cut(*row, width) for row in ([(*row, "") for row in rows] if is_short else _by_label(rows))]
         room = max(HEAD_LINES - len(warned), HEAD_LINES // 2)
         if len(head) > room:
             head[room - 2 : -1] = [Text(f"and {len(head) - room + 1} more lines, in run.log")]
@@ -317,6 +319,15 @@ def _aligned(lines: Sequence[str]) -> list[tuple[str, str]]:
     return [(f"{pair[0]:<{width}}  ", pair[1]) if len(pair) == 2 else ("", pair[0]) for pair in pairs]
 
 
+def _by_label(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """Return label and value of the first row of each label, and how many more there are."""
+    counts, first = Counter(label for label, _ in rows), {}
+    for label, value in rows:
+        first.setdefault(label, value)
+    more = {label: f"; {count - 1} more in run.log" if count > 1 else "" for label, count in counts.items()}
+    return [(label, value, more[label]) for label, value in first.items()]
+
+
 def _wrapped(label: str, value: str, width: int, style: str) -> list[Text]:
     """Break a row between words; a word longer than the line (a path) is left whole."""
     parts = textwrap.wrap(value, max(20, width - len(label)), break_long_words=False, break_on_hyphens=False)
@@ -324,9 +335,9 @@ def _wrapped(label: str, value: str, width: int, style: str) -> list[Text]:
     return [Text.assemble((label, style), first), *(Text(" " * len(label) + part) for part in rest)]
 
 
-def _cut(label: str, value: str, width: int) -> Text:
+def _cut(label: str, value: str, more: str, width: int) -> Text:
     """Shorten a row to one line at the end of a word, unless its value is one word: half a path is of no use."""
-    room = width - len(label) - 1
+    room = width - len(label) - len(more) - 1
     if len(value) > room and " " in value:
         value = value[:room].rsplit(" ", 1)[0] + "…"
-    return Text.assemble((label, "bold"), value)
+    return Text.assemble((label, "bold"), value + more)

@@ -24,7 +24,7 @@ MAX_WEIGHTS = 12  # classes whose weight the head names
 
 
 def header(trainer: "Trainer", setup: build.Setup, run_dir: Path, rate: str | None = None) -> list[str]:
-    """Say before the first step what is about to happen; at most 12 lines. rate: what a search has found."""
+    """Say before the first step what is about to happen. rate: what a search has found."""
     run, choices = setup.run, setup.run.choices
     count = sum(parameter.numel() for parameter in trainer.model.parameters())
     batch = f"{setup.batch_size} images a step, {len(trainer.train_loader)} steps an epoch"
@@ -38,8 +38,7 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path, rate: str | No
         f"data       {setup.dataset.summary}",
         f"model      {choices['model']}, {count:,} parameters{_stem(trainer)}",
         f"recipe     {recipe}; {_count(run.settings.epochs, 'epoch')}",
-        f"batch      {batch}{auto}",
-        f"device     {setup.machine}",
+        f"batch      {batch}{auto}; {setup.machine}",
         *(f"chosen     {note}" for note in setup.dataset.notes),
         *_initial_weights(setup),
         *_frozen(trainer, setup),
