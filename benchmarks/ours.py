@@ -10,6 +10,7 @@ from deeptrain.config.compose import compose_run
 from deeptrain.loggers.console import Console
 from deeptrain.loggers.metrics_csv import MetricsTable
 from deeptrain.loggers.run_logger import RunLogger, table_columns
+from deeptrain.loggers.steps_csv import StepsTable
 from deeptrain.loggers.tensorboard import TensorBoard
 from deeptrain.training.checkpoint import Checkpoints
 from deeptrain.training.trainer import Trainer
@@ -36,10 +37,12 @@ def build_trainer(words: list[str], folder: Path | None = None) -> Trainer:
     trainer = build.trainer(setup)
     loggers = []
     if folder is not None:
+        steps = [name for name in trainer.metric_names() if name.endswith("/train")]
         (folder / "checkpoints").mkdir(parents=True)
         trainer.checkpoints = Checkpoints(folder / "checkpoints")
         table = MetricsTable(folder / "metrics.csv", table_columns(trainer.metric_names()))
-        loggers = [table, TensorBoard(folder)]
+        columns = [*steps, "rate/lr", *trainer.vitals.tags]
+        loggers = [table, StepsTable(folder / "steps.csv", columns, len(trainer.train_loader)), TensorBoard(folder)]
     trainer.logger = RunLogger(Console(Terminal()), loggers)
     return trainer
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from deeptrain.training.validation import Validator
 
 EVAL_BATCH = 512
+VITALS_EVERY = 200  # steps
 T = TypeVar("T")
 
 
@@ -388,6 +389,7 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     from deeptrain.loggers.run_logger import RunLogger
     from deeptrain.training.recovery import auto_accumulate
     from deeptrain.training.trainer import Trainer
+    from deeptrain.training.vitals import Vitals
 
     settings, parts, world = setup.run.settings, setup.run.parts, setup.world
     network = model(setup)
@@ -422,6 +424,7 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
         max_norm=settings.max_norm,
         seed=settings.seed,
         world=world,
+        vitals=Vitals(VITALS_EVERY if settings.log.vitals and world.is_main else 0),
         metadata=metadata or {},
     )
     if settings.accumulate == "auto":

@@ -37,6 +37,7 @@ class Checkpoint:
 @dataclass
 class Log:
     every_steps: PositiveInt = 20
+    vitals: bool = True
 
 
 @dataclass

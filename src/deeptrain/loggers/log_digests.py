@@ -11,7 +11,7 @@ from deeptrain.loggers.metrics_csv import MAX_BYTES, MAX_LINE, first_lines, read
 from deeptrain.runtime.files import sync_folder, write_atomically
 
 BLOCK = 2**20
-TABLE = "metrics.csv"
+TABLES = ("metrics.csv", "steps.csv", "layers.csv")
 
 
 class LogDigests:
@@ -52,7 +52,7 @@ class LogDigests:
 def repair(run_dir: Path, logs: Any) -> list[str]:
     """Compare the logs of a run with what its checkpoint knows of them; return a line for each that is damaged.
 
-    Of metrics.csv what can be read is kept. logs: what LogDigests has measured, but it may be a stranger's.
+    Of tables what can be read is kept. logs: what LogDigests has measured, but it may be a stranger's.
     """
     warnings = []
     for name, known in logs.items() if isinstance(logs, dict) else ():
@@ -60,9 +60,9 @@ def repair(run_dir: Path, logs: Any) -> list[str]:
             continue
         path = run_dir / name
         if not path.is_file():
-            lost = f": its {known['lines'] - 1:,} rows are lost" if name == TABLE else ""
+            lost = f": its {known['lines'] - 1:,} rows are lost" if name in TABLES else ""
             warnings.append(f"{path} is missing{lost}; the run goes on")
-        elif name == TABLE:
+        elif name in TABLES:
             warnings += _repair_table(path, known)
         elif _prefix_digest(path, known["bytes"]) != known["sha256"]:
             size = path.stat().st_size
@@ -97,7 +97,7 @@ def _repair_table(path: Path, known: Mapping[str, Any]) -> list[str]:
     if _is_intact(lines, known):
         os.truncate(path, sum(map(len, lines)))
         return []
-    kept, aside = readable_lines(content), path.with_name("metrics.damaged.csv")
+    kept, aside = readable_lines(content), path.with_name(f"{path.stem}.damaged.csv")
     write_atomically(aside, content)
     write_atomically(path, b"".join(kept))
     rows = f"{max(0, len(kept) - 1):,} rows can be read, the checkpoint knows {max(0, known['lines'] - 1):,}"

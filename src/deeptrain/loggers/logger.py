@@ -59,6 +59,9 @@ class Logger:
         Besides, `gap/accuracy_points` (train_clean less val, in points) and the best so far, as in `Best/accuracy`.
         """
 
+    def log_layers(self, row: Mapping[str, float], step: int) -> None:
+        """Log statistics of the layers by tag, for example `dead/LAYER`, with `epoch` and `step`; now and then."""
+
     def log_figures(self, figures: Mapping[str, Path], step: int) -> None:
         """Log the pictures of a run that is over: PNG files by name."""
 

@@ -23,8 +23,8 @@ MAX_ROWS = 2**18  # that are looked at for damage
 Row = dict[str, int | float]
 
 
-class MetricsTable(Logger):
-    """The table of a run; a file that exists is continued.
+class Table(Logger):
+    """A table of a run, with columns epoch and step; a file that exists is continued.
 
     A last line torn by a kill is dropped; columns that are new since (a resumed run may average its weights) are added.
     """
@@ -42,9 +42,6 @@ class MetricsTable(Logger):
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row; a column left out stays empty. ValueError on a column that the table does not have."""
         self._file.add(self._line(row))
-
-    def log_validation(self, row: Mapping[str, float], step: int) -> None:
-        self.append(row)
 
     def close(self) -> None:
         """Try once more to write what a full disk has kept waiting; nothing else is held."""
@@ -94,6 +91,13 @@ class MetricsTable(Logger):
                 f"{self.path.name}: no column {', '.join(sorted(unknown))} among {', '.join(self.columns)}"
             )
         return (",".join(_cell(row[name]) if name in row else "" for name in self.columns) + "\n").encode()
+
+
+class MetricsTable(Table):
+    """metrics.csv: what each validation has measured."""
+
+    def log_validation(self, row: Mapping[str, float], step: int) -> None:
+        self.append(row)
 
 
 def _parse(text: TextIO) -> tuple[list[str], list[Row]]:

@@ -111,6 +111,12 @@ class RunLogger:
         table, more = self.table, row | self._derived(row, progress)
         self._each(lambda logger: logger.log_validation(row if logger is table else more, progress.step))
 
+    def log_layers(self, progress: Position, values: Mapping[str, float]) -> None:
+        """Log statistics of the layers by tag, if there are any."""
+        if values:
+            row = {"epoch": self.plan.epochs_done(progress), "step": progress.step, **values}
+            self._each(lambda logger: logger.log_layers(row, progress.step))
+
     def log_figures(self, figures: Mapping[str, Path], step: int) -> None:
         """Log the pictures of a run that is over: PNG files by name."""
         self._each(lambda logger: logger.log_figures(figures, step))

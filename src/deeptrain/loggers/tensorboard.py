@@ -74,6 +74,10 @@ class TensorBoard(Logger):
     def log_validation(self, row: Mapping[str, float], step: int) -> None:
         self.scalars(validated(row), step)
 
+    def log_layers(self, row: Mapping[str, float], step: int) -> None:
+        looked = ("dead/", "activation_std/")  # ratios were in log points
+        self.scalars({f"vitals/{tag}": value for tag, value in row.items() if tag.startswith(looked)}, step)
+
     def log_figures(self, figures: Mapping[str, Path], step: int) -> None:
         """Add PNG files, a step after the last one: a run that goes on drops them, for every reader."""
         from PIL import Image

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from deeptrain.data.loader import Loader
+    from deeptrain.loggers.metrics_csv import Table
     from deeptrain.training.initial_weights import InitialWeights
     from deeptrain.training.trainer import Trainer
 
@@ -34,7 +35,6 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     """
     from deeptrain.analysis.preview import training_samples
     from deeptrain.loggers.log_digests import repair
-    from deeptrain.loggers.metrics_csv import MetricsTable
     from deeptrain.loggers.run_logger import RunLogger, table_columns
     from deeptrain.metrics.metric import informative
     from deeptrain.report.image_grid import save
@@ -52,13 +52,11 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     (run_dir / "result.json").unlink(missing_ok=True)  # of the run that now goes on
     for warning in repair(run_dir, logs):
         console.warn(warning)
-    columns = table_columns(trainer.metric_names())
-    table = MetricsTable(run_dir / "metrics.csv", columns, console.warn)
-    table.truncate(progress.step)
+    columns, tables = table_columns(trainer.metric_names()), _open_tables(trainer, run_dir, console)
     facts = {"run_dir": run_dir, "step": progress.step, "metrics": columns, "title": run.title, "warn": console.warn}
     facts |= {"charts": list(informative(trainer.validator.metrics, len(setup.dataset.classes)))}
     facts |= {"initial_loss": trainer.metadata["initial_loss"]}
-    trainer.logger = RunLogger(console, [table, *build.loggers(run, **facts)], trainer.validator.metrics)
+    trainer.logger = RunLogger(console, [*tables, *build.loggers(run, **facts)], trainer.validator.metrics)
     trainer.checkpoints = Checkpoints(run_dir / "checkpoints")
     position = progress.epoch, progress.step_in_epoch, trainer.plan.fraction(progress)
     batches = setup.world.unsharded(trainer.train_loader, lambda: build.train_loader(setup, stream=True))
@@ -67,6 +65,30 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
         batches.close()
     save(run_dir / "samples.png", picture)
     trainer.logger.describe(_hyperparameters(run), picture, progress.step)
+
+
+def _open_tables(trainer: "Trainer", run_dir: Path, console: Console) -> "list[Table]":
+    """Open metrics.csv, steps.csv and layers.csv at the step of the run; begin the last two with what was before it."""
+    from deeptrain.loggers.metrics_csv import MetricsTable
+    from deeptrain.loggers.run_logger import table_columns
+    from deeptrain.loggers.steps_csv import LayersTable, StepsTable
+
+    names, warn, start = trainer.metric_names(), console.warn, {"epoch": 0, "step": 0}
+    tags = [name for name in names if name.endswith("/train") or "penalty" in name]
+    steps = [*tags, "rate/lr", *trainer.vitals.tags]
+    table = MetricsTable(run_dir / "metrics.csv", table_columns(names), warn)
+    step_table = StepsTable(run_dir / "steps.csv", steps, trainer.plan.steps_per_epoch, warn)
+    tables: list[Table] = [table, step_table]
+    if layers := trainer.vitals.layer_tags:
+        tables.append(layer_table := LayersTable(run_dir / "layers.csv", ["epoch", "step", *layers], warn))
+        if trainer.progress.step == 0 and not layer_table.rows():
+            layer_table.append(start | trainer.vitals.look_now(trainer.validator))
+    initial = trainer.metadata["initial_loss"]
+    if initial and trainer.progress.step == 0 and not step_table.rows():
+        step_table.append(start | {"loss/train": initial["train"]})
+    for each in tables:
+        each.truncate(trainer.progress.step)
+    return tables
 
 
 def _write_initial_weights(initial: "InitialWeights", run: RunConfig, run_dir: Path) -> None:

@@ -112,6 +112,11 @@ class Stopwatch:
     def batch_arrived(self) -> None:
         self.waited += perf_counter() - self.started_at
 
+    def take_waited(self) -> float:
+        """Return the seconds spent waiting since the last call."""
+        waited, self.waited = self.waited, 0.0
+        return waited
+
     def lap(self) -> float:
         """Return the seconds since the last lap or restart."""
         started_at, self.started_at = self.started_at, perf_counter()

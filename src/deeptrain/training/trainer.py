@@ -30,6 +30,7 @@ from deeptrain.training.nonfinite import check_finite
 from deeptrain.training.progress import AVERAGE, Plan, Progress
 from deeptrain.training.state import load_optimizer, load_progress
 from deeptrain.training.validation import BN_IMAGES, Validator
+from deeptrain.training.vitals import Vitals
 
 Step = Callable[[Tensor, Tensor], Outputs]
 Gradient = Callable[[Callable[[], Outputs]], Outputs]
@@ -65,6 +66,7 @@ class Trainer:
     max_norm: float | None = None
     seed: int = 0
     world: World = SINGLE
+    vitals: Vitals = field(default_factory=Vitals)
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -79,6 +81,7 @@ class Trainer:
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.weights = weights_of(self.parameters)
         self.needs_closure = needs_closure(self.optimizer)
+        self.vitals.bind(self.model, self.parameters, self.clip_norm, self.runtime.precision)
         start_momenta(self.optimizer)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -93,7 +96,7 @@ class Trainer:
         elif self.progress.validated < self.progress.step and self.plan.validation_is_due(self.progress):
             self.validate()  # the run was stopped before it had validated
         while (outcome := self.outcome()) is None:
-            self.train_epoch(step or self.train_step)
+            self.train_epoch(self.vitals.sampled(step or self.train_step, self.progress))
         return outcome
 
     def train_epoch(self, step: Step) -> None:
@@ -142,7 +145,7 @@ class Trainer:
             self.meter.penalty_terms = backward_penalty(self.penalty, self.weights, scaler)
         if self.clip_norm is not None:
             scaler.unscale_(self.optimizer)
-            clip_grad_norm_(self.parameters, self.clip_norm)
+            self.vitals.add_clip_norm(clip_grad_norm_(self.parameters, self.clip_norm))
         return outputs
 
     def augment(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,7 +181,7 @@ class Trainer:
         means = self.meter.compute()
         self.progress.train_seconds += self.stop.sync(self.watch.lap())  # the device's part
         if means:  # {} if on_nan=skip left out every step
-            values = means | self.meter.penalties
+            values = means | self.meter.penalties | self.vitals.read()
             self.logger.log_step(self.progress, values, self.lr, self.meter.images_per_second)
         self.watch.restart()
 
@@ -194,12 +197,12 @@ class Trainer:
         metrics = self.meter.epoch_means() | measured | self.meter.penalties
         check_finite(metrics, self.world)
         best = self.plan.update_best(self.progress, metrics)
-        self.logger.log_validation(self.progress, metrics, self.lr, best is not None, self.watch.waited)
+        self.logger.log_validation(self.progress, metrics, self.lr, best is not None, self.watch.take_waited())
+        self.logger.log_layers(self.progress, self.vitals.look(self.validator, self.progress, self.plan))
         self.meter.start_epoch()
         if best is not None:
             self.save_checkpoint("best", self.best_state(best))
         self.save()
-        self.watch.waited = 0.0
         self.model.train()
 
     def metric_names(self) -> list[str]:
@@ -247,6 +250,7 @@ class Trainer:
             "scaler": self.runtime.scaler.state_dict(),
             "progress": asdict(self.progress),
             "meters": self.meter.state_dict(),
+            "vitals": self.vitals.state_dict(),
             **self.metadata,
         }
 
@@ -268,6 +272,7 @@ class Trainer:
         elif self.average is not None:
             self.average.restart()
         self.meter.load_state_dict(state["meters"])
+        self.vitals.load_state_dict(state.get("vitals"))
         self.progress = load_progress(state["progress"], self.plan.steps_per_epoch)
         self.plan.saved_at = self.progress.train_seconds
 
