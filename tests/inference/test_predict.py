@@ -16,10 +16,12 @@ import yaml
 from PIL import Image
 
 import deeptrain
+from deeptrain.commands import predict as predict_module
 from deeptrain.commands.cli import train
 from deeptrain.commands.predict import predict
 from deeptrain.inference import predictor
 from deeptrain.inference.pictures import expand
+from deeptrain.inference.predictor import Prediction
 from deeptrain.runtime import watch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +74,21 @@ def test_the_three_formats_say_the_same(capsys):
         assert row["probability"] == float(cell["probability"]) == max(shares)
         assert abs(sum(shares) - 1) < 1e-9
     assert {row["file"] for row in rows} == set(map(str, Path("data/cat").glob("*.png")))
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_table_stays_within_the_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    classes = [f"a class with a long name, number {index}" for index in range(5)]
+    pictures = [Path(f"a/very/long/folder/of/pictures/{index}.png") for index in range(2)]
+    probabilities = np.full(5, 0.2)
+    title, row = predict_module._formats(predict_module.Options(coverage=0.9), pictures, classes, 0.1)["table"]
+    rows = [row(Prediction(str(picture), classes, probabilities, probabilities, probabilities)) for picture in pictures]
+    assert all(len(line) < columns for line in (title, *rows)) and len({*rows}) == 2, "the end of a name is kept"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
+    _, row = predict_module._formats(predict_module.Options(), pictures, classes, None)["table"]
+    assert row(Prediction(str(pictures[0]), classes, probabilities, probabilities, probabilities)).count("number") == 5
 
 
 def test_a_table_is_also_written_to_a_file(capsys):

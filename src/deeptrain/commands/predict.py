@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -237,15 +238,27 @@ def _formats(
 ) -> dict[str, tuple[str | None, Row]]:
     """Return the first line and the writer of a row of each format."""
     from deeptrain.data.path_messages import printable as escaped
+    from deeptrain.report.formatting import shorten
 
+    room = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else None  # a pipe is read by programs
     width = min(MAX_NAME, max((len(terminal.printable(str(picture))) for picture in pictures), default=0))
     label = max(5, *(len(terminal.printable(name)) for name in classes))
+    if room is not None:
+        width, label = min(width, max(12, room // 3)), min(label, max(8, room // 4))
+
+    def cell(text: str, width: int) -> str:
+        text = terminal.printable(text)
+        return f"{text if room is None else shorten(text, lambda part: len(part) <= width):<{width}}"
+
+    def fit(line: str) -> str:
+        return line if room is None or len(line) <= room else f"{line[: room - 1].rstrip(' ,')}…"
 
     def table(answer: "Prediction") -> str:
         (name, probability), *others = answer.top(options.top)
         rest = ", ".join(f"{other} {share:.1%}" for other, share in others)
         sets = "" if threshold is None else f"  {{{', '.join(answer.at_least(threshold))}}}"
-        return terminal.printable(f"{answer.name:<{width}}  {name:<{label}}  {probability:6.1%}{sets}  {rest}".rstrip())
+        line = f"{cell(answer.name, width)}  {cell(name, label)}  {probability:6.1%}{sets}  {rest}".rstrip()
+        return fit(terminal.printable(line))
 
     def json_line(answer: "Prediction") -> str:
         top = [{"label": name, "probability": probability} for name, probability in answer.top(options.top)]
@@ -259,7 +272,7 @@ def _formats(
     set_head = "" if threshold is None else f"  set of {options.coverage:.0%}"
     title = f"{'picture':<{width}}  {'class':<{label}}  {'prob.':>6}{set_head}  next"
     columns = ["file", "label", "probability", *([] if threshold is None else ["set"]), *classes]
-    return {"table": (title, table), "json": (None, json_line), "csv": (as_csv(columns), csv_line)}
+    return {"table": (fit(title), table), "json": (None, json_line), "csv": (as_csv(columns), csv_line)}
 
 
 class Bar:
