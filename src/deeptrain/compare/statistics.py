@@ -124,17 +124,27 @@ def critical_value(k: int, degrees: float, level: float = LEVEL, one_sided: bool
             inside = inside - ndtr(nodes - c * roots)
         return float((inside**k @ weights).mean())
 
-    return _root(lambda c: coverage(c) - level, 0.0, 4.0)
+    tail = 1 - level if one_sided else (1 - level) / 2
+    low, high = (float(stdtrit(degrees, 1 - share)) for share in (tail, tail / k))  # one alone; Bonferroni
+    return _root(lambda c: coverage(c) - level, low, high)
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a rising function crosses 0, from `low` on, to five digits."""
-    while function(high) < 0 and high < 1e4:
-        low, high = high, 2 * high
-    while high - low > 1e-5 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if function(middle) < 0 else (low, middle)
-    return high
+    """Return where a rising function crosses 0 between two numbers: false position, which halves a stale end."""
+    below, above = function(low), function(high)
+    middle, side = high, 0
+    for _ in range(60):
+        if above - below <= 0 or high - low < 1e-6 * high:
+            break
+        middle = (low * above - high * below) / (above - below)
+        value = function(middle)
+        if abs(value) < 1e-7:
+            break
+        if value < 0:
+            low, below, above, side = middle, value, above / 2 if side < 0 else above, -1
+        else:
+            high, above, below, side = middle, value, below / 2 if side > 0 else below, 1
+    return middle
 
 
 def may_be_best(values: np.ndarray, images: np.ndarray | None = None, *, resolution: float = 0.0) -> list[int]:

@@ -1,0 +1,363 @@
+"""Folders of runs, read into a table: finished or not, of this version or an earlier one, without importing torch."""
+
+import functools
+import json
+import math
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deeptrain.config.override import override_key, override_value
+from deeptrain.errors import UsageError
+from deeptrain.loggers.metrics_csv import Row, read_rows
+from deeptrain.run import answers, saved
+from deeptrain.run.answers import Answers
+
+DONE = ("finished", "stopped_early")
+MAX_DEPTH = 6  # of folders between the one that is named and a run
+MAX_LABEL = 4  # settings in the name of a row; of more, those that tell rows apart
+GUESSING = 2.0  # standard errors of an accuracy above that of one answer: below it a run has learned nothing
+PLUMBING = (  # settings that change where and how fast a run computes, not what it learns
+    "allow_targets",
+    "cache_dir",
+    "checkpoint",
+    "data.download",
+    "data.loader",
+    "data.root",
+    "device",
+    "dir",
+    "hydra",
+    "log",
+    "loggers",
+    "rerun",
+    "resume",
+    "resume_changed",
+    "threads",
+    "validate.clean_images",
+    "workers",
+)
+SEED = "seed"
+DEFAULTS = "defaults"  # the setting for which nothing is typed that others change
+Settings = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a folder says of a run. status: of result.json, or `unfinished`, `waiting` (of a sweep's job), `failed`."""
+
+    path: Path
+    status: str
+    reason: str = ""
+    words: tuple[str, ...] = ()
+    config: Settings = field(default_factory=dict)  # flat: model.depth, with the value as text
+    result: Mapping[str, Any] = field(default_factory=dict)
+    planned: bool = False  # by the plan of a sweep
+
+    @property
+    def is_done(self) -> bool:
+        return self.status in DONE
+
+    @property
+    def seed(self) -> str:
+        typed = [override_value(word) for word in self.words if override_key(word) == SEED]
+        return self.config.get(SEED) or (typed or ["0"])[-1]
+
+    @property
+    def monitor(self) -> str:
+        return str(self.result.get("monitor", ""))
+
+    @property
+    def version(self) -> str:
+        versions = self.result.get("versions")
+        versions = versions if isinstance(versions, dict) else {}
+        return f"{versions.get('deeptrain', '?')} {versions.get('source', '')}".strip()
+
+    @functools.cached_property
+    def rows(self) -> list[Row]:
+        """Return the rows of metrics.csv."""
+        return read_rows(self.path / "metrics.csv")
+
+    @functools.cached_property
+    def answers(self) -> Answers | None:
+        return answers.load(self.path)
+
+    def value(self, kind: str, monitor: str) -> float | None:
+        """Return the metric of the final or the best weights; None if the run has not come to its end, or lacks it."""
+        if not self.is_done:
+            return None
+        found = self.result.get("best") if kind == "best" and self.monitor == monitor else None
+        found = self.final.get(monitor) if kind == "final" else found
+        return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+
+    @property
+    def final(self) -> dict[str, Any]:
+        """Return the metrics of the final weights by tag. Older runs have those of the last validation."""
+        if isinstance(found := self.result.get("final"), dict):
+            return found
+        metrics = self.result.get("metrics")
+        metrics = metrics if isinstance(metrics, dict) else {}
+        averaged = {tag.removesuffix("_average"): value for tag, value in metrics.items() if tag.endswith("_average")}
+        return metrics | averaged
+
+    @property
+    def gap(self) -> float:
+        """Return how much better the network is on its training images, not augmented, than on val (accuracy)."""
+        metrics = self.result.get("metrics") or {}
+        return number(metrics.get("accuracy/train_clean")) - number(self.final.get("accuracy/val"))
+
+    @property
+    def has_learned(self) -> bool:
+        """Tell whether the answers are better than one and the same answer to all images, as far as is known."""
+        if not self.is_done or self.answers is None or "final" not in self.answers.predicted:
+            return True
+        labels = self.answers.labels
+        shares = [count / len(labels) for count in Counter(labels.tolist()).values()]
+        right = float((self.answers.predicted["final"] == labels).mean())
+        largest = max(shares)
+        return len(shares) < 2 or right > largest + GUESSING * math.sqrt(largest * (1 - largest) / len(labels))
+
+
+def number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+# --- folders ---
+
+
+def collect(folders: Iterable[Path]) -> list[Run]:
+    """Read all runs in folders, and the jobs of sweeps that have no folder yet; UsageError for a folder without any."""
+    runs: dict[Path, Run] = {}
+    for folder in folders:
+        if not folder.exists():
+            raise UsageError([f"{folder}: there is no such folder; name a run, or a folder of runs"])
+        found = list(_find(folder, MAX_DEPTH))
+        if not found:
+            raise UsageError([f"{folder}: holds no run (no overrides.yaml, no result.json); name a folder of runs"])
+        runs |= {run.path.resolve(): run for run in found}
+    return list(runs.values())
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a folder is that of a run."""
+    return any((path / name).is_file() for name in ("overrides.yaml", "result.json"))
+
+
+def _find(folder: Path, depth: int) -> Iterator[Run]:
+    if is_run(folder):
+        yield read_run(folder)
+        return
+    if not folder.is_dir() or not depth:
+        return
+    jobs = {job.path: job for job in _planned(folder)}
+    below = sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
+    for path in [*(path for path in jobs if path not in below), *below]:
+        job = jobs.get(path)
+        if not is_run(path) and job is not None:
+            yield job
+        elif job is not None:
+            run = read_run(path)
+            failed = job.status == "failed" and not run.is_done
+            status, reason = ("failed", job.reason) if failed else (run.status, run.reason)
+            yield Run(path, status, reason, run.words, run.config, run.result, planned=True)
+        else:
+            yield from _find(path, depth - 1)
+
+
+def _planned(folder: Path) -> list[Run]:
+    """Return the jobs of sweep.json as runs that wait or have failed; [] if there is no plan that can be read."""
+    content = _read_json(folder / "sweep.json")
+    found = []
+    for job in content.get("jobs") or []:
+        name, words = (job.get("folder"), job.get("words")) if isinstance(job, dict) else (None, None)
+        if not isinstance(name, str) or name != Path(name).name or not isinstance(words, list):
+            continue
+        failure = _read_json(folder / "failures" / f"{name}.json").get("error")
+        status = "failed" if failure else "waiting"
+        found.append(Run(folder / name, status, str(failure or ""), tuple(map(str, words)), planned=True))
+    return found
+
+
+def read_run(path: Path) -> Run:
+    """Read what a run's folder says; what is missing or damaged is left out."""
+    result = _read_json(path / "result.json")
+    status = str(result.get("status", "unfinished"))
+    return Run(path, status, str(result.get("reason", "")), _words(path), _config(path), result)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return saved.read_json(path, dict, {})
+    except UsageError:
+        return {}
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    try:
+        words = saved.read_overrides(path)
+    except UsageError:
+        return ()
+    return tuple(word for word in words if override_key(word) not in ("dir", "resume", "rerun"))
+
+
+def _config(path: Path) -> Settings:
+    """Return config.yaml flat, every value as text; {} if there is none that can be read."""
+    try:
+        content = (path / "config.yaml").read_bytes()[: saved.MAX_YAML_BYTES].decode()
+        parts = [_flat(part) for part in re.split(r"^(?=[^\s#-])", content, flags=re.MULTILINE) if part.strip()]
+    except (OSError, UnicodeDecodeError, UsageError):
+        return {}
+    return {key: value for part in parts for key, value in part.items()}
+
+
+@functools.lru_cache(maxsize=4096)
+def _flat(part: str) -> Settings:
+    """Flatten one top-level entry of a config. Runs of a sweep share most of them, and YAML is slow to read."""
+    return dict(_flatten("", saved.parse_config(part, "config.yaml")))
+
+
+def _flatten(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and (value or not prefix):
+        if prefix == "aug":
+            yield prefix, "+".join(map(str, value))
+        for key, inner in value.items():
+            yield from _flatten(f"{prefix}.{key}" if prefix else str(key), inner)
+    elif isinstance(value, dict):
+        yield prefix, "none"
+    else:
+        yield prefix, value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+# --- settings ---
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in their seed alone. values: what distinguishes it from the other settings, by key."""
+
+    label: str
+    values: Settings
+    runs: list[Run]
+    repeated: list[Run] = field(default_factory=list)  # of a seed that another run has too
+
+    @property
+    def by_seed(self) -> dict[str, Run]:
+        return {run.seed: run for run in self.runs}
+
+
+def group(runs: Sequence[Run]) -> list[Setting]:
+    """Group runs into settings, in the order in which they come."""
+    shared, members = _shared_keys(runs), defaultdict(list)
+    for run in runs:
+        members[_identity(run, shared)].append(run)
+    groups = list(members.values())
+    firsts = [group[0] for group in groups]
+    keys = _varying_keys(firsts)
+    return [
+        _setting(group, _values(group[0], keys), label)
+        for group, label in zip(groups, _labels(firsts, keys), strict=True)
+    ]
+
+
+def _labels(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Name the setting of each run by few of the keys: those typed for it, and those typed for most."""
+    short = keys if len(keys) <= MAX_LABEL else _telling(runs, keys)
+    typed = [_typed(run) for run in runs]
+    usual = {key for key in short if 2 * sum(key in words for words in typed) >= len(runs)}
+    pairs = [[key for key in short if key in words or key in usual] for words in typed]
+    labels = [_label(run, names) or DEFAULTS for run, names in zip(runs, pairs, strict=True)]
+    return labels if len(set(labels)) == len(runs) else [_label(run, short) or DEFAULTS for run in runs]
+
+
+def _label(run: Run, keys: Sequence[str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in _values(run, keys).items())
+
+
+def _setting(runs: list[Run], values: Settings, label: str) -> Setting:
+    by_seed: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_seed[run.seed].append(run)
+    chosen = [min(same, key=lambda run: not run.is_done) for same in by_seed.values()]
+    return Setting(label, values, chosen, [run for run in runs if run not in chosen])
+
+
+def is_plumbing(key: str) -> bool:
+    return key == SEED or any(key == name or key.startswith(f"{name}.") for name in PLUMBING)
+
+
+def _shared_keys(runs: Sequence[Run]) -> set[str]:
+    """Return the keys of the configs by which runs may differ: those that every version knows."""
+    by_version: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        if run.config:
+            by_version[run.version if run.result else ""] |= run.config.keys()
+    known = [keys for version, keys in by_version.items() if version] or list(by_version.values())
+    return {key for key in set.intersection(*known) if not is_plumbing(key)} if known else set()
+
+
+def _identity(run: Run, shared: set[str]) -> tuple[tuple[str, str], ...]:
+    typed = _typed(run)
+    if not run.config:
+        return tuple(sorted(typed.items()))
+    found = {key: value for key, value in run.config.items() if key in shared or key in typed}
+    return tuple(sorted(found.items()))
+
+
+def _typed(run: Run) -> Settings:
+    """Return what was typed by key, without what only says where and how fast a run computes."""
+    pairs = ((override_key(word), override_value(word)) for word in run.words if not word.startswith("~"))
+    return {key: _plain(value) for key, value in pairs if not is_plumbing(key)}
+
+
+def _plain(value: str) -> str:
+    """Write a list of one, and a quoted text, without their marks: aug=[mixup] is aug=mixup."""
+    inner = re.fullmatch(r"\[([\w.]+)\]|'([^']*)'", value)
+    return "none" if value == "[]" else next(filter(None, inner.groups()), value) if inner else value
+
+
+def _varying_keys(runs: Sequence[Run]) -> list[str]:
+    """Return the keys that tell settings apart: typed ones if they suffice, else those of the configs."""
+    typed = [_typed(run) for run in runs]
+    keys = list(dict.fromkeys(key for words in typed for key in words))
+    keys = [key for key in keys if len({_value(run, key) for run in runs}) > 1]
+    if len({tuple(_value(run, key) for key in keys) for run in runs}) == len(runs):
+        return keys
+    known = dict.fromkeys(key for run in runs for key in run.config if not is_plumbing(key))
+    return [*keys, *(key for key in known if key not in keys and len({_value(run, key) for run in runs}) > 1)]
+
+
+def _telling(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Return few keys that still tell the runs apart: each one tells more of them apart than those before it."""
+    chosen: list[str] = []
+
+    def told_apart(names: Sequence[str]) -> int:
+        return len({tuple(_value(run, name) for name in names) for run in runs})
+
+    while told_apart(chosen) < told_apart(keys):
+        chosen.append(max(keys, key=lambda key: told_apart([*chosen, key])))
+    return [key for key in keys if key in chosen]
+
+
+def _values(run: Run, keys: Sequence[str]) -> Settings:
+    return {key: value for key in keys if (value := _value(run, key)) is not None}
+
+
+def _value(run: Run, key: str) -> str | None:
+    """Return a setting as it was typed, else as config.yaml has it; None where the run has no such setting."""
+    if (typed := _typed(run).get(key)) is not None:
+        return typed
+    if key in run.config:
+        return run.config[key] or "none"
+    target = run.config.get(f"{key}._target_")
+    if target is None:
+        return None
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", target.rpartition(".")[2]).lower()
+
+
+def matches(setting: Setting, words: Sequence[str]) -> bool:
+    """Tell whether a setting has all these values, each `key=value`."""
+    run = setting.runs[0]
+    return all(_value(run, override_key(word)) == _plain(override_value(word)) for word in words)
