@@ -76,7 +76,7 @@ def test_advice_is_a_range_and_knows_when_seeds_do_not_help():
     assert statistics.seeds_needed(differences, 0.5, image_variance=1.0) == (None, None)
 
 
-def draw(rng, k, n, noise=1.0, effect=0.0):
+def draw(rng, k: int, n: int, noise: float | np.ndarray = 1.0, effect: float = 0.0) -> np.ndarray:
     """Draw values (k + 1, n); the baseline is row 0, and row 1 is better by `effect`."""
     values = rng.normal(size=(k + 1, n)) * noise
     values[1] += effect

@@ -35,6 +35,7 @@ deeptrain evaluate RUN                                the best weights of a run 
 deeptrain predict RUN PICTURE|FOLDER|-                what the network of a run says of pictures
 deeptrain read RUN...                                 what the curves of a run show, and what to try
 deeptrain export RUN to=onnx                          one file of a network for other programs
+deeptrain report FOLDER...                            runs compared: what is better, and is it more than chance
 deeptrain preview [group=option ...]                  what a run would see, and its learning rate
 deeptrain check-data DIR                              read a folder of pictures before training on it
 deeptrain find-lr [group=option ...] [key=value ...]  search the learning rate of a run by short runs
@@ -76,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     from deeptrain.commands.predict import predict
     from deeptrain.commands.preview import preview
     from deeptrain.commands.read import read
+    from deeptrain.commands.report import report
 
     commands = {
         "train": train,
@@ -84,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         "export": export,
         "preview": preview,
         "read": read,
+        "report": report,
         "check-data": check_data,
         "find-lr": find_lr,
         "diagnose": diagnose,

@@ -84,8 +84,7 @@ def _by(found: Comparison, row: Row) -> str:
     gain = row.gain
     ends = sorted((abs(gain.low), abs(gain.high)))
     low, high = (amount(found, end) for end in ends)
-    how = "" if found.higher else "lower "
-    return f"by {amount(found, abs(gain.mean))}{unit(found)} ({how}{low} to {high}) in {found.monitor}"
+    return f"by {amount(found, abs(gain.mean))}{unit(found)} ({low} to {high}) in {found.monitor}"
 
 
 def _clear(found: Comparison) -> list[str]:

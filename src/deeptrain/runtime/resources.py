@@ -15,6 +15,7 @@ CLONE_COMMANDS = {
     "export": "python scripts/export.py",
     "preview": "python scripts/preview.py",
     "read": "python scripts/read.py",
+    "report": "python scripts/report.py",
     "check-data": "python scripts/check_data.py",
     "find-lr": "python scripts/find_lr.py",
     "diagnose": "python scripts/diagnose.py",
