@@ -3,8 +3,8 @@
 import json
 import os
 import socket
-import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import forked
@@ -138,9 +138,10 @@ def test_four_runs_at_once_on_a_read_only_folder():
     before = sorted(path.name for path in Path("data").rglob("*"))
     for path in [*Path("data").rglob("*"), Path("data")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "data=image_folder"]
-    runs = [subprocess.Popen([*command, f"seed={seed}"], stdout=subprocess.DEVNULL) for seed in range(4)]
-    assert [run.wait() for run in runs] == [0, 0, 0, 0]
+    command = [sys.executable, ROOT / "train.py", *SMALL, "data=image_folder"]
+    with ThreadPoolExecutor(4) as threads:
+        runs = list(threads.map(forked.run, [[*command, f"seed={seed}"] for seed in range(4)]))
+    assert [run.returncode for run in runs] == [0, 0, 0, 0]
     assert len(list(Path("outputs").glob("*/*/result.json"))) == 4
     assert sorted(path.name for path in Path("data").rglob("*")) == before, "nothing is written into the data"
 
