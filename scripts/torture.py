@@ -50,14 +50,7 @@ TIMES = ("train_seconds",)
 
 def import_everything() -> None:
     """Import what a run imports, so that its forks need not."""
-    import matplotlib.pyplot  # noqa: F401
-    import tensorboard.plugins.hparams.summary_v2  # noqa: F401
-    import torch._dynamo  # noqa: F401  (building an optimizer does)
-
-    import deeptrain.analysis.preview
-    import deeptrain.report.card
-    import deeptrain.run.launch
-    import deeptrain.training.trainer  # noqa: F401
+    import deeptrain.sweep.preload  # noqa: F401
 
 
 def start(words: list[str], log: Path) -> int:

@@ -101,7 +101,7 @@ def test_no_augmentation(word):
         (["model._target_=os.system"], ["_target_=os.system"]),
         (["experiment=cifar"], ["no such experiment"]),
         (["monitor=accuracy/vla"], ["did you mean accuracy/val?"]),
-        (["hydra/launcher=joblib"], ["go one after the other for now: leave it out, and write -m"]),
+        (["hydra/launcher=joblib"], ["write -m; jobs=auto runs several at a time"]),
         (["hydra.run.dir=x"], ["write dir=FOLDER"]),
     ],
 )
@@ -169,6 +169,7 @@ def test_a_sweep_is_checked_whole():
     assert any(line.startswith("model=vvg") for line in lines)
     assert any(line.startswith("optimizer.lr=-1") for line in lines)
     assert len(lines) == 2, "each mistake once, however many runs it is in"
+    assert "(in model=vvg,optimizer.lr=0.1 and 2 more; none of the 6 runs was started)" in "\n".join(lines)
 
 
 def test_secrets_from_the_environment_stay_out_of_what_is_saved(monkeypatch):

@@ -38,9 +38,9 @@ def test_every_flag_is_answered_in_one_line_in_each_way_it_is_written(name, caps
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("hydra/launcher=submitit_slurm", "one after the other for now"),
-        ("hydra/launcher=ray", "one after the other for now"),
-        ("hydra.launcher.n_jobs=2", "one after the other for now"),
+        ("hydra/launcher=submitit_slurm", "jobs=auto runs several at a time"),
+        ("hydra/launcher=ray", "jobs=auto runs several at a time"),
+        ("hydra.launcher.n_jobs=2", "jobs=auto runs several at a time"),
         ("hydra/sweeper=optuna", "no search for now"),
         ("hydra.sweeper.n_trials=20", "no search for now"),
         ("hydra.sweep.subdir=x", "write dir=FOLDER"),

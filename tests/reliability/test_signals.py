@@ -1,5 +1,6 @@
 """Told to stop, by any signal at any moment: what there is to save is saved, nothing is left over, exit code 130."""
 
+import functools
 import json
 import os
 import signal
@@ -19,11 +20,12 @@ from deeptrain.data import decode, loader
 from deeptrain.run import artifacts
 from deeptrain.runtime import signals
 from deeptrain.runtime.resources import ROOT
-from deeptrain.sweep import plan
+from deeptrain.sweep import check, server
 from deeptrain.training import checkpoint, trainer
 
 sys.path.append(str(ROOT / "scripts"))
 import torture
+import torture_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 
@@ -56,6 +58,7 @@ def forked(words: list[str], prepare: Callable[[], None] = lambda: None) -> int:
             os.dup2(said, stream)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         build.EVAL_BATCH = 8
+        torture_sweep.fork_directly()
         prepare()
         code = cli.train(words)
         threading._shutdown()  # as any process waits for its threads
@@ -298,7 +301,8 @@ def test_in_a_sweep(tell):
     tell(run, signal.SIGINT)
     assert ended(run) == 130
     assert status(str(job)) == "interrupted" and not (job / ".lock").exists()
-    assert "not run 1 of 2" in Path("said.txt").read_text()
+    said = Path("said.txt").read_text()
+    assert "left    2 of 2 runs" in said and f"resume={job.parent}" in said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent-death signal")
@@ -312,44 +316,53 @@ def test_a_sweep_that_is_killed_takes_its_run_with_it():
     assert status(str(job)) == "interrupted"
 
 
-STAND_IN = """
-import pathlib, signal, sys, time
-told = []
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-    signal.signal(number, lambda number, frame: told.append(signal.Signals(number).name))
-folder = pathlib.Path(sys.argv[-1].removeprefix("dir=").strip("'"))
-folder.mkdir(parents=True)
-(folder / "ready").touch()
-end = time.monotonic() + 60
-while len(told) < {signals} and time.monotonic() < end:
-    time.sleep(0.01)
-(folder / "told").write_text(" ".join(told))
-"""
+def stand_in(words: list[str], until: int) -> int:
+    """Note the signals that come, in place of a run; end as if none had come, once there were enough."""
+    came: list[str] = []
+    for number in signals.SIGNALS:
+        signal.signal(number, lambda number, frame: came.append(signal.Signals(number).name))
+    folder = Path(words[-1].removeprefix("dir=").strip("'"))
+    folder.mkdir(parents=True)
+    (folder / "ready").touch()
+    end = time.monotonic() + PATIENCE
+    while len(came) < until and time.monotonic() < end:
+        time.sleep(0.01)
+    (folder / "came").write_text(" ".join(came))
+    return 0
 
 
 @pytest.mark.parametrize("numbers", [["SIGTERM"], ["SIGINT", "SIGUSR1"], ["SIGHUP"]], ids=" ".join)
 def test_a_sweep_passes_on_whatever_it_is_told_and_ends_whatever_comes_of_it(numbers):
     """With a process in place of a run that ends as if it had not been told, once it has been often enough."""
 
-    def prepare() -> None:
-        plan.train_process, plan.check = lambda: [sys.executable, "train.py"], lambda _: []
+    def prepare(run=server._run) -> None:
+        command = functools.partial(stand_in, until=len(numbers))
+        server._run = lambda _, *rest: run(command, *rest)
+        check.build_each = lambda runs, measure: [([], None) for _ in runs]
 
-    Path("train.py").write_text(STAND_IN.format(signals=len(numbers)))
     run = forked(["-m", *WORDS, "seed=0,1"], prepare)
     job = appears("outputs/sweeps/*/*/seed=0/ready").parent
     for number in numbers:
         os.kill(run, getattr(signal, number))
         time.sleep(0.2)  # two at one moment may come in any order
     assert ended(run) == 130, Path("said.txt").read_text()
-    assert (job / "told").read_text() == " ".join(numbers)
+    assert (job / "came").read_text() == " ".join(numbers)
     assert not (job.parent / "seed=1").exists()
 
 
-def test_while_a_sweep_is_checked():
+@pytest.mark.parametrize("teller", [os.getpid, os.getppid], ids=["before its runs are built", "while they are"])
+def test_while_a_sweep_is_checked(teller):
     """Nothing is left behind, and no table is printed of what has not begun."""
 
+    def tell(*_) -> None:
+        os.kill(teller(), signal.SIGTERM)
+        time.sleep(PATIENCE)
+
     def prepare() -> None:
-        plan.dry_run.check_by_building = lambda _: tell_self(signal.SIGTERM)
+        if teller is os.getpid:
+            check.dry_run.check_settings = tell
+        else:
+            check.build_each = tell
 
     assert ended(forked(["-m", *WORDS, *DATA, "seed=0,1"], prepare)) == 130
     assert Path("said.txt").read_text() == "interrupted\n" and not Path("outputs").exists()

@@ -1,4 +1,7 @@
-"""A run killed at random moments and resumed arrives at the same bits (at length: scripts/torture.py --kills 200)."""
+"""Runs and sweeps that are killed at random moments and resumed arrive at the same bits.
+
+At length: scripts/torture.py --kills 200, scripts/torture_sweep.py.
+"""
 
 import os
 import subprocess
@@ -20,3 +23,12 @@ def test_killed_runs_arrive_at_the_same_bits():
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all bits agree" in done.stdout and "differs" not in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+def test_a_killed_sweep_arrives_at_the_same_bits_and_runs_no_job_twice():
+    """All its processes are killed at one moment; one or two terminals go on with it."""
+    script = [sys.executable, str(ROOT / "scripts" / "torture_sweep.py"), "--kills", "2", "--seeds", "2"]
+    done = subprocess.run([*script, "aug=none,[mixup]"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 jobs, 2 kills of everything: all bits agree, none was run again" in done.stdout

@@ -118,17 +118,18 @@ def train(arguments: list[str]) -> int:
         from deeptrain.config.compose import compose_run
         from deeptrain.errors import UsageError
         from deeptrain.run import launch
-        from deeptrain.sweep import plan
+        from deeptrain.sweep import launch as sweeps
 
         if "cfg" in flags:
             run = compose_run(words)
             for note in run.renamed:
                 terminal.report(f"warning: {note}")
             return show(run.yaml.rstrip())
-        if "multirun" in flags or plan.is_declared(words):
+        begun = sweeps.named(words)
+        if begun or "multirun" in flags or sweeps.is_declared(words):
             if was_torchrun():
                 raise UsageError([in_this_installation(TORCHRUN_SWEEP)])
-            return plan.sweep(with_our_dir(words, "sweep"))
+            return sweeps.go_on(begun, words, train) if begun else sweeps.sweep(with_our_dir(words, "sweep"), train)
         return launch.main(with_our_dir(words, "run"))
 
     return guarded(run, debug="--debug" in arguments)

@@ -5,6 +5,8 @@ Nothing here imports torch: a wrong setting is answered within a second, and bef
 
 import functools
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -89,15 +91,27 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
             messages.append(f"{override.input_line}: must be a list of different values, such as {name}=a,b")
         choices = [override.input_line if value is None else f"{name}={value}" for value in values]
         axes = [[*job, choice] for job in axes for choice in choices if choice is not None]
+    swept = [index for index, override in enumerate(overrides) if override.is_sweep_override()]
+    mistakes: dict[str, list[str]] = defaultdict(list)
     for job in axes:
         try:
             _compose_checked(_parse(job, messages), [], searchpath)
         except UsageError as error:
-            messages += error.lines
+            for line in error.lines:
+                mistakes[line].append(",".join(job[index] for index in swept))
+    messages += [f"{line}{in_jobs(names, len(axes))}" for line, names in mistakes.items()]
     if messages:
         raise UsageError(messages)
-    keys = [override.key_or_group for override in overrides if override.is_sweep_override()]
+    keys = [overrides[index].key_or_group for index in swept]
     return [[*(f"{CONFIG_DIR}{folder}" for folder in searchpath), *job] for job in axes], keys
+
+
+def in_jobs(names: Sequence[str], total: int) -> str:
+    """Name the jobs of a sweep that have a mistake, unless all of them have it."""
+    if len(names) == total:
+        return ""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f" (in {names[0]}{more}; none of the {total} runs was started)"
 
 
 def declares_multirun(words: list[str]) -> bool:

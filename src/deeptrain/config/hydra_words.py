@@ -22,7 +22,7 @@ SETTINGS = {
     "hydra.job": "a run's folder is its name: write dir=FOLDER",
     "hydra.job.chdir": "a run stays in the folder where it was started: leave it out",
     "hydra.job_logging": "a run writes run.log into its folder: leave it out",
-    "hydra.launcher": "the runs of a sweep go one after the other for now: leave it out, and write -m",
+    "hydra.launcher": "write -m; jobs=auto runs several at a time, and resume=SWEEP joins from other machines",
     "hydra.mode": "write -m for a sweep",
     "hydra.output_subdir": "a run writes config.yaml and overrides.yaml into its folder: leave it out",
     "hydra.run": "write dir=FOLDER",

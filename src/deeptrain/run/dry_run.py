@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from deeptrain import build
 from deeptrain.config import checks
 from deeptrain.config.instantiate import instantiate
 from deeptrain.config.settings import RunConfig, Settings
@@ -71,18 +70,3 @@ def _build_light_parts(parts: Mapping[str, Any], settings: Settings | None = Non
     except UsageError as error:
         messages += error.lines
     return messages
-
-
-def check_by_building(run: RunConfig) -> list[str]:
-    """Build all parts of a run to find messages; return warnings.
-
-    It is let go of again, and was built without a copy of its images, on the CPU: other processes are to train.
-    """
-    import torch
-
-    from deeptrain.runtime.device import Runtime
-
-    setup = build.open_setup(run)
-    setup.source.loader, setup.runtime = "stream", Runtime(torch.device("cpu"))
-    build.trainer(setup)
-    return setup.warnings

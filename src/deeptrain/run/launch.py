@@ -44,7 +44,7 @@ def main(overrides: list[str]) -> int:
     """Compose, check and train; return the exit code. Nothing is written before all checks have passed."""
     try:
         with signals.handle_signals(signals.first_then_exit(signals.raise_interrupt, get_world().signal_grace)):
-            signals.end_with_leader()
+            signals.end_with_torchrun()
             if (original := last_value(overrides, "rerun")) is not None:
                 return repeat(overrides, original)
             try:

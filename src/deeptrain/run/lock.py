@@ -33,7 +33,7 @@ def lock(folder: Path, key: str) -> None:
     if folder in _locks:
         return
     try:
-        file = _locked(folder / LOCK)
+        file = locked(folder / LOCK)
     except BlockingIOError:
         raise UsageError([f"{key}: another run is in there{lock_owner(folder)}; wait for its end, or end it"]) from None
     except OSError as error:
@@ -59,7 +59,7 @@ def unlock(folder: Path) -> None:
     file.close()
 
 
-def _locked(path: Path, *, make: bool = True) -> IO[str]:
+def locked(path: Path, *, make: bool = True) -> IO[str]:
     """Open and lock a file; BlockingIOError if another process has, FileNotFoundError if none is to be made."""
     follow = getattr(os, "O_NOFOLLOW", 0)  # no link: it could lead to a file of yours
     flags = os.O_RDWR | follow | (os.O_CREAT if make else 0)
@@ -108,7 +108,7 @@ if hasattr(os, "register_at_fork"):
 def is_locked(folder: Path) -> bool:
     """Tell whether a process holds the lock of a folder. Changes nothing."""
     try:
-        _locked(folder / LOCK, make=False).close()
+        locked(folder / LOCK, make=False).close()
     except BlockingIOError:
         return True
     except OSError:

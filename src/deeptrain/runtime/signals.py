@@ -19,18 +19,13 @@ NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1", "SIGHUP
 SIGNALS = {getattr(signal, name): label for name, label in NAMES.items() if hasattr(signal, name)}
 HANGUP = getattr(signal, "SIGHUP", None)
 received: list[int] = []  # signals that asked to stop, since the innermost handle_signals began
-LEADER = "DEEPTRAIN_LEADER"  # environment variable: the number of the process that starts this one for a sweep
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def end_with_leader() -> None:
-    """Have the system send SIGTERM to this process once its sweep or torchrun ends, even by SIGKILL (Linux only)."""
-    leader = os.environ.get(LEADER, "")
-    if sys.platform != "linux" or not (leader or was_torchrun()):
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if leader and os.getppid() != int(leader):  # it has ended already
-        os.kill(os.getpid(), signal.SIGTERM)
+def end_with_torchrun() -> None:
+    """Have the system send SIGTERM to this process once torchrun ends, even by SIGKILL (Linux only)."""
+    if sys.platform == "linux" and was_torchrun():
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

@@ -1,43 +1,33 @@
-"""A sweep: every combination as a run of its own in a process of its own, then one table of means and spreads."""
+"""The plan of a sweep: its jobs in order, each with its own words; written into sweep.json before the first starts."""
 
 import json
-import math
-import os
 import re
-import statistics
-import subprocess
-import sys
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
-from deeptrain.config.compose import compose_run, compose_sweep, declares_multirun, renamed_in
-from deeptrain.config.override import last_value, override_key, quote_value, unquote_path
+from deeptrain.config.compose import compose_sweep
+from deeptrain.config.override import override_key, quote_value, unquote_path
 from deeptrain.errors import UsageError
-from deeptrain.loggers.console import Console
-from deeptrain.report import formatting
-from deeptrain.run import dry_run, folder
-from deeptrain.run.launch import log_to_console
-from deeptrain.runtime import signals, terminal
-from deeptrain.runtime.paths import as_typed, quote
-from deeptrain.runtime.resources import train_process
+from deeptrain.run import folder as run_folder
+from deeptrain.run.saved import TRUSTED, read_json, writes_elsewhere
+from deeptrain.runtime.files import write_atomically
 
-SEED_KEY = "seed"  # runs that differ in nothing else are repeats of one setting
+FILE = "sweep.json"
+SEED = "seed"  # runs that differ in nothing else are repeats of one setting
+MAX_NAME = 180  # letters of a folder's name
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
-    """One run of a sweep: its words, the part of them that is swept, and what came of it."""
+    """One run of a sweep: its words, and the part of them that is swept."""
 
-    words: list[str]
-    swept: dict[str, str]
     folder: Path
-    result: dict[str, Any] | None = None
-    error: str | None = None
+    words: tuple[str, ...]
+    swept: dict[str, str]
+    steps: int | None = None  # of the whole run
 
     @property
     def name(self) -> str:
@@ -46,71 +36,49 @@ class Job:
     @property
     def setting(self) -> str:
         """Name the setting that this run repeats: what is swept, the seed left out."""
-        return " ".join(f"{key}={value}" for key, value in self.swept.items() if key != SEED_KEY) or "all"
+        return " ".join(f"{key}={value}" for key, value in self.swept.items() if key != SEED) or "all"
 
 
-def is_declared(words: list[str]) -> bool:
-    """Tell whether an experiment's file makes this command a sweep without -m (hydra.mode: MULTIRUN)."""
-    return any(word.startswith("experiment=") for word in words) and declares_multirun(words)
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a sweep, in the order in which they are taken. words: what was typed, without the sweep's options."""
+
+    folder: Path
+    words: tuple[str, ...]
+    keys: tuple[str, ...]
+    jobs: tuple[Job, ...]
+    facts: dict[str, Any] = field(default_factory=dict)  # for the reader: versions, when it was made
 
 
-def sweep(words: list[str]) -> int:
-    """Check every run, then train one after the other; the exit code is 1 if any failed."""
-    with signals.handle_signals(signals.first_then_exit(signals.raise_interrupt)):
-        return _sweep(words)
+def lay_out(words: Sequence[str], base: Path = Path()) -> Plan:
+    """Expand the words of a sweep into its jobs, every one composed and checked; UsageError with all mistakes.
 
-
-def _sweep(words: list[str]) -> int:
-    named, words = last_value(words, "dir"), [word for word in words if override_key(word) != "dir"]
-    folder.check_new(named)
-    all_words, keys = compose_sweep(words)
-    warnings = [*renamed_in(words), *check(all_words)]
-    base = folder.new_sweep_folder(named)
-    jobs = [_job(job_words, keys, base) for job_words in all_words]
-    for index, job in enumerate(jobs):  # values that differ only in signs that a folder's name cannot have
-        if job.folder in [earlier.folder for earlier in jobs[:index]]:
-            job.folder = job.folder.with_name(f"{job.folder.name}-{index}")
-    width = max(len(job.name) for job in jobs)
-    terminal.show(f"sweep   {len(jobs)} runs over {', '.join(keys) or 'nothing'}, a process each", f"folder  {base}")
-    terminal.show(*(f"warning: {sentence}" for sentence in dict.fromkeys(warnings)))
-    started = perf_counter()
-    try:
-        for done, job in enumerate(jobs, start=1):
-            _run(job)
-            estimate = time_left(done, len(jobs), perf_counter() - started)
-            terminal.show(f"{done:>3}/{len(jobs)}  {job.name:<{width}}  {_outcome(job)}{estimate}")
-    finally:
-        terminal.show(*summary(jobs, base))
-    return 1 if any(job.error for job in jobs) else 0
-
-
-def check(all_words: list[list[str]]) -> list[str]:
-    """Build every run, first what needs no torch; return the warnings, or raise the UsageError of all runs at once.
-
-    Runs that differ in their seed alone are checked once. What else goes wrong is for the run itself to tell.
+    Seeds are outermost, so that a sweep which is cut short has measured all settings equally often.
     """
-    distinct = {tuple(word for word in words if not word.startswith(f"{SEED_KEY}=")): words for words in all_words}
-    runs = [compose_run(words) for words in distinct.values()]
-    warnings, mistakes = [], []
-    for build_one in (dry_run.check_settings, dry_run.check_by_building):
-        for run in runs:
-            try:
-                with log_to_console(Console(sys.stdout)):
-                    warnings += build_one(run)
-            except UsageError as error:
-                mistakes += error.lines
-            except Exception:  # such as too little memory here and now
-                continue
-        if mistakes:
-            raise UsageError(mistakes)
-    return warnings
+    all_words, keys = compose_sweep(list(words))
+    swept = [{key: _value(job_words, key) for key in keys} for job_words in all_words]
+    return make(words, keys, list(zip(all_words, swept, strict=True)), base)
 
 
-def _job(words: list[str], keys: list[str], base: Path) -> Job:
-    swept = {key: _value(words, key) for key in keys}
-    job = Job(words, swept, base)
-    job.folder = base / folder_name(job.name)
-    return job
+def make(
+    words: Sequence[str], keys: Sequence[str], jobs: Sequence[tuple[list[str], dict[str, str]]], base: Path
+) -> Plan:
+    """Make a plan of jobs, each given by its words and what is swept of them."""
+    seeds = list(dict.fromkeys(swept.get(SEED) for _, swept in jobs))
+    ordered = sorted(jobs, key=lambda job: seeds.index(job[1].get(SEED)))
+    made: list[Job] = []
+    for index, (job_words, swept) in enumerate(ordered):
+        job = Job(base, tuple(job_words), swept)
+        job = replace(job, folder=base / folder_name(job.name))
+        if job.folder in [earlier.folder for earlier in made]:  # they differ in signs that no folder's name can have
+            job = replace(job, folder=job.folder.with_name(f"{job.folder.name}-{index}"))
+        made.append(job)
+    return Plan(base, tuple(words), tuple(keys), tuple(made))
+
+
+def moved(plan: Plan, base: Path) -> Plan:
+    """Return the plan with its folders in another one."""
+    return replace(plan, folder=base, jobs=tuple(replace(job, folder=base / job.folder.name) for job in plan.jobs))
 
 
 def _value(words: list[str], key: str) -> str:
@@ -121,116 +89,62 @@ def _value(words: list[str], key: str) -> str:
 def folder_name(name: str) -> str:
     """Turn the swept settings into the name of a folder: TensorBoard shows it as the name of the run."""
     listed = re.sub(r"\[([^]]*)\]", lambda match: match[1].replace(",", "+") or "none", name)
-    safe = re.sub(r"[^\w=+,.-]", "_", listed)
-    return safe if len(safe) <= 180 else f"{safe[:170]}-{sha256(name.encode()).hexdigest()[:8]}"
+    safe = re.sub(r"[^\w=+,.-]", "_", listed).lstrip(".") or "all"
+    return safe if len(safe) <= MAX_NAME else f"{safe[: MAX_NAME - 10]}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _run(job: Job) -> None:
-    """Train in a process of its own, so that no run sees what another left behind in memory.
-
-    A signal to stop is passed on. Then it waits until the run has saved, and raises KeyboardInterrupt. The run
-    is no part of the terminal's processes, so that Ctrl-C reaches it once. It saves and ends if this process is killed.
-    """
-    command = [*train_process(), *job.words, f"dir={quote_value(str(job.folder))}"]
-    process: subprocess.Popen | None = None
-    received: list[int] = []
-
-    def pass_on(number: int) -> None:
-        received.append(number)
-        if process is not None:
-            process.send_signal(number)
-
-    environment = {**os.environ, signals.LEADER: str(os.getpid())}
-    with signals.handle_signals(pass_on):
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            errors="replace",
-        )
-        if received:  # while it was being started
-            process.terminate()
-        _, errors = process.communicate()
-    result = job.folder / "result.json"
-    job.result = json.loads(result.read_text()) if result.is_file() else None
-    if process.returncode:
-        lines = [line.removeprefix("error: ") for line in errors.strip().splitlines()]
-        job.error = (job.result or {}).get("reason") or (lines[-1] if lines else f"exit code {process.returncode}")
-    if received or process.returncode == signals.EXIT_CODE or -process.returncode in signals.SIGNALS:
-        raise KeyboardInterrupt
+# --- sweep.json ---
 
 
-def _outcome(job: Job) -> str:
-    if job.error or job.result is None:
-        return f"failed: {job.error}"
-    best = _format(job.result)(job.result["best"])
-    return f"{job.result['monitor']} {best}   {formatting.duration(job.result['seconds'])}"
-
-
-def time_left(done: int, total: int, seconds: float) -> str:
-    """Estimate from the runs that are done how long the others take; once, say what the estimate assumes."""
-    if done == total:
-        return ""
-    left = formatting.duration(seconds / done * (total - done))
-    return f"   about {left} left" + (", if all runs take as long as this one" if done == 1 else "")
-
-
-def _format(result: Mapping[str, Any]) -> Callable[[float], str]:
-    return formatting.metric_format(result["as_percent"])
-
-
-def summary(jobs: list[Job], base: Path) -> list[str]:
-    """Compose the table: mean and spread (standard deviation over the seeds) of each setting, best first."""
-    by_setting: dict[str, list[Job]] = defaultdict(list)
-    for job in jobs:
-        if job.result is not None and job.result["best"] is not None and not job.error:
-            by_setting[job.setting].append(job)
-    waiting = [job for job in jobs if job.result is None and job.error is None]
-    left = [f"not run {len(waiting)} of {len(jobs)}"] if waiting else []
-    if not by_setting:
-        return ["", "no run finished", *_failures(jobs), *left]
-    rows, finished = [], [job for repeats in by_setting.values() for job in repeats]
-    monitor, higher = (finished[0].result[key] for key in ("monitor", "higher_is_better"))  # pyright: ignore
-    sign = -1 if higher else 1
-    for setting, repeats in by_setting.items():
-        results: list[Any] = [job.result for job in repeats]
-        mean, spread = mean_spread([result["best"] for result in results])
-        gap, _ = mean_spread([train_val_gap(result["metrics"]) for result in results])
-        seconds, _ = mean_spread([result["seconds"] for result in results])
-        step, _ = mean_spread([1000 * result["train_seconds"] / max(1, result["steps"]) for result in results])
-        deviation = f" ± {_format_spread(results[0], spread)}" if len(repeats) > 1 else ""
-        measured = _format(results[0])(mean) + deviation
-        points = formatting.format_points(gap)
-        cells = [setting, f"{len(repeats)}", measured, points, f"{step:.3g}", formatting.duration(seconds)]
-        rows.append((sign * mean, cells))
-    best = min(finished, key=lambda job: sign * job.result["best"])  # pyright: ignore
-    table = [["setting", "runs", monitor, "gap", "ms/step", "time"], *(row for _, row in sorted(rows))]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
-        for row in table
+def save(plan: Plan) -> None:
+    """Write sweep.json, whole or not at all."""
+    jobs = [
+        {"folder": job.folder.name, "words": list(job.words), "swept": job.swept, "steps": job.steps}
+        for job in plan.jobs
     ]
-    curves = f"curves  tensorboard --logdir {quote(as_typed(base))}"
-    return ["", *lines, f"best    {best.folder}", *_failures(jobs), *left, curves]
+    content = {**plan.facts, "words": list(plan.words), "keys": list(plan.keys), "jobs": jobs}
+    write_atomically(plan.folder / FILE, json.dumps(content, indent=1).encode())
 
 
-def _format_spread(result: Mapping[str, Any], spread: float) -> str:
-    """Write the standard deviation of a metric in its unit: in points of per cent, or like a loss."""
-    return f"{100 * spread:.2f}" if result["as_percent"] else formatting.format_loss(spread)
+def load(folder: Path, now: Sequence[str] = ()) -> Plan:
+    """Read the plan of a sweep; UsageError if it is damaged, or asks for what a stranger's folder may not decide.
+
+    now: the words typed now; a word of TRUSTED counts only if it is typed now too.
+    """
+    content = read_json(folder / FILE, dict, {})
+    try:
+        jobs = tuple(_job(folder, entry) for entry in content["jobs"])
+        words, keys = tuple(map(str, content["words"])), tuple(map(str, content["keys"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError([f"{folder / FILE}: is damaged; start a new sweep"]) from error
+    typed = {override_key(word) for word in now}
+    for word in dict.fromkeys(word for job in jobs for word in job.words):
+        if (key := override_key(word)) in TRUSTED and key not in typed:
+            message = f"asks for {word}, by which it could {TRUSTED[key]}; if you trust it, add this word"
+            raise UsageError([f"{folder / FILE}: {message}"])
+    facts = {key: value for key, value in content.items() if key not in ("words", "keys", "jobs")}
+    return Plan(folder, words, keys, jobs, facts)
 
 
-def _failures(jobs: list[Job]) -> list[str]:
-    return [f"failed  {job.folder}: {job.error}" for job in jobs if job.error]
+def _job(folder: Path, entry: dict[str, Any]) -> Job:
+    name, words, swept, steps = entry["folder"], entry["words"], entry["swept"], entry.get("steps")
+    if not isinstance(name, str) or name != Path(name).name or name.startswith("."):
+        raise ValueError("a job's folder is inside that of its sweep")
+    if not isinstance(steps, int | None) or not all(isinstance(word, str) for word in words):
+        raise TypeError
+    return Job(folder / name, tuple(words), {str(key): str(value) for key, value in swept.items()}, steps)
 
 
-def mean_spread(values: list[float]) -> tuple[float, float]:
-    """Return mean and sample standard deviation (nan for a single value)."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+def is_sweep(path: Path) -> bool:
+    return (path / FILE).is_file()
 
 
-def train_val_gap(metrics: dict[str, float]) -> float:
-    """Return how much better the network is on its training images, un-augmented, than on val (accuracy)."""
-    train = metrics.get("accuracy/train_clean", metrics.get("accuracy/train", math.nan))
-    return train - metrics.get("accuracy/val", math.nan)
+def start_words(job: Job) -> list[str]:
+    """Return the words that start a job, or go on with it where it has begun.
+
+    A resumed run takes its words from its folder, but for those that only its user may decide.
+    """
+    if not (job.folder / run_folder.OVERRIDES).is_file():
+        return [*job.words, f"dir={quote_value(str(job.folder))}"]
+    own = [word for word in job.words if override_key(word) in TRUSTED or writes_elsewhere(word)]
+    return [f"resume={quote_value(str(job.folder))}", *own]

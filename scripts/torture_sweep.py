@@ -1,0 +1,154 @@
+"""Kill a whole sweep at random moments, go on with one or two terminals, and compare with one that was left alone.
+
+    python scripts/torture_sweep.py                  20 kills of everything in a sweep of 24 jobs
+    python scripts/torture_sweep.py --server         the same with the fork server of the product
+
+What must hold: every job arrives at the same bits, and no job that is done is ever run again. Without --server each
+sweep is forked from this process, which has imported everything, so that kills hit the work. Linux only.
+"""
+
+import argparse
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torture
+
+from deeptrain.runtime.watch import children
+from deeptrain.sweep import server
+
+WORDS = [
+    "device=cpu",
+    "threads=1",
+    "data=synthetic",
+    "data.size=320",
+    "batch_size=32",
+    "epochs=2",
+    "validate.every_steps=7",
+    "validate.clean_images=64",
+    "checkpoint.every_steps=3",
+    "model=fcn",
+    "model.hidden=[16]",
+    "model.dropout=0.2",
+]
+AXES = ["aug=none,[mixup],[cutout,mixup]", "average=none,ema"]
+
+
+def fork_directly() -> None:
+    """Fork jobs from the process of the sweep itself, which has everything imported already."""
+    server.start = lambda: multiprocessing.get_context("fork")
+
+
+def start(words: list[str], log: Path, with_server: bool) -> int:
+    """Start a sweep in a process of its own; return its number."""
+    sys.stdout.flush()
+    if number := os.fork():
+        return number
+    os.setsid()
+    if not with_server:
+        fork_directly()
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", 1, closefd=False), os.fdopen(2, "w", 1, closefd=False)
+    code = 1
+    try:
+        code = torture.cli.train(words)
+    finally:
+        os._exit(code)
+
+
+def descendants(number: int) -> list[int]:
+    below = [each for child in children(number) for each in (child, *descendants(child))]
+    return list(dict.fromkeys(below))
+
+
+def kill_all(numbers: list[int]) -> None:
+    """Kill processes and all that they have started, at one moment as far as that goes."""
+    everything = [*numbers, *(each for number in numbers for each in descendants(number))]
+    for number in everything:
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    for number in numbers:
+        os.waitpid(number, 0)
+
+
+def done(base: Path) -> dict[str, bytes]:
+    """Return the results of the jobs that are done."""
+    files = {path.parent.name: path.read_bytes() for path in base.glob("*/result.json")}
+    return {name: content for name, content in files.items() if b'"status": "finished"' in content}
+
+
+def wait_until(numbers: list[int], end: float) -> list[int]:
+    """Wait until all processes have ended, at most until then; return their exit codes, [] if one still runs."""
+    codes: dict[int, int] = {}
+    while len(codes) < len(numbers):
+        for number in [number for number in numbers if number not in codes]:
+            ended, status = os.waitpid(number, os.WNOHANG)
+            if ended:
+                codes[number] = os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            for number in [number for number in numbers if number in codes]:
+                numbers.remove(number)
+            return []
+        time.sleep(0.01)
+    return list(codes.values())
+
+
+def torture_sweep(words: list[str], base: Path, kills: int, seconds: float, rng: random.Random, options) -> int:
+    """Start a sweep and kill it again and again until it has finished; return how often it was killed."""
+    killed, log, before = 0, base.with_suffix(".txt"), {}
+    while True:
+        begun = (base / "sweep.json").is_file()
+        given = [f"resume={base}", "jobs=2"] if begun else [*words, f"dir={base}", "jobs=2"]
+        terminals = rng.choice((1, 2)) if begun else 1
+        numbers = [start(given, log, options.server) for _ in range(terminals)]
+        wanted = rng.uniform(0, seconds * 2 / kills) + (4 if options.server else 0)
+        codes = wait_until(numbers, time.monotonic() + (wanted if killed < kills else 1e9))
+        if codes:
+            if any(codes):
+                sys.exit(f"a sweep failed: exit codes {codes}\n{log.read_text()}")
+            if missing := [name for name, content in before.items() if done(base).get(name) != content]:
+                sys.exit(f"run again although they were done: {missing}")
+            return killed
+        kill_all(numbers)
+        killed += 1
+        now = done(base)
+        if again := [name for name, content in before.items() if now.get(name) != content]:
+            sys.exit(f"run again although they were done: {again}")
+        before = now
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=4, help="of each setting")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments to kill at")
+    parser.add_argument("--server", action="store_true", help="with the fork server of the product")
+    parser.add_argument("axes", nargs="*", default=AXES)
+    options = parser.parse_args(arguments)
+    words = ["-m", *WORDS, *options.axes, f"seed=range({options.seeds})"]
+    torture.import_everything()
+    with tempfile.TemporaryDirectory() as home:
+        whole, killed_base = Path(home) / "whole", Path(home) / "killed"
+        began = time.monotonic()
+        (code,) = wait_until([start([*words, f"dir={whole}", "jobs=2"], Path(home) / "whole.txt", False)], 1e18)
+        if code:
+            sys.exit((Path(home) / "whole.txt").read_text())
+        seconds = time.monotonic() - began
+        kills = torture_sweep(words, killed_base, options.kills, seconds, random.Random(options.seed), options)
+        names = sorted(path.parent.name for path in whole.glob("*/result.json"))
+        found = {name: torture.differences(whole / name, killed_base / name) for name in names}
+        different = {name: parts for name, parts in found.items() if parts}
+        print(f"{len(names)} jobs, {kills} kills of everything: {different or 'all bits agree, none was run again'}")
+        return 1 if different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

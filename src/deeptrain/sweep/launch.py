@@ -1,0 +1,225 @@
+"""One sweep, from its words to its table; and going on with one that was stopped."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import deeptrain
+from deeptrain.config.compose import declares_multirun, renamed_in
+from deeptrain.config.override import last_value, override_key
+from deeptrain.errors import UsageError
+from deeptrain.report import formatting
+from deeptrain.run import folder, lock, saved
+from deeptrain.runtime import signals, terminal
+from deeptrain.runtime.paths import quote, quote_setting
+from deeptrain.runtime.resources import command as typed_command
+from deeptrain.sweep import options as sweep_options
+from deeptrain.sweep import plan as plans
+from deeptrain.sweep import server
+from deeptrain.sweep.check import Facts, check, count_gpus
+from deeptrain.sweep.ledger import Ledger
+from deeptrain.sweep.options import Options
+from deeptrain.sweep.plan import Plan
+from deeptrain.sweep.summary import summary
+from deeptrain.sweep.worker import Worker
+
+
+def is_declared(words: list[str]) -> bool:
+    """Tell whether an experiment's file makes this command a sweep without -m (hydra.mode: MULTIRUN)."""
+    return any(word.startswith("experiment=") for word in words) and declares_multirun(words)
+
+
+def named(words: list[str]) -> Path | None:
+    """Return the sweep that resume= names; None if it names a run, or nothing."""
+    path = last_value(words, "resume")
+    return Path(path).expanduser() if path is not None and plans.is_sweep(Path(path).expanduser()) else None
+
+
+def sweep(words: list[str], command: server.Command) -> int:
+    """Check every run, then train them; the exit code is 1 if any failed. command: what a job's words are given to."""
+    with _interruptible():
+        options, words = sweep_options.split(words)
+        directory, words = last_value(words, "dir"), [word for word in words if override_key(word) != "dir"]
+        _check_directory(directory, words)
+        laid_out = plans.lay_out(words)
+        checked, warnings, facts = check(laid_out, measure=options.dry_run)
+        warnings = list(dict.fromkeys([*renamed_in(words), *warnings]))
+        slots, gpus = places(options, checked, facts)
+        if options.dry_run:
+            _show_dry_run(checked, facts, slots, warnings)
+            return 0
+        if (same := _find_unfinished(words)) and directory is None:
+            warnings.append(f"the same sweep was begun before; to go on with it instead: {resume_command(same, words)}")
+        plan = plans.moved(checked, folder.new_sweep_folder(directory))
+        _save_once(replace(plan, facts=_origin()), directory)
+        terminal.show(*_head(plan, facts, slots, gpus), *(f"warning: {sentence}" for sentence in warnings))
+        return work(plan, command, slots, gpus, options)
+
+
+def go_on(path: Path, words: list[str], command: server.Command) -> int:
+    """Go on with a sweep, or join the terminals that are at work on it."""
+    with _interruptible():
+        options, words = sweep_options.split([word for word in words if override_key(word) != "resume"])
+        unread = [word for word in words if override_key(word) not in saved.TRUSTED]
+        if unread:
+            raise UsageError(f"{word}: a sweep goes on with the settings that it has; leave it out" for word in unread)
+        plan = plans.load(path, words)
+        ledger = Ledger(plan)
+        failed = ledger.failures()
+        open_jobs = len(plan.jobs) - len(ledger.results()) - len(failed)
+        if options.dry_run:
+            terminal.show(f"sweep   {len(ledger.results())} of {len(plan.jobs)} runs are done, {len(failed)} failed")
+            return 0
+        if not open_jobs and not (failed and options.retry):
+            terminal.show(*_summary(plan, ledger))
+            retry = f"; to try the {len(failed)} failed again, add retry=failed" if failed else ""
+            terminal.show(f"{quote_setting('resume', path)}: nothing left to do{retry}")
+            return 1 if failed else 0
+        slots, gpus = places(options, plan, {})
+        again = f", {len(failed)} failed" if failed else ""
+        terminal.show(f"sweep   {open_jobs} of {len(plan.jobs)} runs left{again}; {slots} at a time", f"folder  {path}")
+        return work(plan, command, slots, gpus, options)
+
+
+def work(plan: Plan, command: server.Command, slots: int, gpus: list[str], options: Options) -> int:
+    """Work through a plan, then show its table; return the exit code."""
+    worker = Worker(plan, command, slots, gpus, retry=options.retry is not None, fail_fast=options.fail_fast)
+    try:
+        worker.work()
+    finally:
+        terminal.show(*_summary(plan, worker.ledger))
+    failed, left = worker.ledger.failures(), len(plan.jobs) - len(worker.ledger.results())
+    if left > len(failed):
+        terminal.show(f"go on   {resume_command(plan.folder, plan.words)}")
+    elif failed:
+        terminal.show(f"again   {resume_command(plan.folder, plan.words)} retry=failed")
+    if worker.received:
+        return signals.EXIT_CODE
+    return 1 if failed else 0
+
+
+def _summary(plan: Plan, ledger: Ledger) -> list[str]:
+    return summary(plan.jobs, plan.folder, ledger.results(), ledger.failures())
+
+
+def resume_command(path: Path, words: Sequence[str]) -> str:
+    """Return what to type to go on with a sweep, with the words that are not taken from a folder."""
+    trusted = [quote(word) for word in words if override_key(word) in saved.TRUSTED]
+    return " ".join([typed_command("train"), quote_setting("resume", path), *trusted])
+
+
+def places(options: Options, plan: Plan, facts: dict[str, Facts]) -> tuple[int, list[str]]:
+    """Return how many jobs run at a time, and the GPUs that they are spread over.
+
+    auto: a job for each GPU; without one, as many as there are cores for the threads of a job.
+    """
+    gpus = _gpus(plan, facts)
+    if options.jobs != "auto":
+        return options.jobs, gpus
+    if gpus:
+        return len(gpus), gpus
+    return min(len(plan.jobs), max(1, cores() // _threads(plan))), []
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads(plan: Plan) -> int:
+    """Return the most threads that a job of the plan computes with."""
+    counts = [last_value(list(job.words), "threads") for job in plan.jobs]
+    return max(int(count) if count and count.isdigit() else cores() for count in counts)
+
+
+def _gpus(plan: Plan, facts: dict[str, Facts]) -> list[str]:
+    """Return the GPUs that jobs may be spread over: none if a job names its own, or computes on the CPU."""
+    devices = {last_value(list(job.words), "device") or "auto" for job in plan.jobs}
+    known = {fact.device for fact in facts.values()}
+    if not devices <= {"auto", "cuda"} or (known and "cuda" not in known):
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [number for number in visible.split(",") if number not in ("", "-1")]
+    return [str(number) for number in range(server.call(count_gpus))]
+
+
+def _check_directory(directory: str | None, words: Sequence[str]) -> None:
+    """Raise UsageError if dir= holds anything; of a sweep, say how to go on with it."""
+    if directory is None:
+        return
+    path = folder.read_named("dir", directory)
+    if not plans.is_sweep(path):
+        folder.check_new(directory)
+        return
+    content = saved.read_json(path / plans.FILE, dict, {})
+    if content.get("words") == list(words):
+        message = f"this sweep is there already; go on with it: {resume_command(path, words)}"
+    else:
+        message = f"holds another sweep; name a new folder, or go on with that one: {resume_command(path, words)}"
+    raise UsageError([f"dir={directory}: {message}"])
+
+
+def _find_unfinished(words: Sequence[str]) -> Path | None:
+    """Return the newest sweep in outputs/ that was made of the same words and has open jobs."""
+    for file in sorted((folder.OUTPUTS / "sweeps").glob(f"*/*/{plans.FILE}"), reverse=True):
+        try:
+            if saved.read_json(file, dict, {}).get("words") != list(words):
+                continue
+            plan = plans.load(file.parent, words)
+        except UsageError:
+            continue
+        ledger = Ledger(plan)
+        if len(ledger.results()) + len(ledger.failures()) < len(plan.jobs):
+            return file.parent
+    return None
+
+
+def _save_once(plan: Plan, directory: str | None) -> None:
+    """Write the plan, unless another sweep was begun in this folder at the same moment."""
+    lock.lock(plan.folder, "dir=")
+    try:
+        _check_directory(directory, plan.words)
+        plans.save(plan)
+    finally:
+        lock.unlock(plan.folder)
+
+
+def _origin() -> dict[str, str]:
+    return {"deeptrain": deeptrain.__version__, "made": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+
+
+def _head(plan: Plan, facts: dict[str, Facts], slots: int, gpus: list[str]) -> list[str]:
+    """Say before the first job what is about to happen."""
+    threads = sorted({fact.threads for fact in facts.values()})
+    places = f"{slots} at a time" + (f" on {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else "")
+    places += f", threads={'|'.join(map(str, threads))} each" if threads else ""
+    if threads and not gpus and (most := min(len(plan.jobs), cores() // threads[-1])) > slots:
+        places += f"; jobs={most} would use all cores"
+    return [
+        f"sweep   {len(plan.jobs)} runs over {', '.join(plan.keys) or 'nothing'}; {places}",
+        f"folder  {plan.folder}",
+        f"join    {resume_command(plan.folder, plan.words)}   (also to go on after Ctrl-C, which saves all runs)",
+    ]
+
+
+def _show_dry_run(plan: Plan, facts: dict[str, Facts], slots: int, warnings: Sequence[str]) -> None:
+    """List the jobs in their order, with an estimate of their time, and of that of the sweep."""
+    width, total, known = max(len(job.name) for job in plan.jobs), 0.0, 0
+    for index, job in enumerate(plan.jobs, start=1):
+        seconds = facts[job.name].seconds if job.name in facts else None
+        total, known = total + (seconds or 0.0), known + (seconds is not None)
+        estimate = f"about {formatting.duration(seconds)}" if seconds is not None else "?"
+        terminal.show(f"{index:>3}/{len(plan.jobs)}  {job.name:<{width}}  {estimate}")
+    whole = total * len(plan.jobs) / max(1, known) / min(slots, len(plan.jobs))
+    terminal.show(f"sweep   {len(plan.jobs)} runs, {slots} at a time: about {formatting.duration(whole)}")
+    terminal.show(*(f"warning: {sentence}" for sentence in warnings), "nothing was started; leave out dry_run to start")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    with signals.handle_signals(signals.first_then_exit(signals.raise_interrupt)):
+        yield

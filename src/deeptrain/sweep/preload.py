@@ -1,0 +1,15 @@
+"""What every run imports, imported once: the runs of a sweep are forked from a process that has imported this.
+
+It imports and does nothing else. No thread is started here and no GPU asked for, as neither outlives a fork.
+"""
+
+import matplotlib.pyplot  # noqa: F401
+import sklearn.datasets  # noqa: F401
+import tensorboard.plugins.hparams.summary_v2  # noqa: F401
+import torch._dynamo  # noqa: F401  (building an optimizer does)
+
+import deeptrain.analysis.preview
+import deeptrain.report.card
+import deeptrain.report.figures
+import deeptrain.run.launch
+import deeptrain.training.trainer  # noqa: F401
