@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from deeptrain import build
 from deeptrain.config import checks
 from deeptrain.config.instantiate import instantiate
 from deeptrain.config.settings import RunConfig, Settings
