@@ -12,6 +12,7 @@ import pytest
 
 from deeptrain.commands.cli import EXAMPLES, split_flags, train
 from deeptrain.config.compose import compose_run, compose_sweep
+from deeptrain.sweep import options
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def test_commands_compose(command, tmp_path):
         return
     flags, words = split_flags(words)
     if "multirun" in flags:
-        assert len(compose_sweep(words)[0]) > 1
+        assert len(compose_sweep(options.split(words)[1])[0]) > 1
     else:
         compose_run(words)
 
