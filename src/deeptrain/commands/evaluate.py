@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
 from deeptrain.commands.csv_file import as_csv, csv_file
 from deeptrain.runtime import terminal
+from deeptrain.schema import PositiveInt
 
 if TYPE_CHECKING:
     from deeptrain.inference.evaluate import Answers, Split
@@ -23,6 +24,10 @@ RUN is a run's folder (then its best weights are taken) or one of its checkpoint
 the classes, how far the probabilities can be believed, and the worst pictures. Writes confusion-<split>.png,
 reliability-<split>.png and mistakes-<split>.png, and appends to evaluation.json. csv=FILE gets a row for each image.
 Settings of the data and the machine, such as data.root=DIR or device=cpu, replace those that the run was trained with.
+
+tta=flip averages the answers to several views of each picture. The views: flip, shift (flips and one pixel), train (16
+draws of the run's own augmentation, tta.draws=N), ten_crop, multi_scale, dropout. With split=val a table shows the gain
+and the price; there tta=all compares all of them.
 
 split=val takes the images that the run has held out. It also fits the temperature of the probabilities. split=all
 takes every picture in the class folders of data.root=DIR, which the run must not have seen.
@@ -39,9 +44,16 @@ class Options:
 
     split: Literal["test", "val", "all"] | None = None  # None: test, or val where runs are compared
     csv: str | None = None
+    tta: Literal["flip", "shift", "train", "ten_crop", "multi_scale", "dropout", "all"] | None = None
+    tta_draws: PositiveInt = 16
+
+    @property
+    def averaging(self) -> str | None:
+        """Return how the answers are averaged that are shown in full: all= shows those of one view."""
+        return None if self.tta == "all" else self.tta
 
 
-OPTIONS = [option.name for option in fields(Options)]
+OPTIONS = [option.name.replace("tta_", "tta.") for option in fields(Options)]
 
 
 @dataclass
@@ -80,7 +92,7 @@ def parse(arguments: Sequence[str]) -> Command:
     for number, word in enumerate(words):
         key, sign, value = word.partition("=")
         if sign and key in OPTIONS:
-            values[key] = value
+            values[key.replace(".", "_")] = value if key != "tta.draws" or not value.isdigit() else int(value)
         elif number == 0 or key == "run" or (not sign and not word.startswith(("-", "~", "+"))):
             runs.append(word.removeprefix("run="))
         else:
@@ -90,7 +102,7 @@ def parse(arguments: Sequence[str]) -> Command:
     try:
         options = validate_call(Options)(**values)
     except ValueError as error:
-        raise UsageError([str(error)]) from error
+        raise UsageError([str(error).replace("tta_draws", "tta.draws")]) from error
     _check(runs, options, overrides)
     return Command(runs, options, overrides)
 
@@ -103,6 +115,10 @@ def _check(runs: list[str], options: Options, overrides: list[str]) -> None:
         raise UsageError([f"split=test: {reason}; write split=val, then evaluate the chosen run on test"])
     if len(runs) > 1 and options.csv:
         raise UsageError(["csv: holds the answers of one run; name one run"])
+    if options.tta == "all" and options.split != "val":
+        raise UsageError(["tta=all: chooses, which is for val; write split=val, then test the one that you take"])
+    if len(runs) > 1 and options.tta:
+        raise UsageError(["tta: averages the answers of one run; name one run"])
     if options.split == "all" and not any(word.startswith("data.root=") for word in overrides):
         raise UsageError(["split=all: add data.root=DIR, a folder of pictures that the run has not seen"])
 
@@ -133,6 +149,8 @@ def _evaluate_one(command: Command) -> int:
 def _evaluate_into(table: TextIO | None, command: Command) -> None:
     split = command.options.split or "test"
     at, state, answers = _open(command.runs[0], split, command.overrides)
+    if command.options.tta:
+        answers = _averaged(command, answers)
 
     from deeptrain.inference import evaluate as room
     from deeptrain.inference import mistakes, scores
@@ -140,7 +158,7 @@ def _evaluate_into(table: TextIO | None, command: Command) -> None:
     evaluation = room.evaluate_answers(answers)
     loss, opened = answers.opened.network.loss, answers.opened
     invalid = scores.check_finite(answers.logits, opened.names)
-    calibration = None if invalid else _calibration(at, answers)
+    calibration = None if invalid else _calibration(at, answers, command.options.averaging)
     if not invalid:
         evaluation.scores = scores.measure(answers.logits, answers.labels, loss, calibration)
     found = mistakes.find(
@@ -153,17 +171,33 @@ def _evaluate_into(table: TextIO | None, command: Command) -> None:
     _write(at, state, command, evaluation, found, answers)
 
 
-def _calibration(at: Path, answers: "Answers") -> "Calibration | None":
-    """Return the temperature of these weights: on val it is fitted anew and kept, elsewhere the one that was fitted."""
+def _averaged(command: Command, single: "Answers") -> "Answers":
+    """Return the answers of one averaging; on val show what it gains and costs. tta=all leaves the single views."""
+    from deeptrain.inference import averaging
+
+    options, opened = command.options, single.opened
+    assert options.tta is not None
+    if opened.split == "val":
+        names = averaging.names_of(options.tta)
+        terminal.show(*averaging.compare(opened, opened.run, names, options.tta_draws, single), "")
+    if options.tta == "all":
+        return single
+    views = averaging.make_views(options.tta, opened.run, options.tta_draws, opened.dataset)
+    terminal.report(*averaging.warnings(opened, views))
+    return averaging.average_split(opened, views).answers
+
+
+def _calibration(at: Path, answers: "Answers", tta: str | None) -> "Calibration | None":
+    """Return the temperature of these answers: on val it is fitted anew and kept, elsewhere the one that was fitted."""
     from deeptrain.inference.scores import calibrate
     from deeptrain.run import calibration
 
     opened = answers.opened
     trained_on = opened.run.settings.overfit or getattr(opened.source, "val_is_train", False)
     if opened.split != "val":
-        found = calibration.load(at, opened.weights)
+        found = calibration.load(at, opened.weights, tta)
         if found is None:
-            terminal.report("no temperature of these probabilities is known: split=val fits one")
+            terminal.report("no temperature is known for these probabilities: split=val fits one")
         return found
     try:
         if trained_on:
@@ -173,7 +207,7 @@ def _calibration(at: Path, answers: "Answers") -> "Calibration | None":
         terminal.report(f"no temperature is fitted: {error}")
         return None
     with suppress(OSError):  # a folder that others may only read
-        calibration.save(at, fitted)
+        calibration.save(at, fitted, tta)
     return fitted
 
 
@@ -186,7 +220,8 @@ def _write(at: Path, state: Path, command: Command, evaluation: Any, found: "Mis
     split = evaluation.split
     confusion, reliability, worst = (at / f"{name}-{split}.png" for name in ("confusion", "reliability", "mistakes"))
     try:
-        room.append(at, evaluation, state.name, command.overrides)
+        changed = [*command.overrides, *([f"tta={tta}"] if (tta := command.options.averaging) else [])]
+        room.append(at, evaluation, state.name, changed)
         draw_confusion(evaluation.confusion.numpy(), evaluation.classes, confusion)
         terminal.show(f"confusion    {confusion}")
         if evaluation.scores and evaluation.scores.by_temperature:

@@ -30,6 +30,7 @@ named. - reads the names from standard input, one a line.
   format=table           or json (an object a line), or csv
   csv=FILE               also write a table: file, label, probability, then the probability of every class
   temperature=1          probabilities as trained, although an evaluation of val has fitted a temperature
+  tta=flip               the mean of several views: flip, shift, train, ten_crop, multi_scale or dropout
   strict=true            exit with 1 if a picture cannot be read
   batch_size=64          pictures at a time, where memory is short
 
@@ -50,11 +51,13 @@ class Options:
     format: Literal["table", "json", "csv"] = "table"
     csv: str | None = None
     temperature: Literal[1] | None = None
+    tta: Literal["flip", "shift", "train", "ten_crop", "multi_scale", "dropout"] | None = None
+    tta_draws: PositiveInt = 16
     strict: bool = False
     batch_size: PositiveInt | None = None
 
 
-OPTIONS = [option.name for option in fields(Options)]
+OPTIONS = [option.name.replace("tta_", "tta.") for option in fields(Options)]
 
 
 @dataclass
@@ -89,16 +92,39 @@ def _predict(arguments: list[str]) -> int:
     from deeptrain.run.calibration import describe
 
     network = load(command.run, command.overrides)
+    views = _views(command, run_dir, network) if command.options.tta else None
     if command.options.temperature:
         network.calibration = None
     terminal.report(*describe(network.loss, network.calibration))
     threshold = _threshold(command, run_dir, checkpoint, network) if command.options.coverage else None
-    answers = network.predict_each(pictures, command.options.batch_size)
+    if views is None:
+        answers = network.predict_each(pictures, command.options.batch_size)
+    else:
+        from deeptrain.inference.averaging import predict_each
+
+        answers = predict_each(network, views, pictures, command.options.batch_size)
     unread = _write(answers, command.options, pictures, network.classes, threshold)
     if len(unread) == len(pictures):
         more = [f"none of the {len(pictures):,} pictures could be read"] if len(pictures) > 1 else unread
         raise UsageError(more)
     return 1 if unread and command.options.strict else 0
+
+
+def _views(command: Command, run_dir: Path, network: Any) -> Any:
+    """Return the views of tta=, and give the network the temperature of their mean. Hydra composes the run's recipe."""
+    from deeptrain.config.compose import compose_run
+    from deeptrain.inference import averaging
+    from deeptrain.inference.views import check
+    from deeptrain.run import calibration, defaults
+    from deeptrain.training.checkpoint import digest
+
+    tta = command.options.tta
+    assert tta is not None
+    run = compose_run([*defaults.load_overrides(run_dir, command.overrides), *command.overrides])
+    views = averaging.make_views(tta, run, command.options.tta_draws, averaging.described(network))
+    terminal.report(*check(views, network, averaging.written_characters(network)))
+    network.calibration = calibration.load(run_dir, digest(network.model.state_dict()), tta)
+    return views
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -117,7 +143,7 @@ def parse(arguments: Sequence[str]) -> Command:
     for word in words[1:]:
         key, sign, value = word.partition("=")
         if sign and key in OPTIONS:
-            values[key] = value if key == "csv" else yaml.safe_load(value)
+            values[key.replace(".", "_")] = value if key == "csv" else yaml.safe_load(value)
         elif word == "-" or not sign or path_exists(word):
             command.names.append(word)
         else:
@@ -126,7 +152,9 @@ def parse(arguments: Sequence[str]) -> Command:
     try:
         command.options = validate_call(Options)(**values)
     except ValueError as error:
-        raise UsageError([str(error)]) from error
+        raise UsageError([str(error).replace("tta_draws", "tta.draws")]) from error
+    if command.options.tta and command.options.coverage:
+        raise UsageError(["coverage: goes by the probabilities of one view; leave out tta, or coverage"])
     if not command.names:
         raise UsageError([f"name a picture, a folder, or - for names on standard input: {usage}"])
     return command

@@ -60,7 +60,7 @@ ANSWERS = {  # what is written in another way, or does not exist
     "swa": "write average=swa",
     "sweep": "write -m, and several values: -m seed=0,1,2",
     "tensorboard": "write loggers=tensorboard, which is the default",
-    "tta": "not available; model.test_samples averages passes of model.pool=fractional",
+    "tta": "write it behind python scripts/evaluate.py RUN, as in tta=flip",
     "wandb": "write loggers=wandb",
     "weights": "write init_from=RUN to start from the weights of another run",
 }

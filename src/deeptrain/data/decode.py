@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.machinery import PathFinder
 from itertools import takewhile
 from pathlib import Path
@@ -99,6 +99,27 @@ class Decoder:
         """Resize and crop the centre. ValueError with the file's name if it is no readable image."""
         detail = None if self.resize == "fit" else self.short_side or max(self.height, self.width)
         return self._decode(path, detail, self._crop_center)
+
+    def decode_whole(self, path: Path, scale: float, enlarge: bool = True) -> np.ndarray | None:
+        """Return the whole picture, uint8 (H', W', C), in which the window times `scale` just fits.
+
+        enlarge: if not, None for a picture that has fewer pixels. Errors as in decode_center.
+        """
+        assert self.resize != "fit"
+        side = round(scale * min(self.height, self.width))
+
+        def resize(image: Any) -> Any:
+            from PIL.Image import Resampling
+
+            larger = Decoder(round(self.height * scale), round(self.width * scale), self.channels)
+            image, across, down = replace(larger, resize=self.resize, background=self.background)._fit(image, None)
+            if max(across, down) > 1 and not enlarge:
+                return None
+            size = max(round(image.width * across), larger.width), max(round(image.height * down), larger.height)
+            return image.resize(size, Resampling.BILINEAR)
+
+        array = _read(path, side, lambda image: resize(self._convert(image)))
+        return array.reshape(*array.shape[:2], self.channels) if array.ndim else None
 
     def decode_image(self, image: Any) -> np.ndarray:
         """Do with an open PIL image what `decode_center` does with a file."""

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -97,11 +97,11 @@ class Predictor:
     def predict_each(self, pictures: Iterable[Any], batch_size: int | None = None) -> Iterator[Prediction]:
         """Yield predictions as they come, in order. One that could not be made has its reason in `error`."""
         start = 0
-        for batch in self._batches(pictures, batch_size):
+        for batch in self.decoded(pictures, batch_size):
             logits = iter(self._forward([image for _, image in batch if not isinstance(image, str)]))
             for index, (picture, image) in enumerate(batch, start):
                 unread = isinstance(image, str)
-                yield self._prediction(name_of(picture, index), None if unread else next(logits), image)
+                yield self.prediction(picture, index, None if unread else next(logits), image)
             start += len(batch)
 
     def logits(self, pictures: Any, batch_size: int | None = None) -> Tensor:
@@ -117,7 +117,7 @@ class Predictor:
         hook = self._last_layer().register_forward_pre_hook(lambda _, inputs: received.append(inputs[0].flatten(1)))
         rows = []
         try:
-            for batch in self._batches(expand(pictures), batch_size):
+            for batch in self.decoded(expand(pictures), batch_size):
                 if error := next((image for _, image in batch if isinstance(image, str)), None):
                     raise ValueError(error)
                 received.clear()
@@ -132,8 +132,9 @@ class Predictor:
         temperature = self.calibration.temperature if self.calibration else 1.0
         return class_probabilities(torch.from_numpy(logits), self.loss, temperature).numpy()
 
-    def _prediction(self, name: str, logits: np.ndarray | None, image: Any) -> Prediction:
-        error = image if logits is None else ""
+    def prediction(self, picture: Any, index: int, logits: np.ndarray | None, image: Any) -> Prediction:
+        """Return what logits (K,) say of a picture; without any, `image` is the reason."""
+        name, error = name_of(picture, index), image if logits is None else ""
         if logits is None or not np.isfinite(logits).all():
             error = error or f"{name}: the network's answer is not finite"
             logits = np.full(len(self.classes), np.nan, np.float32)
@@ -141,14 +142,15 @@ class Predictor:
         return Prediction(name, self.classes, logits, self.probabilities(logits), scores, error)
 
     @torch.inference_mode()
-    def _forward(self, images: list[Any]) -> np.ndarray:
-        """Return logits (N, K) of decoded pictures."""
-        if not images:
-            return np.zeros((0, len(self.classes)), np.float32)
-        pixels = torch.from_numpy(np.stack(images)).to(self.runtime.device).permute(0, 3, 1, 2)
-        self.model.eval()
+    def forward(self, images: np.ndarray, mode: Callable[[nn.Module], Any] = nn.Module.eval) -> np.ndarray:
+        """Return logits (N, K) of decoded pictures, uint8 or float32 (N, H, W, C). mode: prepares the model."""
+        pixels = torch.from_numpy(images).to(self.runtime.device).permute(0, 3, 1, 2)
+        mode(self.model)
         with self._own_threads():
             return compute_logits(self.model, pixels, self.pipeline, self.runtime).cpu().numpy()
+
+    def _forward(self, images: list[Any]) -> np.ndarray:
+        return self.forward(np.stack(images)) if images else np.zeros((0, len(self.classes)), np.float32)
 
     @contextmanager
     def _own_threads(self) -> Iterator[None]:
@@ -160,7 +162,7 @@ class Predictor:
         finally:
             torch.set_num_threads(before)
 
-    def _batches(self, pictures: Iterable[Any], size: int | None) -> Iterator[list[tuple[Any, np.ndarray | str]]]:
+    def decoded(self, pictures: Iterable[Any], size: int | None) -> Iterator[list[tuple[Any, np.ndarray | str]]]:
         """Yield pictures with their pixels, or with the reason why there are none. The next batch is read meanwhile."""
         pixels = self.decoder.height * self.decoder.width * self.decoder.channels
         size = size or max(1, min(BATCH, MAX_BATCH_BYTES // pixels))

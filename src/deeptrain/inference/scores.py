@@ -100,7 +100,7 @@ def title(temperature: float) -> str:
 
 
 def _source(calibration: Calibration) -> str:
-    return f"temperature {calibration.temperature:.3g}, {calibration.source}; predict and export use it"
+    return f"temperature {calibration.temperature:.3g}, {calibration.source}"
 
 
 def _cell(one: Estimate, as_percent: bool) -> str:

@@ -33,14 +33,19 @@ class Calibration:
         return f"fitted on {self.images:,} val images"
 
 
-def save(run_dir: Path, calibration: Calibration) -> None:
+def name_of(tta: str | None = None) -> str:
+    """Return the file of a temperature: that of averaged answers is another one."""
+    return f"calibration-{tta}.json" if tta else NAME
+
+
+def save(run_dir: Path, calibration: Calibration, tta: str | None = None) -> None:
     """Write a calibration into the folder of its run."""
-    write_atomically(run_dir / NAME, json.dumps(asdict(calibration), indent=1).encode())
+    write_atomically(run_dir / name_of(tta), json.dumps(asdict(calibration), indent=1).encode())
 
 
-def load(run_dir: Path, weights: str) -> Calibration | None:
+def load(run_dir: Path, weights: str, tta: str | None = None) -> Calibration | None:
     """Return the calibration if it is of these weights. The file may be a stranger's."""
-    content = read_json(run_dir / NAME, dict, {})
+    content = read_json(run_dir / name_of(tta), dict, {})
     kinds = {"temperature": PositiveFloat, "images": PositiveInt, "nll_before": float, "nll_after": float}
     if content.get("weights") != weights or any(type_error(content.get(name), kind) for name, kind in kinds.items()):
         return None
