@@ -154,6 +154,7 @@ def _evaluate_into(table: TextIO | None, command: Command) -> None:
 
     from deeptrain.inference import evaluate as room
     from deeptrain.inference import mistakes, scores
+    from deeptrain.run.saved import times_opened
 
     evaluation = room.evaluate_answers(answers)
     loss, opened = answers.opened.network.loss, answers.opened
@@ -164,7 +165,7 @@ def _evaluate_into(table: TextIO | None, command: Command) -> None:
     found = mistakes.find(
         answers.logits, answers.labels, opened.names, evaluation.classes, loss, calibration and calibration.temperature
     )
-    shown = room.lines(evaluation, room.times_opened(at, split) + 1)
+    shown = room.lines(evaluation, times_opened(at, split) + 1)
     terminal.show(*shown, "", *(invalid or mistakes.lines(found, evaluation.confusion)), "")
     if table is not None:
         table.writelines(f"{as_csv(row)}\n" for row in mistakes.table(found))

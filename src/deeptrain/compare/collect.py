@@ -81,6 +81,14 @@ class Run:
         """Return the rows of metrics.csv."""
         return read_rows(self.path / "metrics.csv")
 
+    @property
+    def test_openings(self) -> int:
+        """Return how often the test split was opened with the weights of this run."""
+        try:
+            return saved.times_opened(self.path, "test")
+        except UsageError:
+            return 0
+
     @functools.cached_property
     def answers(self) -> Answers | None:
         return answers.load(self.path)
@@ -303,7 +311,9 @@ def _identity(run: Run, shared: set[str]) -> tuple[tuple[str, str], ...]:
     if not run.config:
         return tuple(sorted(typed.items()))
     found = {key: value for key, value in run.config.items() if key in shared or key in typed}
-    return tuple(sorted(found.items()))
+    nodes = {key.partition(".")[0] for key in run.config}  # whose options are in the config by their values
+    found |= {key: value for key, value in typed.items() if key not in run.config and key not in nodes}
+    return tuple(sorted((key, value) for key, value in found.items() if key != "experiment"))
 
 
 def _typed(run: Run) -> Settings:

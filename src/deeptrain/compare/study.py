@@ -369,8 +369,11 @@ def _notes(found: Comparison) -> list[str]:
         notes.append(
             "the best epoch is chosen on the same images, which favours noisy settings by some tenths of a point"
         )
-    if negative := [row.label for row in found.compared if row.correlation < 0]:
-        notes.append(f"equal seeds did not give alike values ({_listed(negative)}), so pairing does not help there")
+    correlations = [row.correlation for row in found.compared if math.isfinite(row.correlation)]
+    if correlations and float(np.mean(correlations)) < 0:
+        notes.append("equal seeds do not give alike values, so comparing them in pairs does not help here")
+    if opened := sum(run.test_openings for run in found.runs):
+        notes.append(f"the test split was opened {opened} times for these runs: what was chosen by it is flattered")
     if repeated := [run for row in found.rows for run in row.setting.repeated]:
         notes.append(f"{len(repeated)} runs repeat a seed that their setting has already; they are left out")
     if found.looks > 1:

@@ -73,10 +73,10 @@ def unclear(found: Comparison) -> list[Row]:
 def scope(found: Comparison) -> str:
     """Say what the intervals hold for."""
     k, level = sum(row.at_90 is not None for row in found.compared), f"{100 * found.level:.3g} %"
-    every = f"all {k} intervals at once" if k > 1 else "the interval"
+    every = f"all {k} intervals hold at once" if k > 1 else "the interval holds"
     images = f"other seeds and other images ({found.images:,} were measured)" if found.images else "other seeds"
     limits = "" if found.images else ", on these validation images"
-    return f"{level} intervals: {every} hold, for {images}{limits}"
+    return f"{level} intervals: {every}, for {images}{limits}"
 
 
 def _by(found: Comparison, row: Row) -> str:

@@ -190,12 +190,6 @@ def append(folder: Path, evaluation: Evaluation, weights: str, changed: list[str
     write_atomically(path, json.dumps([*entries, entry], indent=1).encode())
 
 
-def times_opened(folder: Path, split: str) -> int:
-    """Return how often a split was opened with the weights of a run."""
-    entries = read_json(folder / "evaluation.json", list, [])
-    return sum(isinstance(earlier, dict) and earlier.get("split") == split for earlier in entries)
-
-
 def interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, float]:
     """Return the 95 % interval of an accuracy measured on so many images (Wilson, 1927)."""
     centre = (accuracy + z * z / (2 * images)) / (1 + z * z / images)

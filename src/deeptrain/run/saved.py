@@ -119,6 +119,12 @@ def read_json(path: Path, kind: type, empty: Any) -> Any:
     return content
 
 
+def times_opened(folder: Path, split: str) -> int:
+    """Return how often a split was opened with the weights of a run."""
+    entries = read_json(folder / "evaluation.json", list, [])
+    return sum(isinstance(earlier, dict) and earlier.get("split") == split for earlier in entries)
+
+
 def _read_text(path: Path, most: int, remedy: str = REMEDY) -> str:
     """Read a text of at most so many bytes; UsageError naming the file if it is larger, unreadable or no text."""
     try:
