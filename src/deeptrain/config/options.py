@@ -3,8 +3,6 @@
 import functools
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
 from deeptrain.runtime.resources import CONFIGS
 
 MISSING = object()
@@ -31,12 +29,17 @@ def groups(searchpath: tuple[str, ...] = ()) -> list[str]:
 
 
 def options_with(key: str) -> list[str]:
-    """Name the options of the key's group that have this setting."""
+    """Name the options of the key's group that have this setting. Only files with its name in their text are parsed."""
+    from omegaconf import DictConfig, OmegaConf
+
     group, _, rest = key.partition(".")
     wanted = rest.split(".")
     found = []
     for option in options(group) if group in groups() and rest and rest != "_target_" else []:
-        node = OmegaConf.load(CONFIGS / group / f"{option}.yaml")
+        text = (CONFIGS / group / f"{option}.yaml").read_text("utf-8")
+        if any(name not in text for name in wanted):
+            continue
+        node = OmegaConf.create(text)
         for name in wanted:
             node = node[name] if isinstance(node, DictConfig) and name in node else MISSING
         found += [] if node is MISSING else [f"{group}={option}"]

@@ -14,11 +14,7 @@ from deeptrain import build
 from deeptrain.config.override import last_value
 from deeptrain.config.settings import RunConfig
 from deeptrain.errors import NothingToDo, UsageError, error_line
-from deeptrain.loggers.console import Console
-from deeptrain.run import artifacts, dry_run, folder, found_rate, lock, rerun
-from deeptrain.run.fit import fit
-from deeptrain.run.rerun import Original
-from deeptrain.run.result import make_result, metadata, provenance
+from deeptrain.run import dry_run, folder, lock
 from deeptrain.run.resume import (
     compose_without_origin,
     follow,
@@ -28,13 +24,14 @@ from deeptrain.run.resume import (
     prepare,
     read_state,
 )
-from deeptrain.run.summary import closing_lines, header
 from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.files import write_atomically
 from deeptrain.runtime.paths import quote_setting
 from deeptrain.runtime.world import get_world
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what a run needs once its settings are right; a mistake is answered without it
+    from deeptrain.loggers.console import Console
+    from deeptrain.run.rerun import Original
     from deeptrain.training.trainer import Trainer
 
 EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": signals.EXIT_CODE}
@@ -65,6 +62,8 @@ def main(overrides: list[str]) -> int:
 
 def repeat(overrides: list[str], path: str) -> int:
     """Repeat a run from its folder alone, in a new one; the exit code is also 1 if other bits come out."""
+    from deeptrain.run import rerun
+
     overrides = [override for override in overrides if not override.startswith("rerun=")]
     saved_overrides, original = rerun.find(path, overrides) if get_world().is_main else ([], None)
     run = compose_without_origin(get_world().broadcast([*saved_overrides, *overrides]))
@@ -76,6 +75,8 @@ def repeat(overrides: list[str], path: str) -> int:
 def check(run: RunConfig) -> None:
     """Raise UsageError with all mistakes that can be found before torch is imported."""
     messages = []
+    from deeptrain.run import found_rate
+
     checks: list[Callable[[], object]] = [lambda: dry_run.check_settings(run), lambda: found_rate.check(run)]
     if get_world().is_main:  # it makes the folder
         checks.append(lambda: folder.check_new(run.settings.dir))
@@ -92,22 +93,28 @@ def train(
     run: RunConfig,
     run_dir: Path | None = None,
     checkpoint: Path | None = None,
-    original: Original | None = None,
+    original: "Original | None" = None,
 ) -> int:
     """Build everything, make the run folder, train, draw; return the exit code.
 
     run_dir, checkpoint: of a run that goes on. original: the run that this one repeats.
     """
+    from deeptrain.loggers.console import Console
+
     console = Console(sys.stdout, quiet=not get_world().is_main)
     with log_to_console(console):
         return train_and_show(run, console, run_dir, checkpoint, original)
 
 
 def train_and_show(
-    run: RunConfig, console: Console, run_dir: Path | None, checkpoint: Path | None, original: Original | None
+    run: RunConfig, console: "Console", run_dir: Path | None, checkpoint: Path | None, original: "Original | None"
 ) -> int:
     """Do what `train` says, and show it on a console."""
     from deeptrain.analysis.initial_loss import known_initial_loss, measure_initial_loss
+    from deeptrain.run import found_rate
+    from deeptrain.run.fit import fit
+    from deeptrain.run.result import make_result, provenance
+    from deeptrain.run.summary import header
 
     began = perf_counter()
     state = read_state(run, checkpoint, console)
@@ -146,10 +153,13 @@ def finish(
     setup: build.Setup,
     run_dir: Path,
     result: dict[str, Any],
-    console: Console,
-    original: Original | None,
+    console: "Console",
+    original: "Original | None",
 ) -> int:
     """Draw the figures, say how it ended, write the result; return the exit code."""
+    from deeptrain.run import artifacts
+    from deeptrain.run.summary import closing_lines
+
     status = result["status"]
     if status != "failed" or setup.world.is_single:  # else the other ranks are gone, and torchrun ends this one soon
         artifacts.draw(trainer, setup, run_dir, result, console)
@@ -168,6 +178,7 @@ def finish(
 
 def build_trainer(setup: build.Setup) -> "Trainer":
     """Build the trainer; UsageError if the model does not fit into memory, or its state into a checkpoint."""
+    from deeptrain.run.result import metadata
     from deeptrain.runtime.device import is_out_of_memory
     from deeptrain.training.rehearsal import check_state_size
 
@@ -186,12 +197,14 @@ def build_trainer(setup: build.Setup) -> "Trainer":
 
 
 def open_folder(
-    trainer: "Trainer", setup: build.Setup, console: Console, run_dir: Path | None, logs: Any = None
+    trainer: "Trainer", setup: build.Setup, console: "Console", run_dir: Path | None, logs: Any = None
 ) -> Path:
     """Make the run folder, or take the one of a run that goes on, and write its first files.
 
     logs: what the checkpoint knows of the logs of a run that goes on.
     """
+    from deeptrain.run import artifacts
+
     is_new, run_dir = run_dir is None, run_dir or folder.new_folder(setup.run.settings.dir)
     try:
         artifacts.write_first_files(trainer, setup, console, run_dir, logs)
@@ -206,6 +219,8 @@ def open_folder(
 
 def train_worker(trainer: "Trainer", run: RunConfig) -> int:
     """Train as a rank that writes nothing; return the exit code once rank 0 is done too."""
+    from deeptrain.run.fit import fit
+
     status, reason = fit(trainer, run, None)
     if status == "failed":
         terminal.report(f"error: process {trainer.world.rank}: {reason}")
@@ -223,7 +238,7 @@ def shutdown(trainer: "Trainer", status: str) -> None:
 
 
 @contextmanager
-def log_to_console(console: Console) -> Iterator[None]:
+def log_to_console(console: "Console") -> Iterator[None]:
     """Show what our modules log while they work, for example that a data set is decoded for the first time."""
     logger, handler = logging.getLogger("deeptrain"), logging.Handler(logging.INFO)
 

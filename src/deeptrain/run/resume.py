@@ -9,15 +9,13 @@ from deeptrain.config.override import last_value
 from deeptrain.config.settings import RunConfig
 from deeptrain.data.fingerprint import is_same
 from deeptrain.errors import NothingToDo, UsageError
-from deeptrain.loggers.console import Console
-from deeptrain.report.formatting import format_lr, format_metric
 from deeptrain.run import defaults, folder, lock, resume_policy, saved
-from deeptrain.run.summary import JUMP, limits, longer_override
 from deeptrain.runtime.paths import quote_setting
 from deeptrain.runtime.world import get_world
 from deeptrain.training import checkpoint
 
 if TYPE_CHECKING:
+    from deeptrain.loggers.console import Console
     from deeptrain.training.initial_weights import InitialWeights
     from deeptrain.training.trainer import Trainer
 
@@ -81,7 +79,7 @@ def compose_without_origin(words: list[str]) -> RunConfig:
     return run
 
 
-def read_state(run: RunConfig, path: Path | None, console: Console) -> dict[str, Any]:
+def read_state(run: RunConfig, path: Path | None, console: "Console") -> dict[str, Any]:
     """Read the checkpoint that a run goes on from, {} if there is none. Only rank 0 has a path."""
     if path is None:
         return {}
@@ -122,7 +120,9 @@ def initial_weights(run: RunConfig, run_dir: Path | None, state: dict[str, Any])
         raise UsageError([f"{'rerun' if run.settings.rerun else 'resume'}={error}"]) from error
 
 
-def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, state: dict[str, Any], console: Console) -> None:
+def load_state(
+    trainer: "Trainer", run: RunConfig, path: Path | None, state: dict[str, Any], console: "Console"
+) -> None:
     """Load a checkpoint into the trainer; UsageError if it does not fit or nothing is left to do.
 
     Only rank 0 has a path and a state; the other ranks get the state from it.
@@ -156,12 +156,16 @@ def load_state(trainer: "Trainer", run: RunConfig, path: Path | None, state: dic
     end, validated = trainer.outcome(), trainer.progress.validated == trainer.progress.step
     is_complete = folder.is_complete(path.parent.parent)
     if end is not None and validated and is_complete:  # else it stopped before its last validation, or drawing pictures
+        from deeptrain.run.summary import longer_override
+
         longer = longer_override(trainer)
         raise UsageError([f"resume={path}: nothing left to do ({end[1]}); to train longer add {longer}"])
 
 
 def _describe_best(trainer: "Trainer", path: Path) -> str | None:
     """Say that the best weights of a run are lost, and what that means; None if they are there, or were never."""
+    from deeptrain.report.formatting import format_metric
+
     best, progress = path.with_name("best.pt"), trainer.progress
     if progress.best is None or checkpoint.is_whole(best):
         return None
@@ -174,6 +178,8 @@ def _describe_best(trainer: "Trainer", path: Path) -> str | None:
 
 def _check_limits(trainer: "Trainer", changed_keys: list[str], path: Path) -> None:
     """Raise UsageError if a limit is new and the run is beyond it already."""
+    from deeptrain.run.summary import limits
+
     for name, limit, used in limits(trainer):
         if used > limit and name in changed_keys:
             remedy = f"leave {name} out, or write {name}={math.floor(used) + 1} or more"
@@ -184,6 +190,9 @@ def _check_limits(trainer: "Trainer", changed_keys: list[str], path: Path) -> No
 
 def _rate_jump(trainer: "Trainer", changed_keys: list[str], optimizer: dict[str, Any]) -> str | None:
     """Say how the learning rate jumps if its schedule has another length or shape than before."""
+    from deeptrain.report.formatting import format_lr
+    from deeptrain.run.summary import JUMP
+
     keys = [key for key in changed_keys if key.partition(".")[0] in RATE_KEYS]
     group = optimizer["param_groups"][0]
     last, base = float(group["lr"]), float(group.get("initial_lr", 0))
