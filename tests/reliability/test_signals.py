@@ -302,7 +302,7 @@ def test_in_a_sweep(tell):
     assert ended(run) == 130
     assert status(str(job)) == "interrupted" and not (job / ".lock").exists()
     said = Path("said.txt").read_text()
-    assert "left    2 of 2 runs" in said and f"resume={job.parent}" in said
+    assert "left     2 of 2 runs" in said and f"resume={job.parent}" in said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent-death signal")

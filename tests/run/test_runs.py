@@ -430,7 +430,7 @@ def test_a_sweep_makes_a_folder_a_run_and_a_table(capsys):
     names = {result.parent.name for result in base.glob("*/result.json")}
     assert names == {f"aug={aug},seed={seed}" for aug in ("none", "cutout+mixup") for seed in (0, 1)}
     said = capsys.readouterr().out
-    assert said.count("±") == 2 and "best    aug=" in said
+    assert said.count("±") >= 2 and "best     aug=" in said
     alone = trained("model=fcn", "model.hidden=[8]", "epochs=1", "optimizer.lr=0.1", "aug=[cutout,mixup]", seed=1)
     swept = checkpoint.load(base / "aug=cutout+mixup,seed=1" / "checkpoints" / "last.pt")
     assert same(alone.model.state_dict(), swept["model"]), "the same as a job of a sweep as alone"

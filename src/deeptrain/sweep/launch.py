@@ -8,13 +8,14 @@ from datetime import datetime
 from pathlib import Path
 
 import deeptrain
+from deeptrain.compare import report
 from deeptrain.config.compose import declares_multirun, renamed_in
 from deeptrain.config.override import last_value, override_key
-from deeptrain.errors import UsageError
+from deeptrain.errors import UsageError, error_line
 from deeptrain.report import formatting
 from deeptrain.run import folder, lock, saved
 from deeptrain.runtime import signals, terminal
-from deeptrain.runtime.paths import quote, quote_setting
+from deeptrain.runtime.paths import as_typed, quote, quote_setting
 from deeptrain.runtime.resources import command as typed_command
 from deeptrain.sweep import options as sweep_options
 from deeptrain.sweep import plan as plans
@@ -23,7 +24,6 @@ from deeptrain.sweep.check import Facts, check, count_gpus
 from deeptrain.sweep.ledger import Ledger
 from deeptrain.sweep.options import Options
 from deeptrain.sweep.plan import Plan
-from deeptrain.sweep.summary import summary
 from deeptrain.sweep.worker import Worker
 
 
@@ -74,7 +74,7 @@ def go_on(path: Path, words: list[str], command: server.Command) -> int:
             terminal.show(f"sweep   {len(ledger.results())} of {len(plan.jobs)} runs are done, {len(failed)} failed")
             return 0
         if not open_jobs and not (failed and options.retry):
-            terminal.show(*_summary(plan, ledger))
+            show_report(plan)
             retry = f"; to try the {len(failed)} failed again, add retry=failed" if failed else ""
             terminal.show(f"{quote_setting('resume', path)}: nothing left to do{retry}")
             return 1 if failed else 0
@@ -90,19 +90,24 @@ def work(plan: Plan, command: server.Command, slots: int, gpus: list[str], optio
     try:
         worker.work()
     finally:
-        terminal.show(*_summary(plan, worker.ledger))
+        show_report(plan)
     failed, left = worker.ledger.failures(), len(plan.jobs) - len(worker.ledger.results())
     if left > len(failed):
-        terminal.show(f"go on   {resume_command(plan.folder, plan.words)}")
+        terminal.show(f"go on    {resume_command(plan.folder, plan.words)}")
     elif failed:
-        terminal.show(f"again   {resume_command(plan.folder, plan.words)} retry=failed")
+        terminal.show(f"retry    {resume_command(plan.folder, plan.words)} retry=failed")
     if worker.received:
         return signals.EXIT_CODE
     return 1 if failed else 0
 
 
-def _summary(plan: Plan, ledger: Ledger) -> list[str]:
-    return summary(plan.jobs, plan.folder, ledger.results(), ledger.failures())
+def show_report(plan: Plan) -> None:
+    """Show what the runs say so far, and write the report into the sweep's folder."""
+    try:
+        lines = report.report([plan.folder], plan.folder)
+    except (UsageError, OSError) as error:
+        lines = [f"warning: there is no report: {error_line(error)}"]
+    terminal.show("", *lines, f"curves   tensorboard --logdir {quote(as_typed(plan.folder))}")
 
 
 def resume_command(path: Path, words: Sequence[str]) -> str:

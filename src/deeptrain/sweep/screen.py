@@ -83,6 +83,12 @@ def describe(job: Job, standing: Standing | None, width: int, note: str = "") ->
     return f"  {job.name:<{width}}  {'  '.join([*facts, *([note] if note else [])])}"
 
 
+def outcome(result: Mapping[str, Any]) -> str:
+    """Say in a few words what came of a job that is done."""
+    best = formatting.metric_format(result["as_percent"])(result["best"]) if result["best"] is not None else "no value"
+    return f"{result['monitor']} {best}   {formatting.duration(result['seconds'])}"
+
+
 class Screen:
     """A block of lines at the bottom of a terminal, redrawn in place; ordinary lines pass above it."""
 

@@ -12,8 +12,7 @@ from deeptrain.sweep import server
 from deeptrain.sweep.claims import Claims
 from deeptrain.sweep.ledger import Ledger
 from deeptrain.sweep.plan import Job, Plan, start_words
-from deeptrain.sweep.screen import Screen, Standing, describe, seconds_left
-from deeptrain.sweep.summary import outcome
+from deeptrain.sweep.screen import Screen, Standing, describe, outcome, seconds_left
 
 LOOK_SECONDS = 1.0  # between two looks at the running jobs
 
