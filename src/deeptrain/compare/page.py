@@ -137,7 +137,7 @@ def _curves(found: Comparison) -> list[Curve]:
         if len(epochs) > 1:
             means = [sum(by_epoch[epoch]) / len(by_epoch[epoch]) for epoch in epochs]
             lows, highs = ([end(by_epoch[epoch]) for epoch in epochs] for end in (min, max))
-            curves.append(Curve(row.label, epochs, means, lows, highs))
+            curves.append(Curve(row.label, row is found.baseline, epochs, means, lows, highs))
     return curves if len(curves) == len(found.rows[:MAX_CURVES]) else []
 
 

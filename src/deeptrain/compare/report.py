@@ -1,12 +1,13 @@
-"""The report of a comparison: folders in; files and the lines for the terminal out."""
+"""The report of a comparison: folders in; files and the lines for the terminal out. numpy, scipy and jinja2 wait."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deeptrain.compare import collect, page, study, tables, verdict
-from deeptrain.compare.study import Comparison
-from deeptrain.report import comparison
 from deeptrain.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from deeptrain.compare.study import Comparison
 
 FILES = ("report.html", "report.csv", "report.tex", "report.md")
 SHOWN = 5  # failures in the terminal
@@ -25,6 +26,8 @@ def report(
 
     A sweep calls it at its end, with its folder for both. UsageError if there are no runs, or not that baseline.
     """
+    from deeptrain.compare import collect, study
+
     found = study.compare_runs(collect.collect(folders), baseline, value, smallest, looks)
     write(found, out, title(folders))
     return lines(found, out)
@@ -36,31 +39,40 @@ def title(folders: Sequence[Path]) -> str:
     return f"Comparison: {', '.join(names[:3])}{more}"
 
 
-def write(found: Comparison, out: Path, title: str) -> None:
+def write(found: "Comparison", out: Path, title: str) -> None:
     """Write the four files of a report."""
+    from deeptrain.compare import page, tables
+    from deeptrain.report import comparison
+
+    html = comparison.render(page.page_of(found, title))
     out.mkdir(parents=True, exist_ok=True)
-    texts = (
-        comparison.render(page.page_of(found, title)),
-        tables.as_csv(found),
-        tables.latex(found),
-        tables.markdown(found),
-    )
+    texts = (html, tables.as_csv(found), tables.latex(found), tables.markdown(found))
     for name, text in zip(FILES, texts, strict=True):
         write_atomically(out / name, text.encode())
 
 
-def lines(found: Comparison, out: Path) -> list[str]:
+def lines(found: "Comparison", out: Path) -> list[str]:
     """Return what the terminal shows: the table, the verdict, what failed, the files."""
+    from deeptrain.compare import page, tables, verdict
+
     table = tables.terminal(found) if found.rows else []
     marked = [f"{tables.MARK} more than chance; {verdict.scope(found)}"] if found.is_claim else []
     said = [verdict.headline(found), *verdict.sentences(found)]
-    failed = [f"failed   {run.path}: {run.reason}" for run in found.with_status("failed")]
-    more = [f"failed   {len(failed) - SHOWN} more"] if len(failed) > SHOWN else []
-    open_runs = found.with_status("unfinished", "interrupted", "waiting")
-    unfinished = [f"left     {len(open_runs)} of {len(found.runs)} runs are not finished"] if open_runs else []
+    notes = [f"note     {note}" for note in found.notes]
     again = []
     if found.best is not None and found.compared:
         again = [f"best     {found.best.label}", f"again    {page.repeat_command(found.best)}"]
-    notes = [f"note     {note}" for note in found.notes]
-    page_line = f"report   {out / FILES[0]} (also {', '.join(Path(name).suffix for name in FILES[1:])})"
-    return [*table, *marked, "", *said, "", *notes, *failed[:SHOWN], *more, *unfinished, *again, page_line]
+    files = f"report   {out / FILES[0]} (also {', '.join(Path(name).suffix for name in FILES[1:])})"
+    return [*table, *marked, "", *said, "", *notes, *_not_finished(found), *again, files]
+
+
+def _not_finished(found: "Comparison") -> list[str]:
+    """Name the runs that failed, and count those that wait or were cut."""
+    failed = [f"failed   {run.path}: {run.reason}" for run in found.with_status("failed")]
+    more = [f"failed   {len(failed) - SHOWN} more"] if len(failed) > SHOWN else []
+    left = found.with_status("unfinished", "interrupted", "waiting")
+    return [
+        *failed[:SHOWN],
+        *more,
+        *([f"left     {len(left)} of {len(found.runs)} runs are not finished"] if left else []),
+    ]

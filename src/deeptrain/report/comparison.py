@@ -45,6 +45,7 @@ class Curve:
     """A setting's metric over the epochs: for each, the mean over the seeds, the lowest and the highest."""
 
     label: str
+    is_baseline: bool
     epochs: Sequence[float]
     means: Sequence[float]
     lows: Sequence[float]
@@ -146,7 +147,7 @@ def round_numbers(low: float, high: float, most: int = 6) -> list[float]:
 class CurveChart:
     """Curves as points of polylines in a box of WIDTH by HEIGHT, with the ticks beside it in per cent."""
 
-    lines: list[tuple[int, str, str, str]]  # index, label, points of the mean, points of the band
+    lines: list[tuple[int, str, bool, str, str]]  # index, label, is it the baseline, points of mean and band
     x_ticks: list[tuple[str, str]]
     y_ticks: list[tuple[str, str]]
 
@@ -179,7 +180,7 @@ class CurveChart:
         for index, curve in enumerate(curves):
             epochs, means, lows, highs = (thin(each) for each in (curve.epochs, curve.means, curve.lows, curve.highs))
             band = f"{points(epochs, highs)} {points(epochs[::-1], lows[::-1])}"
-            lines.append((index, curve.label, points(epochs, means), band))
+            lines.append((index, curve.label, curve.is_baseline, points(epochs, means), band))
         x_values = [value for value in round_numbers(start, longest) if value == int(value)] if longest > start else []
         write = (lambda value: f"{100 * value:.4g}%") if as_percent else formatting.format_loss
         return cls(
