@@ -9,7 +9,6 @@ from deeptrain.analysis.curves import (
     difference_error,
     falls,
     is_falling,
-    moving_average,
     noise_level,
     share_error,
     slope,
@@ -46,10 +45,3 @@ def test_noise_about_a_slope_is_measured_without_the_slope():
     noise = np.random.default_rng(2).normal(0, 0.1, 2000)
     assert noise_level(noise + np.linspace(5, 0, 2000)) == pytest.approx(0.1, rel=0.1)
     assert noise_level([1.0]) == 0 and noise_level([1, 2, 3]) == 0
-
-
-def test_a_moving_average_keeps_lines_and_ends():
-    line = np.arange(9.0)
-    assert moving_average(line, 5) == pytest.approx(line)
-    assert moving_average([0, 0, 9, 0, 0], 3) == pytest.approx([0, 3, 3, 3, 0])
-    assert len(moving_average([], 5)) == 0

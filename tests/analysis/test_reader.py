@@ -44,7 +44,7 @@ def record(loss, train, val, *, count=20, factor=cosine, images=1000, result=FIN
 
 
 def names(run):
-    return [finding.verdict for finding in read(run)]
+    return [finding.name for finding in read(run)]
 
 
 def learns(end):
@@ -64,7 +64,7 @@ HEALTHY = {"loss": falling(0.05), "train": learns(0.99), "val": learns(0.98)}
 
 def test_a_healthy_run_is_healthy_and_says_what_its_images_can_show():
     (finding,) = read(record(**HEALTHY))
-    assert finding.verdict == "healthy" and not finding.override
+    assert finding.name == "healthy" and not finding.override
     assert "val 98.0 ± 0.5 %" in finding.evidence and "1,000 validation images" in finding.evidence
 
 
@@ -95,7 +95,7 @@ def test_a_run_that_is_not_over_is_not_judged_by_its_end():
 )
 def test_a_run_that_only_guesses_has_one_fault(expected, override, run):
     (finding,) = read(record(train=guessing, val=guessing, **run))
-    assert (finding.verdict, finding.kind, finding.override) == (expected, "fault", override)
+    assert (finding.name, finding.kind, finding.override) == (expected, "fault", override)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_run_that_only_guesses_has_one_fault(expected, override, run):
 )
 def test_advice_comes_with_the_override_to_try(expected, override, run):
     finding = read(record(**run))[0]
-    assert (finding.verdict, finding.kind, finding.override) == (expected, "advice", override)
+    assert (finding.name, finding.kind, finding.override) == (expected, "advice", override)
 
 
 def test_a_gap_within_its_error_is_none():
@@ -177,7 +177,7 @@ def test_train_at_heart_and_val_at_guessing_is_about_the_labels():
 def test_divergence_is_seen_while_the_run_goes_on():
     late = record(lambda t: 0.2 if t < 0.7 else 3.0, learns(0.9), lambda t: 0.9 if t < 0.7 else 0.1, result={})
     (finding,) = read(late)
-    assert finding.verdict == "diverged" and finding.override == "optimizer.lr=0.001"
+    assert finding.name == "diverged" and finding.override == "optimizer.lr=0.001"
 
 
 def test_a_failed_run_without_a_row_is_read_too():
@@ -185,7 +185,7 @@ def test_a_failed_run_without_a_row_is_read_too():
         "the output of layers.4 is not finite in step 29 (epoch 1; training images 1, 2): the learning rate is too high"
     )
     (finding,) = read(Record([], CONFIG, result={"status": "failed", "reason": reason}))
-    assert finding.verdict == "not_finite" and "layers.4 is not finite in step 29;" in finding.sentence
+    assert finding.name == "became_not_finite" and "layers.4 is not finite in step 29;" in finding.sentence
     assert read(Record([], CONFIG, result={"status": "failed", "reason": "out of memory"})) == []
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeptrain.report.figures import draw_confusion, draw_curves, draw_schedule
+from deeptrain.report.figures import draw_confusion, draw_curves, draw_layers, draw_schedule, moving_average
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +112,39 @@ def test_the_train_curve_begins_before_the_first_step(tmp_path, monkeypatch):
     assert list(lines["val"].get_xdata()) == [1, 2]
     assert [2.303, 2.303] in [list(line.get_ydata()) for line in shown[0].lines]
     assert "equal logits: 2.303" in [text.get_text() for text in shown[0].texts]
+
+
+def test_log_points_are_dots_with_their_mean_and_val_has_its_error(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("deeptrain.report.figures.save_figure", lambda figure, path: shown.extend(figure.axes))
+    rows = [{"epoch": epoch, "step": epoch, "rate/lr": 0.1, **ACCURACIES, **LOSSES} for epoch in (1, 2)]
+    steps = [{"epoch": i / 20, "step": i, "loss/train": 1.0 + i % 2, "rate/lr": i} for i in range(40)]
+    draw_curves(rows, tmp_path / "curves.png", "x", 1, steps=steps, val_images=100)
+    dots, average = shown[0].lines[:2]
+    assert dots.get_marker() == "." and list(dots.get_ydata()) == [row["loss/train"] for row in steps]
+    assert abs(average.get_ydata()[1:-1] - 1.5).max() < 0.2
+    band = shown[1].collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() - 0.5 == pytest.approx(0.05) == 0.5 - band.min(), "half of 100 images: 5 points"
+    assert len(shown[2].lines[0].get_ydata()) == 40, "the rate of each log point"
+
+
+def test_a_moving_average_keeps_lines_and_ends():
+    line = np.arange(9.0)
+    assert moving_average(line, 5) == pytest.approx(line)
+    assert moving_average([0, 0, 9, 0, 0], 3) == pytest.approx([0, 3, 3, 3, 0])
+    assert len(moving_average([], 5)) == 0
+
+
+@pytest.mark.parametrize("layers", [0, 3, 60])
+def test_layers_are_drawn_before_and_after(tmp_path, layers):
+    def row(step):
+        return {"epoch": 0, "step": step} | {
+            f"{what}/block.{i}": 0.5 * i for what in ("activation_std", "dead", "gradient") for i in range(layers)
+        }
+
+    draw_layers([row(0), row(10)], tmp_path / "layers.png", "x")
+    draw_layers([row(0)], tmp_path / "one.png", "x")
+    picture(tmp_path / "layers.png")
 
 
 ACCURACIES = {f"accuracy/{part}": 0.5 for part in ("train", "train_clean", "val")}

@@ -51,12 +51,3 @@ def noise_level(values: Sequence[float]) -> float:
     """Return the standard deviation of the noise about a smooth curve: how far points are from between neighbours."""
     bends = np.diff(np.asarray(values, float), 2)
     return float(MAD_TO_SD * np.median(np.abs(bends)) / math.sqrt(6)) if len(bends) else 0.0
-
-
-def moving_average(values: Sequence[float], width: int) -> np.ndarray:
-    """Return the mean of each value and its neighbours, in a window of so many; shorter at both ends."""
-    ys = np.asarray(values, float)
-    sums = np.concatenate([[0.0], np.cumsum(ys)])
-    index = np.arange(len(ys))
-    half = np.minimum(np.minimum(index, len(ys) - 1 - index), width // 2)
-    return (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)

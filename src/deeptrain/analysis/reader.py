@@ -7,34 +7,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from deeptrain.analysis.curves import difference_error, is_falling, noise_level, share_error
+from deeptrain.analysis.verdicts import Verdict
 from deeptrain.report import formatting
 
 Row = Mapping[str, float]
 
-TITLES = {
-    "not_finite": "a value became inf or NaN",
-    "rate_too_high": "the learning rate is too high",
-    "rate_too_low": "the learning rate is too low",
-    "flat_from_start": "nothing is learned from the start",
-    "diverged": "it had learned, and then diverged",
-    "no_transfer": "it learns its training images and nothing of val",
-    "too_much_regularization": "too much regularization",
-    "clipped": "clipping holds the steps back",
-    "decayed_too_early": "the rate decays too early",
-    "warmup_too_long": "the warm-up takes too much of the run",
-    "overfitted": "overfitting",
-    "val_above_train": "val is better than the training images",
-    "train_longer": "it still improves",
-    "underfitted": "the model is too small",
-    "noisy_late": "the rate stays too high to the end",
-    "plateau": "it stands still at a constant rate",
-    "overconfident": "too sure of itself, not worse",
-    "harder_in_training": "training accuracy is low because of the regularizers",
-    "healthy": "nothing is wrong",
-}
 USUAL_RATES = {"adam": 0.001, "adamw": 0.003, "rmsprop": 0.001, "adagrad": 0.01, "sgd": 0.1, "muon": 0.02}
 MOMENTUM = 0.9  # at which these are meant
 STRONG = {  # settings of which more than so much keeps most networks from learning; and what to try instead
@@ -51,22 +31,6 @@ LONG_WARMUP = 0.5  # of the run
 MIN_STEPS = 100  # a shorter run has hardly begun
 FULL_RATE = 0.3  # of the highest rate: from here on a curve shows what the rate does
 LEARNED = 0.97  # of the training images: then little is left to learn
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a curve shows. fault: a broken set-up; advice: it could be better; remark: seen, nothing to do."""
-
-    verdict: str
-    kind: Literal["fault", "advice", "remark"]
-    confidence: Literal["likely", "possible", ""]
-    evidence: str
-    override: str = ""  # to try
-
-    @property
-    def sentence(self) -> str:
-        sure = f" ({self.confidence})" if self.confidence else ""
-        return f"{TITLES[self.verdict]}{sure}: {self.evidence}"
 
 
 @dataclass(frozen=True)
@@ -183,7 +147,7 @@ class Record:
         return self.fitted[0] - val, difference_error(self.fitted, (val, self.val))
 
 
-def read(record: Record) -> list[Finding]:
+def read(record: Record) -> list[Verdict]:
     """Return what a run's curves show: at most one fault, or up to two advices and a remark; [] is no diagnosis."""
     for rule in FAULTS:
         if (found := rule(record)) is not None:
@@ -195,7 +159,7 @@ def read(record: Record) -> list[Finding]:
     return [*advices[:2], *remarks[:1]]
 
 
-def lines(findings: Sequence[Finding], command: Callable[[str], str]) -> list[str]:
+def lines(findings: Sequence[Verdict], command: Callable[[str], str]) -> list[str]:
     """Return at most three lines: a reading, what to try, a second reading. command: writes an override to paste."""
     found = []
     for finding in findings[:2]:
@@ -208,7 +172,7 @@ def lines(findings: Sequence[Finding], command: Callable[[str], str]) -> list[st
 # --- faults: it does not learn ---
 
 
-def _not_finite(record: Record) -> Finding | None:
+def _not_finite(record: Record) -> Verdict | None:
     reason = str(record.result.get("reason", ""))
     if record.result.get("status") != "failed" or not any(
         word in reason for word in ("not finite", "is nan", "is inf")
@@ -216,10 +180,12 @@ def _not_finite(record: Record) -> Finding | None:
         return None
     what, _, rest = reason.partition(" in step ")
     step = f" in step {rest.split()[0]}" if rest else ""
-    return Finding("not_finite", "fault", "likely", f"{what}{step}; mostly the rate is too high", _slower(record))
+    return Verdict(
+        "became_not_finite", "fault", "likely", f"{what}{step}; mostly the rate is too high", _slower(record)
+    )
 
 
-def _diverged(record: Record) -> Finding | None:
+def _diverged(record: Record) -> Verdict | None:
     """It had learned more than its error, then lost at least half of it, and the training loss rose with it."""
     accuracy, loss = record.curve("accuracy/val"), record.train_loss
     if len(accuracy) < 3 or not record.val or len(loss) != len(accuracy):
@@ -230,10 +196,10 @@ def _diverged(record: Record) -> Finding | None:
         return None
     epoch = record.rows[accuracy.index(best)]["epoch"]
     evidence = f"val fell from {_share(best, record.val)} in epoch {epoch:g} to {_share(last, record.val)}"
-    return Finding("diverged", "fault", "likely", f"{evidence}; the rate is too high for it", _slower(record, 1 / 3))
+    return Verdict("diverged", "fault", "likely", f"{evidence}; the rate is too high for it", _slower(record, 1 / 3))
 
 
-def _learned_nothing(record: Record) -> Finding | None:
+def _learned_nothing(record: Record) -> Verdict | None:
     """Neither val nor training images are ever better than the best constant answer."""
     rows, loss = record.rows, record.train_loss
     if not rows or rows[-1]["step"] < MIN_STEPS or len(loss) < 2:
@@ -243,25 +209,25 @@ def _learned_nothing(record: Record) -> Finding | None:
     val, equal, ratio = record.curve("accuracy/val")[-1], record.equal_logits, record.rate_ratio
     guess = f"val {_share(val, record.val)} is that of guessing"
     if strong := _strong(record):
-        return Finding("too_much_regularization", "fault", "likely", f"{guess}; {strong[0]}", strong[1])
+        return Verdict("too_much_regularization", "fault", "likely", f"{guess}; {strong[0]}", strong[1])
     if equal is not None and _was_driven_up(record, equal):
         evidence = f"{guess}; the loss rose to {_loss(max(loss))}, equal logits give {_loss(equal)}"
-        return Finding("rate_too_high", "fault", "likely", evidence, _slower(record))
+        return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
     if record.number("clip_norm") and record.number("clip_norm") < TIGHT_CLIP:
         evidence = f"{guess}; clip_norm={record.number('clip_norm'):g}"
-        return Finding("clipped", "fault", "likely", evidence, "clip_norm=null")
+        return Verdict("clipped", "fault", "likely", evidence, "clip_norm=null")
     if ratio is not None and ratio >= 10:
         evidence = f"{guess}; optimizer.lr is {ratio:.0f} times the usual one of {record.option('optimizer')}"
-        return Finding("rate_too_high", "fault", "likely", evidence, _slower(record))
+        return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
     if ratio is not None and ratio <= 0.03:
         evidence = f"{guess}; loss {_loss(loss[0])} to {_loss(loss[-1])}, optimizer.lr is {_usual(ratio)}"
-        return Finding("rate_too_low", "fault", "likely", evidence, _faster(record))
+        return Verdict("rate_too_low", "fault", "likely", evidence, _faster(record))
     stands = f"the loss went from {_loss(loss[0])} to {_loss(loss[-1])}"
     remedy, cause = _start_remedy(record)
-    return Finding("flat_from_start", "fault", "possible", f"{guess}; {stands}; {cause}", remedy)
+    return Verdict("flat_from_start", "fault", "possible", f"{guess}; {stands}; {cause}", remedy)
 
 
-def _no_transfer(record: Record) -> Finding | None:
+def _no_transfer(record: Record) -> Verdict | None:
     """It learns its own images by heart, and val stays at guessing."""
     val, gap = record.last("accuracy/val"), record.gap
     if gap is None or record.fitted is None or val is None:
@@ -271,40 +237,40 @@ def _no_transfer(record: Record) -> Finding | None:
         return None
     evidence = f"train {_share(*record.fitted)}, val {_share(val, record.val)}, guessing {record.chance:.0%}"
     causes = "the labels are random, or val is of another kind; look at mistakes.png and samples.png"
-    return Finding("no_transfer", "fault", "likely", f"{evidence}; {causes}")
+    return Verdict("no_transfer", "fault", "likely", f"{evidence}; {causes}")
 
 
-def _rate_far_too_low(record: Record) -> Finding | None:
+def _rate_far_too_low(record: Record) -> Verdict | None:
     """The loss falls steadily and comes nowhere, at a rate far below the usual."""
     way, ratio = _way(record), record.rate_ratio
     if way is None or ratio is None or ratio > 0.03 or way > 0.3 or not is_falling(record.train_loss):
         return None
     loss = record.train_loss
     evidence = f"loss {_loss(loss[0])} to {_loss(loss[-1])}, steadily; optimizer.lr is {_usual(ratio)}"
-    return Finding("rate_too_low", "fault", "likely", evidence, _faster(record))
+    return Verdict("rate_too_low", "fault", "likely", evidence, _faster(record))
 
 
-def _held_back(record: Record) -> Finding | None:
+def _held_back(record: Record) -> Verdict | None:
     """It does not fit its own images, and a setting that is known to prevent that is strong."""
     if not _underfits(record, 0.9):
         return None
     assert record.fitted is not None
     own = f"train {_share(*record.fitted)}, not ahead of val"
     if strong := _strong(record):
-        return Finding("too_much_regularization", "fault", "likely", f"{own}; {strong[0]}", strong[1])
+        return Verdict("too_much_regularization", "fault", "likely", f"{own}; {strong[0]}", strong[1])
     if record.number("clip_norm") and record.number("clip_norm") < TIGHT_CLIP:
         evidence = f"{own}; clip_norm={record.number('clip_norm'):g}"
-        return Finding("clipped", "fault", "likely", evidence, "clip_norm=null")
+        return Verdict("clipped", "fault", "likely", evidence, "clip_norm=null")
     if (ratio := record.rate_ratio) is not None and ratio >= 10:
         evidence = f"{own}; optimizer.lr is {ratio:.0f} times the usual one of {record.option('optimizer')}"
-        return Finding("rate_too_high", "fault", "likely", evidence, _slower(record))
+        return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
     return None
 
 
 # --- advices: it could be better ---
 
 
-def _schedule(record: Record) -> Finding | None:
+def _schedule(record: Record) -> Verdict | None:
     """It does not fit its own images, and most of the run was spent at a small part of the rate."""
     if not _underfits(record, LEARNED) or len(record.factors) < 4:
         return None
@@ -313,14 +279,14 @@ def _schedule(record: Record) -> Finding | None:
     own = f"train {_share(*record.fitted)}, not ahead of val"
     if sum(low) > 0.6 * len(low) and all(low[-sum(low) :]):
         evidence = f"{own}; the rate was below a tenth at {sum(low)} of {len(low)} validations"
-        return Finding("decayed_too_early", "advice", "likely", evidence, "schedule=cosine")
+        return Verdict("decayed_too_early", "advice", "likely", evidence, "schedule=cosine")
     if record.warmup >= LONG_WARMUP:
         evidence = f"{own}; the rate rose through {record.warmup:.0%} of the run"
-        return Finding("warmup_too_long", "advice", "likely", evidence, "schedule.warmup=0.1")
+        return Verdict("warmup_too_long", "advice", "likely", evidence, "schedule.warmup=0.1")
     return None
 
 
-def _overfitted(record: Record) -> Finding | None:
+def _overfitted(record: Record) -> Verdict | None:
     if record.gap is None or not record.rows:
         return None
     (gap, error), losses = record.gap, record.curve("loss/val")
@@ -330,32 +296,32 @@ def _overfitted(record: Record) -> Finding | None:
     rises = _rise(losses)
     if rises:
         evidence += f", and val loss has risen from {_loss(min(losses))} to {_loss(losses[-1])}"
-    return Finding("overfitted", "advice", "likely", evidence, _regularizer(record))
+    return Verdict("overfitted", "advice", "likely", evidence, _regularizer(record))
 
 
-def _not_enough(record: Record) -> Finding | None:
+def _not_enough(record: Record) -> Verdict | None:
     """It does not fit its own images and was still improving; else the model is too small."""
     if not _underfits(record, LEARNED) or len(record.rows) < 2 or _schedule(record) is not None:
         return None
     assert record.fitted is not None
     own, ratio = f"train {_share(*record.fitted)}, not ahead of val", record.rate_ratio
     if narrow := _narrow(record):
-        return Finding("underfitted", "advice", "likely", f"{own}; {narrow}", _larger(record))
+        return Verdict("underfitted", "advice", "likely", f"{own}; {narrow}", _larger(record))
     high = [loss for loss, factor in zip(record.train_loss, record.factors, strict=False) if factor >= FULL_RATE]
     half = high[len(high) // 2 :]
     if record.mixes or len(half) < 5 or is_falling(half):
         if ratio is not None and ratio < 0.1 and record.fitted[0] < 0.9:
             evidence = f"{own}; optimizer.lr is {_usual(ratio)}"
-            return Finding("rate_too_low", "advice", "possible", evidence, _faster(record))
+            return Verdict("rate_too_low", "advice", "possible", evidence, _faster(record))
         seen = "; the loss still fell while the rate was high" if is_falling(half) else ""
-        return Finding("train_longer", "advice", "likely" if seen else "possible", own + seen, _longer(record))
+        return Verdict("train_longer", "advice", "likely" if seen else "possible", own + seen, _longer(record))
     if record.fitted[0] < 0.9 and not _regularized(record):
         evidence = f"{own}; the loss stood at {_loss(half[0])} while the rate was high"
-        return Finding("underfitted", "advice", "possible", evidence, _larger(record))
+        return Verdict("underfitted", "advice", "possible", evidence, _larger(record))
     return None
 
 
-def _constant_rate(record: Record) -> Finding | None:
+def _constant_rate(record: Record) -> Verdict | None:
     """The rate was never lowered, and the end is noise about a level."""
     rows, factors, losses = record.rows, record.factors, record.curve("loss/val")
     if not record.is_over or len(rows) < 8 or min(factors[len(factors) // 2 :]) < 0.5 or record.setting("overfit"):
@@ -366,13 +332,13 @@ def _constant_rate(record: Record) -> Finding | None:
     evidence = f"the loss on val went between {_loss(min(tail))} and {_loss(max(tail))} in the second half"
     noise = noise_level(tail) > 0.1 * min(tail)
     name = "noisy_late" if noise else "plateau"
-    return Finding(name, "advice", "likely", evidence, "schedule=cosine")
+    return Verdict(name, "advice", "likely", evidence, "schedule=cosine")
 
 
 # --- remarks ---
 
 
-def _overconfident(record: Record) -> Finding | None:
+def _overconfident(record: Record) -> Verdict | None:
     losses, accuracy = record.curve("loss/val"), record.curve("accuracy/val")
     if not record.val or len(losses) < 5 or record.setting("overfit") or not _rise(losses):
         return None
@@ -382,10 +348,10 @@ def _overconfident(record: Record) -> Finding | None:
     evidence = f"{rose}, accuracy stays {_share(accuracy[-1], record.val)}"
     smoothing = record.option("loss") == "CrossEntropy" and not record.number("loss.label_smoothing")
     more = "; loss.label_smoothing=0.1 helps if you need probabilities" if smoothing else ""
-    return Finding("overconfident", "remark", "", evidence + more)
+    return Verdict("overconfident", "remark", "", evidence + more)
 
 
-def _harder_in_training(record: Record) -> Finding | None:
+def _harder_in_training(record: Record) -> Verdict | None:
     trained, val = record.last("accuracy/train"), record.last("accuracy/val")
     if trained is None or val is None or record.fitted is None or not record.val or record.setting("overfit"):
         return None
@@ -396,18 +362,18 @@ def _harder_in_training(record: Record) -> Finding | None:
     evidence = (
         f"{trained:.0%} as trained on, {record.fitted[0]:.0%} without augmentation and dropout; compare that with val"
     )
-    return Finding("harder_in_training", "remark", "", evidence)
+    return Verdict("harder_in_training", "remark", "", evidence)
 
 
-def _val_above_train(record: Record) -> Finding | None:
+def _val_above_train(record: Record) -> Verdict | None:
     if record.gap is None or record.gap[0] > -max(3 * record.gap[1], 0.02):
         return None
     gap, error = record.gap
     evidence = f"{-100 * gap:.0f} ± {100 * error:.0f} points; does val hold images of train, or easier ones?"
-    return Finding("val_above_train", "remark", "possible", evidence)
+    return Verdict("val_above_train", "remark", "possible", evidence)
 
 
-def _healthy(record: Record) -> Finding | None:
+def _healthy(record: Record) -> Verdict | None:
     """It fits its images and val follows; say which differences these images can show."""
     val = record.last("accuracy/val")
     if record.gap is None or val is None or record.fitted is None or record.fitted[0] < 0.9:
@@ -416,7 +382,7 @@ def _healthy(record: Record) -> Finding | None:
     see = (
         f"with {record.val:,} validation images no change below {100 * 2 * math.sqrt(2) * error:.1f} points can be seen"
     )
-    return Finding("healthy", "remark", "", f"val {_share(val, record.val)}; {see}, so compare over 3 seeds")
+    return Verdict("healthy", "remark", "", f"val {_share(val, record.val)}; {see}, so compare over 3 seeds")
 
 
 FAULTS = (_not_finite, _diverged, _learned_nothing, _no_transfer, _rate_far_too_low, _held_back)

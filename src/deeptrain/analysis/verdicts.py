@@ -31,6 +31,24 @@ TITLES = {
     "start_too_bad": "the start keeps it from learning",
     "no_signal": "no rate is better than guessing",
     "better_rate": "another learning rate learns faster",
+    # of the curves of a run
+    "became_not_finite": "a value became inf or NaN",
+    "flat_from_start": "nothing is learned from the start",
+    "diverged": "it had learned, and then diverged",
+    "no_transfer": "it learns its training images and nothing of val",
+    "too_much_regularization": "too much regularization",
+    "clipped": "clipping holds the steps back",
+    "decayed_too_early": "the rate decays too early",
+    "warmup_too_long": "the warm-up takes too much of the run",
+    "overfitted": "overfitting",
+    "val_above_train": "val is better than the training images",
+    "train_longer": "it still improves",
+    "underfitted": "the model is too small",
+    "noisy_late": "the rate stays too high to the end",
+    "plateau": "it stands still at a constant rate",
+    "overconfident": "too sure of itself, not worse",
+    "harder_in_training": "training accuracy is low because of the regularizers",
+    "healthy": "nothing is wrong",
 }
 MEMORISED = 0.98  # of a small sample
 MIN_SHARE = 0.01  # of the images: fewer spoil little

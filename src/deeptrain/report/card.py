@@ -16,6 +16,7 @@ Row = Mapping[str, float]
 
 PICTURES = {  # by file in the run folder
     "curves.png": "Curves",
+    "layers.png": "Layers, at the start and at the end",
     "samples.png": "What the network was trained on",
     "mistakes.png": "Worst mistakes",
     "confusion.png": "What was taken for what",

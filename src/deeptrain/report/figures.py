@@ -27,7 +27,9 @@ CURVES = {  # colours that stay apart for colour-blind eyes (Okabe & Ito, 2008)
     "val": ("val", "#d55e00"),
     "val_average": ("val, averaged weights", "#009e73"),
 }
+FEW_POINTS, MAX_DOTS = 8, 1500  # log points: fewer are not worth a mean, more are not all drawn
 LOG_FROM = 30  # ratio of the largest to the smallest loss from which its axis is logarithmic
+MANY_LAYERS = 24  # with more there is no room for their names
 MANY_CLASSES = 20  # with more, cells are too small for numbers
 MAX_NAME = 24  # letters of a class at the axes
 UNNAMED_CLASSES = 120  # with more, too small for names
@@ -39,11 +41,14 @@ def draw_curves(
     title: str,
     best_epoch: float | None = None,
     initial_loss: Mapping[str, float] | None = None,
+    steps: Rows = (),
+    val_images: int = 0,
 ) -> None:
     """Draw the rows of metrics.csv: loss, accuracy, learning rate, and the gap between train and val in points.
 
     The best epoch is marked; without `best_epoch` it is that of the highest accuracy on val. initial_loss: of `train`
-    before the first step, where its curve begins, and of `equal_logits`.
+    before the first step, where its curve begins, and of `equal_logits`. steps: the rows of steps.csv, drawn as points
+    with their moving average. val_images: so many give a standard error, which is shaded.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -52,9 +57,15 @@ def draw_curves(
     grid = figure.add_gridspec(2, 2, height_ratios=[3, 1])
     loss, accuracy = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     start = [{x: 0, "loss/train": initial_loss["train"]}] if initial_loss else []
-    _draw_metric(loss, [*start, *rows], x, "loss", ("train", "train_clean", "val", "val_average"))
+    if has_steps := sum("loss/train" in row for row in steps) > FEW_POINTS:
+        _draw_steps(loss, steps, x)
+    parts = ("train_clean", "val", "val_average") if has_steps else ("train", "train_clean", "val", "val_average")
+    _draw_metric(loss, [*start, *rows], x, "loss", parts)
+    if has_steps:
+        loss.legend(loc="lower left", fontsize=9.5, edgecolor="none", framealpha=0.9, borderpad=0.2)
     clean = any("accuracy/train_clean" in row for row in rows)
     _draw_metric(accuracy, rows, x, "accuracy", ("train_clean" if clean else "train", "val", "val_average"))
+    _shade_error(accuracy, rows, x, val_images)
     if initial_loss:
         _mark_equal_logits(loss, initial_loss["equal_logits"])
     _scale_loss(loss)
@@ -62,7 +73,7 @@ def draw_curves(
     accuracy.set_ylim(top=min(accuracy.get_ylim()[1], 1.01))  # room for the marker of a perfect score, and no more
     gaps = [{**row, "gap": 100 * (row["accuracy/train_clean"] - row["accuracy/val"])} for row in rows if _has_gap(row)]
     rate = figure.add_subplot(grid[1, 0] if gaps else grid[1, :], sharex=loss)
-    _line(rate, rows, x, "rate/lr", color=INK)
+    _line(rate, steps if has_steps else rows, x, "rate/lr", color=INK)
     rate.set_ylim(bottom=0)
     style_axes(rate, "learning\nrate", x)
     below = [loss, rate]
@@ -168,6 +179,72 @@ def draw_schedule(
     save_figure(figure, path)
 
 
+LAYERS = {  # columns of layers.csv: what is drawn of them, and whether on a logarithmic axis
+    "activation_std": ("std of the output", True),
+    "dead": ("units that say nothing", False),
+    "gradient": ("norm of the gradient", True),
+    "ratio": ("update / weight", True),
+}
+
+
+def draw_layers(rows: Rows, path: Path, title: str) -> None:
+    """Draw statistics of each layer, the first ones that are known and the last, from the rows of layers.csv."""
+    from matplotlib.ticker import PercentFormatter
+
+    figure = new_figure(10, 6.2, title)
+    grid = figure.add_gridspec(2, 2)
+    for index, (what, (label, is_log)) in enumerate(LAYERS.items()):
+        axes = figure.add_subplot(grid[index // 2, index % 2])
+        first, last = _ends(rows, what)
+        names = list(dict.fromkeys([*first[1], *last[1]]))
+        for (step, values), color, shift in ((first, PALE, -0.12), (last, CURVES["train_clean"][1], 0.12)):
+            points = [(index + shift, values[name]) for index, name in enumerate(names) if name in values]
+            points = [(place, value) for place, value in points if value > 0 or not is_log]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True), "o-", color=color, label=f"step {step:,.0f}", markersize=5, linewidth=1
+                )
+        style_axes(axes, label, "")
+        if is_log and axes.lines:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
+        elif not is_log:
+            axes.set_ylim(-0.03, 1.03)
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+        _name_layers(axes, names)
+        if axes.lines and index in (0, 2):
+            axes.legend(fontsize=9.5, edgecolor="none", framealpha=0.9)
+    save_figure(figure, path)
+
+
+def _ends(rows: Rows, what: str) -> list[tuple[float, dict[str, float]]]:
+    """Return step and values by layer of the first and of the last row that has the statistic."""
+    found = [
+        (row["step"], {name.partition("/")[2]: value for name, value in row.items() if name.startswith(f"{what}/")})
+        for row in rows
+    ]
+    found = [(step, values) for step, values in found if values] or [(0, {})]
+    return [found[0], found[-1] if len(found) > 1 else (0, {})]
+
+
+def _name_layers(axes: "Axes", names: Sequence[str]) -> None:
+    if len(names) <= MANY_LAYERS:
+        short = [textwrap.shorten(name, 22, placeholder="…") for name in names]
+        axes.set_xticks(range(len(names)), short, rotation=90, fontsize=8, parse_math=False)
+    else:
+        axes.set_xlabel(f"{len(names)} layers, from the input to the output", color=INK)
+
+
+def moving_average(values: Sequence[float] | np.ndarray, width: int) -> np.ndarray:
+    """Return the mean of each value and its neighbours, in a window of so many; shorter at both ends."""
+    ys = np.asarray(values, float)
+    sums = np.concatenate([[0.0], np.cumsum(ys)])
+    index = np.arange(len(ys))
+    half = np.minimum(np.minimum(index, len(ys) - 1 - index), width // 2)
+    return (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)
+
+
 # --- pieces of the curves ---
 
 
@@ -196,6 +273,27 @@ def _line(axes: "Axes", rows: Rows, x: str, key: str, **style: Any) -> None:
     points = [(row[x], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
     if points:
         axes.plot(*zip(*points, strict=True), marker="o" if len(points) <= 12 else None, markersize=4, **style)
+
+
+def _draw_steps(axes: "Axes", steps: Rows, x: str) -> None:
+    """Draw the training loss of each log point as a dot, and through them their moving average."""
+    label, color = CURVES["train"]
+    points = [(row[x], row["loss/train"]) for row in steps if math.isfinite(row.get("loss/train", math.nan))]
+    position, losses = np.array(points).T
+    shown = slice(None, None, -(-len(points) // MAX_DOTS))
+    axes.plot(position[shown], losses[shown], ".", color=color, markersize=4.5, alpha=0.7, markeredgewidth=0, zorder=1)
+    average = moving_average(losses, max(3, len(losses) // 10))
+    axes.plot(position, average, color=color, label=label, linewidth=1.8)
+
+
+def _shade_error(axes: "Axes", rows: Rows, x: str, images: int) -> None:
+    """Shade one standard error on both sides of the accuracy on val."""
+    points = [(row[x], row["accuracy/val"]) for row in rows if math.isfinite(row.get("accuracy/val", math.nan))]
+    if len(points) > 1 and images > 1:
+        position, share = np.array(points).T
+        error = np.sqrt(np.maximum(share * (1 - share), 1 / images) / images)
+        color = CURVES["val"][1]
+        axes.fill_between(position, share - error, share + error, color=color, alpha=0.22, linewidth=0, zorder=1)
 
 
 def _mark_equal_logits(axes: "Axes", loss: float) -> None:

@@ -10,7 +10,7 @@ from deeptrain import build
 from deeptrain.config.compose import experiment_overrides
 from deeptrain.config.settings import RunConfig
 from deeptrain.loggers.console import Console
-from deeptrain.run import answers, conformal
+from deeptrain.run import answers, conformal, record
 from deeptrain.run.resume import CHANGED
 from deeptrain.run.summary import next_commands, reading
 from deeptrain.runtime import signals
@@ -124,16 +124,21 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
     """Draw the curves and the best weights' answers on val; then the card."""
     from deeptrain.metrics.metric import informative
     from deeptrain.report.card import CardData, worst_classes, write_card
-    from deeptrain.report.figures import draw_curves
+    from deeptrain.report.figures import draw_curves, draw_layers
 
     rows = trainer.logger.table.rows() if trainer.logger.table is not None else []
     if not rows or not (run_dir / "checkpoints" / "best.pt").is_file():
         return
     classes, words = setup.dataset.classes, setup.run.overrides
     initial, best_epoch = trainer.metadata["initial_loss"], trainer.progress.best_epoch
-    draw_curves(rows, run_dir / "curves.png", setup.run.title, best_epoch, initial)
+    trainer.logger.flush()
+    steps, layers = (record.rows(run_dir / name) for name in ("steps.csv", "layers.csv"))
+    val_images = len(setup.dataset.val) if trainer.plan.val_is_sample else 0
+    draw_curves(rows, run_dir / "curves.png", setup.run.title, best_epoch, initial, steps, val_images)
+    if layers:
+        draw_layers(layers, run_dir / "layers.png", setup.run.title)
     matrix = _draw_answers(trainer, setup, run_dir, result)
-    figures = {name: run_dir / f"{name}.png" for name in ("curves", "confusion", "mistakes")}
+    figures = {name: run_dir / f"{name}.png" for name in ("curves", "layers", "confusion", "mistakes")}
     trainer.logger.log_figures({name: path for name, path in figures.items() if path.is_file()}, trainer.progress.step)
     repeat = " ".join([command("train"), *(quote(word) for word in words if not word.startswith("dir="))])
     data = CardData(
