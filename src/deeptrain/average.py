@@ -60,8 +60,8 @@ class Average:
 class EMA(Average):
     """An exponential moving average: average += (1 - d) (weights - average) after every optimizer step.
 
-    Floating-point buffers (batch-norm means and variances) are averaged alike, since they must describe the averaged
-    weights rather than the last ones; counters are copied.
+    Floating-point buffers (batch-norm means and variances) are averaged alike: they must describe the averaged weights,
+    not the last ones. Counters are copied.
     """
 
     @validate_call
@@ -73,8 +73,8 @@ class EMA(Average):
     def update(self, step: int, progress: float = 0.0, epoch_ended: bool = False) -> None:
         """Take in the weights.
 
-        The decay warms up as (1 + step) / (10 + step), so that the random start is soon forgotten; being a function of
-        the step alone, it leaves no counter to lose on resume.
+        The decay warms up as (1 + step) / (10 + step), so that the random start is soon forgotten. It is a function of
+        the step alone, and leaves no counter to lose on resume.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
         live, averaged = zip(*self._real, strict=True)
@@ -88,8 +88,8 @@ class SWA(Average):
     """Stochastic weight averaging: the equal mean of weights along the last part of training (Izmailov et al., 2018).
 
     They are taken in once an epoch, or every so many steps, from `start` of the run on. Batch-norm statistics of such a
-    mean cannot be averaged: as in the paper they are measured anew, on training images augmented as in training, of
-    which `bn_images` are enough (the paper takes all). A steady, large learning rate makes the weights differ: with
+    mean cannot be averaged. As in the paper they are measured anew, on training images augmented as in training. Of
+    these `bn_images` are enough (the paper takes all). A steady, large learning rate makes the weights differ: with
     a schedule that ends at 0 there is little to average.
     """
 

@@ -62,7 +62,7 @@ def training_samples(
 
 
 def draw_regularizers(run: RunConfig, path: Path) -> None:
-    """Write a sheet with a row for each augmentation there is, on the same images, those of the run's first batch."""
+    """Write a sheet with a row for each augmentation there is, all on the images of the run's first batch."""
     setup = build.open_setup(run)
     order = sample_epoch(run.settings.seed, 0, len(setup.dataset.train), 0, False).order[:COLUMNS]
     images, labels = training_images(setup, order)

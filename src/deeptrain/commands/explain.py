@@ -137,7 +137,7 @@ def _find_card_by_words(name: str) -> Path | None:
 
 
 def _every_run(name: str) -> list[str]:
-    """Return the line of a setting that every run has, with or without a value behind it, or of a group's setting."""
+    """Return the line of a setting that every run or a group has. A value may stand behind its name."""
     key = name.partition("=")[0]
     group, _, last = key.rpartition(".")
     file = CONFIGS / "train.yaml"
@@ -146,7 +146,7 @@ def _every_run(name: str) -> list[str]:
 
 
 def _parts(path: Path) -> tuple[str, str, str]:
-    """Split a card into its title, the line that says of what kind it is and what to type, and the rest."""
+    """Split a card into its title, its second line (the kind, and what to type) and the rest."""
     title, kind, body = path.read_text("utf-8").split("\n\n", 2)
     return title.removeprefix("# "), " ".join(kind.split()), body
 

@@ -199,7 +199,7 @@ def _pictures(names: Sequence[str]) -> list[Path]:
 
 
 def _threshold(command: Command, run_dir: Path, checkpoint: Path, network: Any) -> float:
-    """Return the probability that puts a class into the set, from what the run keeps of val, or by asking anew."""
+    """Return the probability that puts a class into the set. The run keeps what that needs of val, or is asked anew."""
     from deeptrain.errors import UsageError
     from deeptrain.inference.calibrate import true_class_probabilities
     from deeptrain.metrics.conformal import threshold

@@ -30,7 +30,7 @@ def read_layout(
 ) -> FileLayout:
     """List the images below a folder. ValueError, with what the folder holds, if the layout is unknown.
 
-    With a list of errors, a wrong class folder is skipped and its error is appended to the list instead of raised.
+    With a list of errors, a wrong class folder is skipped, and the list gets its error.
     With the classes that a run has learned, the layout has their order, and test/ may be there without train/.
     all_is_test: bare class folders are the test split, perhaps of some of these classes.
     """

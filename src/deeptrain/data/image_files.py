@@ -101,7 +101,7 @@ class ImageFiles(DataSource):
     """Base of sources that consist of image files. Subclasses set self.layout in __post_init__.
 
     image_size=None keeps small images at their own size and takes 224 for large ones. Large images are cropped from a
-    short side that is sampled anew in every epoch, so crop_padding is for small images only.
+    short side that is sampled anew in every epoch. So crop_padding is for small images only.
     """
 
     image_size: Annotated[int, Range(minimum=8)] | None = None

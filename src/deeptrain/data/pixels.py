@@ -17,7 +17,7 @@ WHITE: Color = (255, 255, 255)
 
 
 class OutOfRangeError(ValueError):
-    """A deep picture has values outside the full range of its kind, and the data set has no range of its own."""
+    """A deep picture has values outside the full range of its kind. The data set has no range of its own."""
 
 
 def kind_of(image: Any) -> Kind | None:
@@ -49,7 +49,7 @@ def to_8_bit(image: Any, channels: int, ranges: Ranges = (), background: Color =
 
 
 def pad(image: Any, width: int, height: int, color: Color) -> Any:
-    """Shrink or enlarge a picture until it just fits into a canvas of this size, and put it into the middle."""
+    """Resize a picture so that it just fits into a canvas of this size, and put it into the middle."""
     from PIL import Image
 
     if image.size == (width, height):

@@ -46,7 +46,7 @@ class Folder:
 
 
 def split_part(name: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return the part that a folder's name says, None if it says none or two, and the other words of the name."""
+    """Return the part that a folder's name says, and the other words of the name. The part is None for none or two."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
     words = re.findall(r"[^\W\d_]+|\d+", spaced.lower())
     parts = {WORD_PARTS[word] for word in words if word in WORD_PARTS}

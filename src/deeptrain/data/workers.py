@@ -177,7 +177,7 @@ def stop_if_asked(waiting: watch.Watch) -> None:
 
 
 def _explain(error: Exception, workers: Sequence[BaseProcess]) -> Exception:
-    """Return a WorkerError if a worker has ended or files ran out, else the error of a worker as it is."""
+    """Return a WorkerError if a worker has ended or files ran out, else the worker's own error."""
     for worker in workers:
         worker.join(0.1)
         if worker.exitcode is not None:

@@ -1,6 +1,6 @@
 """From a run folder to its network: the one way for evaluate, predict and `deeptrain.load`.
 
-A run keeps how its pictures become inputs and how its network is built, so neither its data nor Hydra are needed.
+A run keeps how its pictures become inputs and how its network is built. So neither its data nor Hydra are needed.
 """
 
 import inspect
@@ -152,7 +152,7 @@ def _compose(run_dir: Path, words: list[str]) -> RunConfig:
 
 
 def _makes_networks(target: str) -> bool:
-    """Say whether a target in an allowed package is a network's class, or a function of torchvision or timm for one.
+    """Say whether a target in an allowed package makes networks: a class, or a function of torchvision or timm.
 
     The packages hold much else, and a stranger's config.yaml may name any of it.
     """
@@ -199,7 +199,7 @@ def _fits(node: Mapping[str, Any], facts: dict[str, Any], weights: Mapping[str, 
 
 
 def open_source(run: RunConfig, path: Path, state: dict[str, Any], typed: Sequence[str] = (), **facts: Any) -> Any:
-    """Build the data source of a run, which reads pictures as the run did, unless a word typed now decides on that."""
+    """Build the data source of a run. It reads pictures as the run did, unless a word typed now decides on that."""
     held_out = saved.read_json(path.parent.parent / "split.json", dict, None)
     data = _with_range(run.parts["data"], held_out and held_out.get("range"))
     keys = {word.lstrip("+").partition("=")[0] for word in typed}

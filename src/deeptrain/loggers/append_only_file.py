@@ -12,9 +12,9 @@ MAX_WAITING = 16 << 20  # bytes kept for a disk that is full; records beyond are
 class AppendOnlyFile:
     """Appends each record as soon as it is known, and never raises when the disk does.
 
-    Logging must not stop a training: the first failure calls `warn` with one line, the records wait in memory and are
-    written with the next one that can be, after cutting off whatever part of them the failed write left behind. `head`
-    is what the file begins with, also when somebody has removed it meanwhile.
+    Logging must not stop a training. The first failure calls `warn` with one line, and the records wait in memory. They
+    are written with the next one that can be. What the failed write left behind of them is cut off before. `head` is
+    what the file begins with, also when somebody has removed it meanwhile.
     No file is held open: opening costs 40 us, and nothing is lost when the process is killed.
     """
 

@@ -61,10 +61,10 @@ DISPENSABLE = (WAIT, SPEED, GAP)  # left out, in this order, where the table wou
 
 
 class Console:
-    """Writes to a terminal with colour and a live line, to a pipe as plain text, and every finished line to run.log.
+    """Writes to a terminal with colour and a live line, or to a pipe as plain text. run.log gets every finished line.
 
-    Losing the terminal, or the disk under the log, never stops a run: what cannot be shown is dropped, what cannot
-    be logged is tried again with the next line. Every line may hold a stranger's words, so `printable` cleans it.
+    Losing the terminal, or the disk under the log, never stops a run. What cannot be shown is dropped; what cannot be
+    logged is tried again with the next line. Every line may hold a stranger's words, so `printable` cleans it.
     `quiet` shows nothing (every process but the first).
     """
 
@@ -101,8 +101,8 @@ class Console:
     def header(self, lines: Sequence[str], warnings: Sequence[str] = ()) -> None:
         """Show the head: lines of "label  value" (two spaces between) in two aligned columns, then warnings.
 
-        At most HEAD_LINES in all. Where they are more, each gets one line, then each label; then the rest is left to
-        the log, except for the last line of the head and as many warnings as there is room for.
+        At most HEAD_LINES in all. Where they are more, each gets one line, then each label. The rest is left to the
+        log. The last line of the head stays, and as many warnings as there is room for.
         """
         rows, width = _aligned(lines), min(self._console.width, WIDTH)
         warned = [(WARNING, printable(sentence)) for sentence in warnings]
@@ -185,8 +185,8 @@ class Console:
     def epoch(self, row: Mapping[str, float], best: bool) -> None:
         """Add a table row: metrics by tag, `epoch`, `images_per_second`, `seconds_left`, `data_wait` if it is much.
 
-        The columns are those that some row had values for, with a new head where one is added (an average that starts
-        late); whatever else a row holds is not shown.
+        The columns are those that some row had values for. Where one is added (an average that starts late), there is
+        a new head. Whatever else a row holds is not shown.
         """
         width = max(5, 2 * len(f"{self._epochs:g}") + 1)
         before = self._columns or []

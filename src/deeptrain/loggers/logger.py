@@ -38,8 +38,9 @@ def write_run_id(path: Path, run_id: str) -> None:
 class Logger:
     """Base of all loggers. Every method does nothing: write those that you need.
 
-    A constructor may ask for `run_dir` (the run folder, a Path), `metrics` (the columns of metrics.csv), `title` (the
-    overrides of the run) and `warn` (shows one line). `step` is 0 for a new run; a resumed run goes on from there.
+    A constructor may ask for facts by their names. `run_dir` is the run folder, a Path. `metrics` are the columns of
+    metrics.csv, `title` the overrides of the run. `warn` shows one line. `step` is 0 for a new run; a
+    resumed run goes on from there.
 
     A method may raise: the run warns once and goes on without this logger. It runs in the training process, so let it
     return within a millisecond. Only rank 0 has loggers.

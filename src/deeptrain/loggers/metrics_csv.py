@@ -125,7 +125,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def readable_lines(content: bytes) -> list[bytes]:
-    """Return the header of a table and its rows that are whole, made of numbers, and in the order of their steps.
+    """Return the header of a table and its readable rows: whole, made of numbers, in the order of their steps.
 
     [] if the header has no columns epoch and step. They stay bytes, so that nothing changes on the way.
     """

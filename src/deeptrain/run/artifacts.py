@@ -208,7 +208,7 @@ def _keep_answers(
 
 
 def _draw_mistakes(val: "Loader", classes: list[str], logits: Any, labels: Any, path: Path) -> None:
-    """Draw the images of val that the network is most wrong about, what it says and what it should, worst first."""
+    """Draw the images of val that the network is most wrong about, the worst first, with both classes."""
     import numpy as np
     from torch.nn.functional import cross_entropy
 

@@ -35,8 +35,8 @@ def load_overrides(folder: Path, now: Sequence[str] = ()) -> list[str]:
     """Read the overrides that a run was started with, without those that write elsewhere.
 
     now: the overrides typed now. One of TRUSTED raises UsageError unless it is typed now too. Only the overrides typed
-    now decide what is downloaded (data.download) and where files are written (dir, and cache_dir unless it is a cache
-    already).
+    now decide what is downloaded (data.download) and where files are written. The latter are dir, and cache_dir unless
+    it is a cache already.
     """
     path, words = folder / "overrides.yaml", read_overrides(folder)
     typed = {override_key(word) for word in now}

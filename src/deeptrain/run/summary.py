@@ -164,7 +164,7 @@ def _learned_by_heart(accuracy: float, count: int) -> str:
 
 
 def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
-    """Return what one may want to do next, as commands to paste, with the words that are not taken from a folder."""
+    """Return what one may want to do next, as commands to paste. They hold the words that no folder may decide."""
     checkpoints, progress = run_dir / "checkpoints", trainer.progress
     over = trainer.outcome() is not None and not trainer.stop.reason and progress.validated == progress.step
     trusted = [quote(word) for word in trainer.metadata["overrides"] if override_key(word) in saved.TRUSTED]

@@ -60,8 +60,8 @@ class Runtime:
     def compiled(self, network: nn.Module) -> nn.Module:
         """Return the network, compiled by torch.compile if `compile` is set.
 
-        Every batch size has a graph of its own. One graph for all sizes would be made at the second size only, so a
-        resumed run, which meets the sizes in another order, would get other bits.
+        Every batch size has a graph of its own. One graph for all sizes would be made at the second size only.
+        A resumed run meets the sizes in another order, and would get other bits.
         """
         if not self.compile:
             return network

@@ -198,7 +198,7 @@ def _destroy() -> None:
 
 
 def _watch_ranks(is_main: bool) -> None:
-    """Start a thread that looks at the ranks of this machine while the main thread may wait for one of them.
+    """Start a thread that looks at the ranks of this machine: the main thread may wait for one of them.
 
     A wait inside torch runs no handler of Python's. So the system also writes each signal into a pipe.
     """

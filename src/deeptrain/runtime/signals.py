@@ -32,8 +32,8 @@ def end_with_torchrun() -> None:
 def handle_signals(handler: Callable[[int], Any]) -> Iterator[None]:
     """Call `handler` with the number of each signal that asks to stop; afterwards restore the handlers before it.
 
-    A process that was started to ignore SIGHUP (nohup) goes on ignoring it, and one that was asked to stop ignores it
-    from then on: a closed terminal sends it more than once, perhaps while the pictures are drawn. Only the main thread
+    A process that was started to ignore SIGHUP (nohup) goes on ignoring it. One that was asked to stop ignores it from
+    then on: a closed terminal sends it more than once, perhaps while the pictures are drawn. Only the main thread
     can handle signals; in other threads nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():

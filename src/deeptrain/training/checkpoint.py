@@ -249,7 +249,7 @@ def _check_sizes(state: dict[str, Any], size: int) -> None:
     """Raise ValueError if all storages, or all tensors once they are copied, take more than the file.
 
     A tensor can be larger than its storage, and many can share one. Weights that share are copied into a model that
-    shares them too, so of those only what is beyond the storage counts.
+    shares them too. So of those only what is beyond the storage counts.
     """
     storages, copied = {}, 0
     for part, content in state.items():

@@ -34,7 +34,7 @@ class NonFiniteStepError(NonFiniteError):
 def fit(trainer: Trainer, on_nan: str = "stop") -> tuple[str, str]:
     """Train as `trainer.fit` does, and handle inf and NaN; return status and reason.
 
-    At the first inf or NaN the run goes back to its last checkpoint and checks every step from there, which finds the
+    At the first inf or NaN the run goes back to its last checkpoint. From there it checks every step, which finds the
     cause. on_nan: "stop" raises TrainingFailed with it, "skip" leaves that step out, "rollback" goes back once more and
     halves the learning rate.
     """
