@@ -41,6 +41,7 @@ PLUMBING = (  # settings that change where and how fast a run computes, not what
     "workers",
 )
 SEED = "seed"
+ALONE = "all runs"  # the only setting
 DEFAULTS = "defaults"  # the setting for which nothing is typed that others change
 Settings = dict[str, str]
 
@@ -264,10 +265,8 @@ def group(runs: Sequence[Run]) -> list[Setting]:
     groups = list(members.values())
     firsts = [group[0] for group in groups]
     keys = _varying_keys(firsts)
-    return [
-        _setting(group, _values(group[0], keys), label)
-        for group, label in zip(groups, _labels(firsts, keys), strict=True)
-    ]
+    labels = _labels(firsts, keys) if len(groups) > 1 else [ALONE]
+    return [_setting(group, _values(group[0], keys), label) for group, label in zip(groups, labels, strict=True)]
 
 
 def _labels(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:

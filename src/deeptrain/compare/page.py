@@ -30,7 +30,7 @@ def page_of(found: Comparison, title: str) -> PageData:
         subtitle=_subtitle(found),
         headline=verdict.headline(found),
         sentences=verdict.sentences(found),
-        rows=[_row(found, row, index) for index, row in enumerate(found.rows)] if found.compared else [],
+        rows=[_row(found, row, index) for index, row in enumerate(found.rows)] if found.is_claim else [],
         axis=f"Difference in {found.monitor}{', in points' if found.scale > 1 else ''}.",
         sign=1 if found.higher else -1,
         table=_table(found),
@@ -54,7 +54,8 @@ def _subtitle(found: Comparison) -> str:
     count = f"{done} runs" if done == len(found.runs) else f"{done} of {len(found.runs)} runs are finished"
     settings = len(found.rows) + len(found.left_out)
     seeds = sorted({len(row.values) for row in found.rows})
-    each = f"{seeds[0]} to {seeds[-1]} seeds each" if len(seeds) > 1 else f"{(seeds or [0])[0]} seeds each"
+    most = (seeds or [0])[-1]
+    each = f"{seeds[0]} to {most} seeds each" if len(seeds) > 1 else f"{most} seed{'' if most == 1 else 's'} each"
     base = f", against {found.baseline.label}" if found.baseline and found.compared else ""
     return f"{count}, {settings} settings, {each}. {found.monitor} by the {found.value} weights{base}."
 

@@ -57,11 +57,12 @@ def lines(found: "Comparison", out: Path) -> list[str]:
 
     table = tables.terminal(found) if found.rows else []
     marked = [f"{tables.MARK} more than chance; {verdict.scope(found)}"] if found.is_claim else []
-    said = [verdict.headline(found), *verdict.sentences(found)]
+    said = [verdict.headline(found), *filter(None, verdict.sentences(found))]
     notes = [f"note     {note}" for note in found.notes]
-    again = []
-    if found.best is not None and found.compared:
-        again = [f"best     {found.best.label}", f"again    {page.repeat_command(found.best)}"]
+    again, best = [], found.best
+    if best is not None and found.compared:
+        basis = f"the best mean of {len(best.values)} runs" if len(best.values) > 1 else "by one run"
+        again = [f"best     {best.label}, {basis}", f"again    {page.repeat_command(best)}"]
     files = f"report   {out / FILES[0]} (also {', '.join(Path(name).suffix for name in FILES[1:])})"
     return [*table, *marked, "", *said, "", *notes, *_not_finished(found), *again, files]
 

@@ -7,6 +7,7 @@ from deeptrain.compare.study import Comparison, Row
 from deeptrain.report import formatting
 
 MOST = 4  # settings that a sentence names
+REPEAT = "For intervals, run every setting with the same five seeds: seed=0,1,2,3,4 with -m."
 
 
 def value_text(found: Comparison, value: float) -> str:
@@ -33,7 +34,7 @@ def headline(found: Comparison) -> str:
     if base is None:
         return f"No run has come to its end with {found.monitor}, so there is nothing to compare yet."
     if not found.compared:
-        return f"There is only one setting to look at: {base.label}. A comparison needs two, with the same seeds."
+        return _alone(found, base)
     if not found.is_claim:
         return "One run a setting: the table says what differs, but nothing about which is better."
     better, worse = clear(found, 1), clear(found, -1)
@@ -52,10 +53,20 @@ def headline(found: Comparison) -> str:
     return f"No difference from {base.label} is shown. If there is one, it is smaller than {_largest(found)}."
 
 
+def _alone(found: Comparison, base: Row) -> str:
+    """Say what one setting has reached: there is nothing to compare it with."""
+    if len(found.rows) > 1:
+        return f"No setting has a seed in common with {base.label}, so nothing can be compared in pairs."
+    seeds = f"{len(base.values)} seeds" if len(base.values) > 1 else "one seed"
+    spread = f" ± {amount(found, base.spread)}" if len(base.values) > 1 else ""
+    reached = f"{found.monitor} {value_text(found, base.mean)}{spread} over {seeds}"
+    return f"One setting, {reached}. A comparison needs two, with the same seeds."
+
+
 def sentences(found: Comparison) -> list[str]:
     """Say what else the intervals show, a fact each."""
     if not found.is_claim or found.baseline is None:
-        return [_repeat(found)] if found.baseline is not None else []
+        return [REPEAT] if found.compared else []
     said = [*_clear(found), _unclear(found), _best_set(found), *_smallest(found), _collapsed(found), _single(found)]
     return list(filter(None, said))
 
@@ -155,12 +166,6 @@ def _single(found: Comparison) -> str:
     rows = [row for row in found.compared if row.at_90 is None]
     what = "have" if len(rows) > 1 else "has"
     return f"{names(rows)} {what} only one seed in common with the baseline, so nothing is claimed." if rows else ""
-
-
-def _repeat(found: Comparison) -> str:
-    if not found.compared:
-        return ""
-    return "For intervals, run every setting with the same five seeds: seed=0,1,2,3,4 with -m."
 
 
 def names(rows: Sequence[Row], most: int = MOST) -> str:

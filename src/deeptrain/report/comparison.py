@@ -7,13 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from deeptrain.report import formatting
-
 COLORS = 8  # of curves; further ones are grey
 MAX_POINTS = 200  # of a curve
 HEIGHT = 100  # of the chart of curves, in its own units
 WIDTH = 300
 SKIPPED = 0.3  # of the run: how it starts does not set the scale of the curves
+FEW = 8  # points of a curve, of which none is skipped
 MARGIN = 0.04  # left and right of the widest interval
 
 
@@ -159,7 +158,7 @@ class CurveChart:
             value
             for curve in curves
             for epoch, low, high in zip(curve.epochs, curve.lows, curve.highs, strict=True)
-            if epoch >= start + SKIPPED * (longest - start)
+            if epoch >= start + SKIPPED * (longest - start) or len(curve.epochs) < FEW
             for value in (low, high)
         ]
         low, high = min(later), max(later)
@@ -182,11 +181,14 @@ class CurveChart:
             band = f"{points(epochs, highs)} {points(epochs[::-1], lows[::-1])}"
             lines.append((index, curve.label, curve.is_baseline, points(epochs, means), band))
         x_values = [value for value in round_numbers(start, longest) if value == int(value)] if longest > start else []
-        write = (lambda value: f"{100 * value:.4g}%") if as_percent else formatting.format_loss
+        scale, unit = (100, "%") if as_percent else (1, "")
         return cls(
             lines,
             [(f"{100 * x(value) / WIDTH:.2f}%", f"{value:g}") for value in x_values],
-            [(f"{100 * y(value) / HEIGHT:.2f}%", write(value)) for value in round_numbers(low, high, 5)],
+            [
+                (f"{100 * y(value) / HEIGHT:.2f}%", f"{scale * value:.5g}{unit}")
+                for value in round_numbers(low, high, 5)
+            ],
         )
 
 
