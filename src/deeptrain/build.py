@@ -337,7 +337,7 @@ def loss(setup: Setup) -> "Callable[[Tensor, Tensor], Tensor]":
     for kind, targets in kinds.items():
         try:
             built(logits, targets)
-        except Exception as error:  # whatever somebody's loss may raise
+        except Exception as error:  # a loss of the user's own may raise anything
             reason = str(error).partition("\n")[0]
             raise UsageError([f"loss={name}: does not take {kind} ({reason})"]) from error
     return built
@@ -609,7 +609,7 @@ def _check_closure(setup: Setup) -> None:
 
 
 def _shard(samples: "Samples", world: World) -> "Samples":
-    """Pick a process's share of the images to be evaluated: each is somebody's, once."""
+    """Pick a process's share of the images to be evaluated: each belongs to one process."""
     import numpy as np
 
     part = world.shard(slice(0, len(samples)))

@@ -41,7 +41,7 @@ def training_samples(
     """Draw images of a training batch as they are, and below each what the network sees of it; uint8 (H, W, 3).
 
     Under an image stands its class, under what the network sees the (mixed) target and the operations that were drawn.
-    Two pairs of rows have the same length, so that of an odd number of images one may be missing.
+    Two pairs of rows have the same length: one of an odd number of images may be missing.
     """
     seed, classes = setup.run.settings.seed, setup.dataset.classes
     images, targets = next(iter(loader.epoch(epoch, step)))

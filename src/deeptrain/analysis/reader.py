@@ -17,7 +17,7 @@ Row = Mapping[str, float]
 
 USUAL_RATES = {"adam": 0.001, "adamw": 0.003, "rmsprop": 0.001, "adagrad": 0.01, "sgd": 0.1, "muon": 0.02}
 MOMENTUM = 0.9  # at which these are meant
-STRONG = {  # settings of which more than so much keeps most networks from learning; and what to try instead
+STRONG = {  # settings: more than so much of one keeps most networks from learning; and what to try instead
     "model.dropout": (0.8, "0.2"),
     "model.drop_connect": (0.8, "0.2"),
     "model.stochastic_depth": (0.8, "0.1"),

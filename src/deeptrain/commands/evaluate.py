@@ -141,7 +141,7 @@ def _open(run: str, split: "Split", overrides: list[str]) -> "tuple[Path, Path, 
 
 
 def _evaluate_one(command: Command) -> int:
-    with csv_file(command.options.csv) as table:  # a file that cannot be written is told first
+    with csv_file(command.options.csv) as table:  # a file that cannot be written comes first
         _evaluate_into(table, command)
     return 0
 

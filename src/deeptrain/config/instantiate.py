@@ -48,7 +48,7 @@ def locate(key: str, path: str) -> Any:
         imported = import_module(module)
     except ImportError as error:
         raise UsageError([f"{key}._target_={path}: cannot be imported ({error})"]) from error
-    except Exception as error:  # whatever somebody's module raises
+    except Exception as error:  # a module of the user's own may raise anything
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if isinstance(error, SyntaxError) else f"{last.filename}, line {last.lineno}: "  # it says so itself
         reason = f"{where}{type(error).__name__}: {error}"

@@ -43,7 +43,7 @@ def quote_path(override: str, *, sweep: bool = False) -> str:
 
 
 def quote_value(text: str) -> str:
-    """Write a text as Hydra's grammar and then OmegaConf's read it back, whatever it holds."""
+    """Write any text so that Hydra's grammar, and then OmegaConf's, read it back."""
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
 

@@ -124,7 +124,7 @@ def _definitions(node: ast.Module | ast.ClassDef) -> dict[str, Any]:
 
 
 def _annotation(node: Any, module: str) -> Any:
-    """Turn an annotation's syntax into the type it names; Any for whatever is no setting."""
+    """Turn an annotation's syntax into the type it names; Any for what is no setting."""
     match node:
         case ast.Constant(value=value):
             return value

@@ -103,7 +103,7 @@ def _unlike_default(value: Any, parameter: Parameter, default: Any) -> str | Non
 
 
 def _aug_parameters() -> dict[str, Parameter]:
-    """Return the settings that every augmentation has, whatever its constructor takes."""
+    """Return the settings that every augmentation has beside those of its constructor."""
     signature = read_signature("deeptrain.aug.pipeline.RandomApply") or {}
     return {name: parameter for name, parameter in signature.items() if not parameter.required}
 

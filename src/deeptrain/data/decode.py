@@ -226,12 +226,12 @@ def _read(path: Path, short_side: int | None, convert: Callable[[Any], Any]) -> 
 def open_image(path: Path) -> Iterator[Any]:
     """Open an image file; the first frame of an animation. What is wrong with it is an UnreadableImageError.
 
-    ValueError for what is wrong with the system: too many open files, a disk that fails. MemoryError as it is.
+    ValueError for what is wrong with the system: too many open files, a disk that fails. MemoryError is raised unchanged.
     """
     from PIL import Image
 
     try:
-        if kind := special_file(path.stat().st_mode):  # to open a pipe waits until somebody writes into it
+        if kind := special_file(path.stat().st_mode):  # opening a pipe waits for another process
             raise UnreadableImageError(f"{printable(path)}: is {kind}, no picture; remove it")
         with Image.open(path, formats=FORMATS) as image:
             yield image

@@ -1,4 +1,4 @@
-"""Processes that read batches. Whatever befalls one ends in a line: start, memory, space, limits, kill, silence."""
+"""Processes that read batches. Every failure of one ends in a line: start, memory, space, limits, kill, silence."""
 
 import io
 import logging

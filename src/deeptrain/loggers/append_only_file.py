@@ -1,4 +1,4 @@
-"""A file that grows by whole records, whatever the disk does: under metrics.csv, TensorBoard's events and run.log."""
+"""A file that grows by whole records, also if the disk fails: under metrics.csv, TensorBoard's events and run.log."""
 
 import os
 import warnings
@@ -14,7 +14,7 @@ class AppendOnlyFile:
 
     Logging must not stop a training. The first failure calls `warn` with one line, and the records wait in memory. They
     are written with the next one that can be. What the failed write left behind of them is cut off before. `head` is
-    what the file begins with, also when somebody has removed it meanwhile.
+    what the file begins with, also when it was removed meanwhile.
     No file is held open: opening costs 40 us, and nothing is lost when the process is killed.
     """
 

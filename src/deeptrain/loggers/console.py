@@ -133,7 +133,7 @@ class Console:
     def start(
         self, epochs: int, steps_per_epoch: int, first_epoch: int = 0, metrics: Mapping[str, Metric] = METRICS
     ) -> None:
-        """Start the table of a run of which `first_epoch` passes are already done."""
+        """Start the table of a run that has done `first_epoch` passes already."""
         self._epochs, self._steps = epochs, max(1, steps_per_epoch)
         more = [_column(name, metric) for name, metric in metrics.items() if name not in FIXED and metric.column != ""]
         after = COLUMNS.index(VAL) + 1
@@ -186,7 +186,7 @@ class Console:
         """Add a table row: metrics by tag, `epoch`, `images_per_second`, `seconds_left`, `data_wait` if it is much.
 
         The columns are those that some row had values for. Where one is added (an average that starts late), there is
-        a new head. Whatever else a row holds is not shown.
+        a new head. The other values of a row are not shown.
         """
         width = max(5, 2 * len(f"{self._epochs:g}") + 1)
         before = self._columns or []

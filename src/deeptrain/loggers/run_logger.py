@@ -52,7 +52,7 @@ def table_columns(metrics: Sequence[str]) -> list[str]:
 
 
 class RunLogger:
-    """The one seam between the loop and whatever watches it: it composes rows and hands them to the loggers.
+    """The one seam between the loop and what watches it: it composes rows and hands them to the loggers.
 
     Without loggers it only shows. Logging never stops a training: a logger that fails is left out after one warning.
     metrics: those of the table that the console shows.

@@ -141,7 +141,7 @@ class TensorBoard(Logger):
         self._write({"step": 0, "summary": Summary(value=[value])})
 
     def hparams(self, settings: Mapping[str, Any]) -> None:
-        """Write, once a run, the settings by which the HPARAMS tab compares the runs of a sweep, beside every scalar.
+        """Write, once a run, the settings for the HPARAMS tab, which compares the runs of a sweep.
 
         No list of columns is written: TensorBoard would take the first run's for all of them. Without one it shows
         every setting that any run has, those that differ first, and the newest value of each curve.

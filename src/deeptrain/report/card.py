@@ -37,7 +37,7 @@ class WorstClass:
 
 @dataclass(frozen=True)
 class CardData:
-    """What the page says; whatever is left empty is left out.
+    """What the page says; empty fields are left out.
 
     title: what ran, as it was typed.
     result: the content of result.json (status, reason, monitor, best, best_epoch, epochs, steps, train_seconds,

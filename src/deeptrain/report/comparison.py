@@ -53,7 +53,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class PageData:
-    """What the page says, in its order; whatever is left empty is left out.
+    """What the page says, in its order; empty fields are left out.
 
     axis: what the intervals measure; sign: -1 where lower values are better, so that the axis shows the metric's own.
     table: header and rows. facts: title and text of each way in which the numbers were computed.

@@ -31,7 +31,7 @@ def load_overrides(at: Path, now: list[str]) -> list[str]:
     for restore in (_options, _values):
         try:
             today = saved.parse_config(compose_run([*words, *folders]).yaml, "now")
-        except UsageError:  # told when the run itself is composed
+        except UsageError:  # warned of when the run itself is composed
             return words
         found = restore(then, today, words)
         words += [word for key, word in found.items() if not {key, key.partition(".")[0]} & typed]

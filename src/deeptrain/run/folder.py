@@ -100,7 +100,7 @@ def _is_used(folder: Path) -> bool:
 def _has_not_begun(folder: Path) -> bool:
     """Tell whether a run was killed in this folder before it had written its overrides. Nothing in it is of use.
 
-    A kill leaves the lock's file. Without it the folder may be somebody's own.
+    A kill leaves the lock's file. Without it the folder may be a folder of the user's own.
     """
     names = {path.name for path in folder.iterdir() if not path.name.endswith(UNFINISHED)}
     checkpoints = folder / "checkpoints"

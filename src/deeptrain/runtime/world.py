@@ -88,7 +88,7 @@ class World:
         return [(part, wanted, len(part) / batch_size) for part, wanted in parts]
 
     def all_gather_batch(self, images: "Tensor", labels: "Tensor", batch_size: int) -> tuple["Tensor", "Tensor"]:
-        """Return the whole batch, of which every rank has its shard."""
+        """Return the whole batch, from the shards of all ranks."""
         return images, labels
 
     def shard_batch(self, images: "Tensor", targets: "Tensor") -> tuple["Tensor", "Tensor"]:

@@ -92,8 +92,8 @@ def is_whole(path: Path) -> bool:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; Damaged if it is not whole, ValueError if it holds more than save would write.
 
-    A stranger's file has a fitting checksum too. So its content is looked at first, through the same view by which
-    torch then reads it: one archive from byte 0 on, small in all it lists, that calls for tensors alone.
+    A stranger's file has a fitting checksum too. So its content is looked at first, through the view that torch
+    reads it by: one archive from byte 0 on, small in all it lists, that calls for tensors alone.
     """
     import torch
 

@@ -73,7 +73,7 @@ def _forward(model: nn.Module, images: Tensor, runtime: Runtime) -> Tensor:
     try:
         with runtime.autocast:
             return model(images)
-    except Exception as error:  # whatever somebody's model may raise
+    except Exception as error:  # a model of the user's own may raise anything
         if is_out_of_memory(error):
             raise
         shape = "x".join(map(str, images.shape[1:]))
@@ -96,7 +96,7 @@ def compile_probe(device: torch.device) -> None:
     """Compile one addition, cached by torch. ValueError if torch.compile finds no compiler that works."""
     try:
         torch.compile(_add_one)(torch.zeros(2, device=device))
-    except Exception as error:  # of whatever torch.compile needs
+    except Exception as error:  # of something that torch.compile needs
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"needs a C++ compiler, and none works here ({reason})") from error
 
