@@ -16,6 +16,7 @@ from deeptrain.aug.whitening import Whitening
 from deeptrain.config.compose import compose_run
 from deeptrain.config.instantiate import instantiate
 from deeptrain.data.decode import Decoder
+from deeptrain.errors import UsageError
 from deeptrain.inference.export import export
 from deeptrain.inference.pictures import list_pictures
 from deeptrain.inference.predictor import Predictor
@@ -42,6 +43,7 @@ NETS = {  # what is typed, and the input
     "rnn gru, 2 layers": (["model=rnn", "model.cell=gru", "model.layers=2"], SMALL),
     "rnn lstm": (["model=rnn", "model.cell=lstm"], SMALL),
 }
+WHITENED = 8000  # images that a whitening is fitted on
 PIPELINES = ("normalise", "subtract image mean", "whiten", "both")
 
 
@@ -68,8 +70,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one network and pipeline: does it run at all?")
     parser.add_argument("--formats", nargs="*", default=["torch_export", "onnx", "safetensors"])
     options = parser.parse_args(words)
-    files = list_pictures(Path(options.pictures))
-    files = [files[index] for index in np.linspace(0, len(files) - 1, options.images).astype(int)]
+    found = list_pictures(Path(options.pictures))
+    files = [found[index] for index in np.linspace(0, len(found) - 1, options.images).astype(int)]
     print("| network | pipeline | format | largest difference of a logit | other labels | MB | CPU-s |")
     print("|---|---|---|---|---|---|---|")
     for name, (settings, shape) in list(NETS.items())[: 1 if options.quick else None]:
@@ -78,14 +80,22 @@ def main(words: list[str] | None = None) -> None:
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         kinds = PIPELINES if name == "fcn" and not options.quick else PIPELINES[: 1 if large or options.quick else 2]
         for kind in kinds:
-            model, inputs = network(settings, shape), pipeline(kind, images)
+            fitted = images
+            if kind in ("whiten", "both"):  # a matrix of 3072 x 3072 needs more images than it has rows
+                more = np.stack([decoder.decode_center(path) for path in found[:: max(1, len(found) // WHITENED)]])
+                fitted = torch.from_numpy(more).permute(0, 3, 1, 2)
+            model, inputs = network(settings, shape), pipeline(kind, fitted)
             with torch.no_grad():
                 model.train()(inputs.evaluate(images[:64]))  # the statistics of batch norms
             one = Predictor(model.eval(), inputs, decoder, [str(index) for index in range(10)], Runtime())
             for to in options.formats:
                 with tempfile.TemporaryDirectory() as folder:
                     path, start = Path(folder) / "model", time.process_time()
-                    parity = export(one, to, path, pixels)
+                    try:
+                        parity = export(one, to, path, pixels)
+                    except UsageError as error:
+                        print(f"| {name} | {kind} | {to} | {error.lines[0]} | | | |", flush=True)
+                        continue
                     seconds, size = time.process_time() - start, path.stat().st_size / 1e6
                 numbers = (
                     f"{parity.difference:.1e} | {parity.other_labels} of {parity.images} | {size:.1f} | {seconds:.1f}"

@@ -34,6 +34,7 @@ deeptrain train [group=option ...] [key=value ...]    one run, or with -m a swee
 deeptrain evaluate RUN                                the best weights of a run on the test split
 deeptrain predict RUN PICTURE|FOLDER|-                what the network of a run says of pictures
 deeptrain read RUN...                                 what the curves of a run show, and what to try
+deeptrain ensemble RUN RUN ...                        several runs as one network
 deeptrain export RUN to=onnx                          one file of a network for other programs
 deeptrain report FOLDER...                            runs compared: what is better, and is it more than chance
 deeptrain preview [group=option ...]                  what a run would see, and its learning rate
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         return enter(main)
     from deeptrain.commands.check_data import check_data
     from deeptrain.commands.diagnose import diagnose
+    from deeptrain.commands.ensemble import ensemble
     from deeptrain.commands.evaluate import evaluate
     from deeptrain.commands.export import export
     from deeptrain.commands.find_lr import find_lr
@@ -83,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         "train": train,
         "evaluate": evaluate,
         "predict": predict,
+        "ensemble": ensemble,
         "export": export,
         "preview": preview,
         "read": read,

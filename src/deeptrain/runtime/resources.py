@@ -12,6 +12,7 @@ CLONE_COMMANDS = {
     "train": "python train.py",
     "evaluate": "python scripts/evaluate.py",
     "predict": "python scripts/predict.py",
+    "ensemble": "python scripts/ensemble.py",
     "export": "python scripts/export.py",
     "preview": "python scripts/preview.py",
     "read": "python scripts/read.py",
