@@ -25,7 +25,7 @@ from deeptrain.runtime.device import Runtime
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
 NETS = {  # what is typed, and the input
     "fcn": (["model=fcn"], SMALL),
-    "fcn maxout dropconnect": (["model=fcn", "model.activation=maxout", "model.dropconnect=0.5"], SMALL),
+    "fcn maxout dropconnect": (["model=fcn", "model.activation=maxout", "model.drop_connect=0.5"], SMALL),
     "fcn quick_gelu layer": (["model=fcn", "model.activation=quick_gelu", "model.norm=layer"], SMALL),
     "alexnet": (["model=alexnet"], SMALL),
     "alexnet fractional, 3 draws": (["model=alexnet", "model.pool=fractional", "model.test_samples=3"], SMALL),
