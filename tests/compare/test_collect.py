@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from folders import write_run, write_study
 
-from deeptrain.compare import collect
+from deeptrain.compare import collect, report
 from deeptrain.errors import UsageError
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
@@ -68,6 +68,15 @@ def test_a_damaged_file_is_left_out(tmp_path, damage):
     (run / damage).write_bytes(b"\x00[{")
     found = collect.read_run(run)
     assert (found.rows, found.answers) != (None, ()) and collect.group([found])
+
+
+@pytest.mark.parametrize("value", [None, [], {"a": {}}, "x", float("nan"), -1, True], ids=repr)
+def test_a_result_of_another_kind_ends_no_report(tmp_path, value):
+    write_study(tmp_path, none=[0.8, 0.81], mixup=[0.9, 0.91])
+    result = tmp_path / "aug=mixup,seed=1" / "result.json"
+    whole = json.loads(result.read_text())
+    result.write_text(json.dumps(dict.fromkeys(whole, value) | {"status": "finished"}))
+    assert report.report([tmp_path], tmp_path)
 
 
 def test_a_folder_without_runs_is_answered(tmp_path):

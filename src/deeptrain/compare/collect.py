@@ -73,8 +73,7 @@ class Run:
 
     @property
     def version(self) -> str:
-        versions = self.result.get("versions")
-        versions = versions if isinstance(versions, dict) else {}
+        versions = self._table("versions")
         return f"{versions.get('deeptrain', '?')} {versions.get('source', '')}".strip()
 
     @functools.cached_property
@@ -107,16 +106,19 @@ class Run:
         """Return the metrics of the final weights by tag. Older runs have those of the last validation."""
         if isinstance(found := self.result.get("final"), dict):
             return found
-        metrics = self.result.get("metrics")
-        metrics = metrics if isinstance(metrics, dict) else {}
+        metrics = self._table("metrics")
         averaged = {tag.removesuffix("_average"): value for tag, value in metrics.items() if tag.endswith("_average")}
         return metrics | averaged
 
     @property
     def gap(self) -> float:
         """Return how much better the network is on its training images, not augmented, than on val (accuracy)."""
-        metrics = self.result.get("metrics") or {}
-        return number(metrics.get("accuracy/train_clean")) - number(self.final.get("accuracy/val"))
+        return number(self._table("metrics").get("accuracy/train_clean")) - number(self.final.get("accuracy/val"))
+
+    def _table(self, key: str) -> dict[str, Any]:
+        """Return a part of result.json that is a table; {} if it is not there, or damaged."""
+        found = self.result.get(key)
+        return found if isinstance(found, dict) else {}
 
     @property
     def has_learned(self) -> bool:
