@@ -12,7 +12,7 @@ import pytest
 
 from deeptrain.commands.cli import EXAMPLES, split_flags, train
 from deeptrain.config.compose import compose_run, compose_sweep
-from deeptrain.sweep import options
+from deeptrain.sweep import ablation, options
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,9 @@ def test_commands_compose(command, tmp_path):
     if words == ["--help"] or "RUN" in words or any(word.startswith(("resume=", "outputs/")) for word in words):
         return
     flags, words = split_flags(words)
-    if "multirun" in flags:
+    if "scripts/ablate.py" in command:
+        assert all(compose_run(list(job.words)) for job in ablation.lay_out(options.split(words)[1]).jobs)
+    elif "multirun" in flags:
         assert len(compose_sweep(options.split(words)[1])[0]) > 1
     else:
         compose_run(words)

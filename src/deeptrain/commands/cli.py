@@ -37,6 +37,7 @@ deeptrain read RUN...                                 what the curves of a run s
 deeptrain ensemble RUN RUN ...                        several runs as one network
 deeptrain export RUN to=onnx                          one file of a network for other programs
 deeptrain report FOLDER...                            runs compared: what is better, and is it more than chance
+deeptrain ablate 'over=[METHOD,...]' [...]            a sweep: none of the methods, each, all, all but one
 deeptrain preview [group=option ...]                  what a run would see, and its learning rate
 deeptrain check-data DIR                              read a folder of pictures before training on it
 deeptrain find-lr [group=option ...] [key=value ...]  search the learning rate of a run by short runs
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the installed command `deeptrain`: a subcommand and its arguments."""
     if arguments is None:
         return enter(main)
+    from deeptrain.commands.ablate import ablate
     from deeptrain.commands.check_data import check_data
     from deeptrain.commands.diagnose import diagnose
     from deeptrain.commands.ensemble import ensemble
@@ -90,6 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         "preview": preview,
         "read": read,
         "report": report,
+        "ablate": ablate,
         "check-data": check_data,
         "find-lr": find_lr,
         "diagnose": diagnose,

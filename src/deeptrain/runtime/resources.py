@@ -17,6 +17,7 @@ CLONE_COMMANDS = {
     "preview": "python scripts/preview.py",
     "read": "python scripts/read.py",
     "report": "python scripts/report.py",
+    "ablate": "python scripts/ablate.py",
     "check-data": "python scripts/check_data.py",
     "find-lr": "python scripts/find_lr.py",
     "diagnose": "python scripts/diagnose.py",

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +45,10 @@ def check(plan: Plan, *, measure: bool = False) -> tuple[Plan, list[str], dict[s
     for job in plan.jobs:
         groups[tuple(word for word in job.words if not word.startswith(f"{SEED}="))].append(job)
     jobs = list(groups.values())
-    runs = [compose_run(list(same[0].words)) for same in jobs]
-    answers = [_attempt(dry_run.check_settings, run) for run in runs]
-    warnings = _gather(answers, jobs)
+    composed = [_attempt(compose_run, list(same[0].words)) for same in jobs]
+    _gather([run if isinstance(run, UsageError) else [] for run in composed], jobs)
+    runs: list[RunConfig] = [run for run in composed if isinstance(run, RunConfig)]
+    warnings = _gather([_attempt(dry_run.check_settings, run) for run in runs], jobs)
     built = server.call(build_each, runs, measure)
     warnings += _gather([answer for answer, _ in built], jobs)
     facts = {job.name: known for same, (_, known) in zip(jobs, built, strict=True) if known for job in same}
@@ -119,13 +120,11 @@ def estimate(trainer: "Trainer", run: RunConfig) -> float:
     return training + validations * validated * step / images * FORWARD
 
 
-def _attempt(function: Any, run: RunConfig) -> list[str] | UsageError:
+def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
     try:
-        return function(run)
+        return function(argument)
     except UsageError as error:
         return error
-    except Exception:  # for the run to tell
-        return []
 
 
 def _gather(answers: Sequence[list[str] | UsageError], jobs: Sequence[list[Job]]) -> list[str]:

@@ -1,7 +1,7 @@
 """One sweep, from its words to its table; and going on with one that was stopped."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -38,14 +38,16 @@ def named(words: list[str]) -> Path | None:
     return Path(path).expanduser() if path is not None and plans.is_sweep(Path(path).expanduser()) else None
 
 
-def sweep(words: list[str], command: server.Command) -> int:
-    """Check every run, then train them; the exit code is 1 if any failed. command: what a job's words are given to."""
+def sweep(words: list[str], command: server.Command, lay_out: Callable[[Sequence[str]], Plan] = plans.lay_out) -> int:
+    """Check every run, then train them; the exit code is 1 if any failed.
+
+    command: what a job's words are given to. lay_out: makes the jobs from the words.
+    """
     with _interruptible():
         options, words = sweep_options.split(words)
         directory, words = last_value(words, "dir"), [word for word in words if override_key(word) != "dir"]
         _check_directory(directory, words)
-        laid_out = plans.lay_out(words)
-        checked, warnings, facts = check(laid_out, measure=options.dry_run)
+        checked, warnings, facts = check(lay_out(words), measure=options.dry_run)
         warnings = list(dict.fromkeys([*renamed_in(words), *warnings]))
         slots, gpus = places(options, checked, facts)
         if options.dry_run:

@@ -1,0 +1,35 @@
+"""Which of several methods helps? python scripts/ablate.py model=resnet 'over=[cutout,mixup]' seeds=5"""
+
+from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags, train
+
+USAGE = """\
+python scripts/ablate.py 'over=[METHOD,METHOD,...]' [seeds=5] [pairs=true] [group=option ...] [key=value ...]
+
+Trains with none of the methods, with each alone, with all of them, and with all but one. It is an ordinary sweep: it
+takes jobs=, dry_run=, fail_fast= and dir=, goes on with python train.py resume=SWEEP, and ends with a report.
+
+METHOD                an option of aug, penalty or average (cutout, l2, ema); or label_smoothing, stochastic_depth,
+                      dropout, drop_connect, max_norm, sam, flip with a usual value; or what it sets: model.dropout=0.3
+seeds=5               repeats of each setting; a list names the seeds: 'seeds=[3,4,5]'
+pairs=true            also every two methods together
+
+python scripts/ablate.py model=resnet 'over=[cutout,mixup,label_smoothing,stochastic_depth]' seeds=5 jobs=auto
+"""
+
+
+def ablate(arguments: list[str]) -> int:
+    """Run the command; return its exit code."""
+    if {"-h", "--help"} & set(arguments) or not arguments:
+        return show(in_this_installation(USAGE))
+    return guarded(lambda: _ablate(arguments), debug="--debug" in arguments)
+
+
+def _ablate(arguments: list[str]) -> int:
+    from deeptrain.errors import UsageError
+    from deeptrain.sweep import ablation, launch
+
+    flags, words = split_flags(arguments)
+    if unread := [flag for flag in flags if flag != "debug"]:
+        name = {"multirun": "-m", "cfg": "--cfg"}[unread[0]]
+        raise UsageError([f"{name}: an ablation is a sweep by itself; leave it out"])
+    return launch.sweep(words, train, ablation.lay_out)
