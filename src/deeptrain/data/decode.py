@@ -226,7 +226,7 @@ def _read(path: Path, short_side: int | None, convert: Callable[[Any], Any]) -> 
 def open_image(path: Path) -> Iterator[Any]:
     """Open an image file; the first frame of an animation. What is wrong with it is an UnreadableImageError.
 
-    ValueError for what is wrong with the system: too many open files, a disk that fails. MemoryError is raised unchanged.
+    ValueError for what is wrong with the system: too many open files, a disk that fails. A MemoryError stays one.
     """
     from PIL import Image
 
