@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deeptrain.runtime.files import write_atomically
+from deeptrain.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from deeptrain.compare.study import Comparison
@@ -64,7 +65,8 @@ def lines(found: "Comparison", out: Path) -> list[str]:
         basis = f"the best mean of {len(best.values)} runs" if len(best.values) > 1 else "by one run"
         again = [f"best     {best.label}, {basis}", f"again    {page.repeat_command(best)}"]
     files = f"report   {out / FILES[0]} (also {', '.join(Path(name).suffix for name in FILES[1:])})"
-    return [*table, *marked, "", *said, "", *notes, *_not_finished(found), *again, files]
+    shown = [*table, *marked, "", *said, "", *notes, *_not_finished(found), *again, files]
+    return [printable(line) for line in shown]  # a folder may be a stranger's
 
 
 def _not_finished(found: "Comparison") -> list[str]:

@@ -282,6 +282,10 @@ def _set_best(found: Comparison, rows: Sequence[Row], scores: dict[str, np.ndarr
     resolution = 1 / found.images if found.images and found.scale > 1 else 0.0
     for index in statistics.may_be_best(values, images, resolution=resolution):
         rows[index].may_be_best = True
+    base, leading = rows[0], rows[int(values.mean(1).argmax())]
+    for row in rows[1:]:  # what the table cannot tell from the best one is not excluded by a narrower one-sided bound
+        if row.gain and not row.gain.is_clear and leading in (base, row):
+            base.may_be_best = row.may_be_best = True
 
 
 def _by_class(found: Comparison, rows: Sequence[Row], scores: dict[str, np.ndarray]) -> list[Contrast]:
