@@ -29,6 +29,10 @@ class UsageError(ValueError):
         self.lines, self.valid_parts = list(dict.fromkeys(lines)), valid_parts or {}
         super().__init__("\n".join(self.lines))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process raise it here."""
+        return type(self), (self.lines, self.valid_parts)
+
 
 class NothingToDo(Exception):
     """What was asked for is done already. The command line prints the line and exits with 0: a requeued job is over."""
