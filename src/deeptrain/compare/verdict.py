@@ -139,7 +139,7 @@ def _smallest(found: Comparison) -> list[str]:
     rows = [row for row in unclear(found) if row.at_90]
     excluded = [row for row in rows if row.at_90 and row.at_90.largest < limit]
     open_rows = [row for row in rows if row not in excluded]
-    wanted = f"{found.smallest:g}{unit(found)}"
+    wanted = f"{found.smallest:g}{' point' if found.smallest == 1 and unit(found) else unit(found)}"
     said = [f"A difference of {wanted} or more is excluded for {names(excluded)}."] if excluded else []
     if open_rows:
         said.append(f"A difference of {wanted} is still possible for {names(open_rows)}. {_seeds(found, wanted)}")
