@@ -1,6 +1,7 @@
 """The reader names what curves of a known shape show, and is silent where they show nothing."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,6 +154,25 @@ def test_a_run_that_only_guesses_has_one_fault(expected, override, run):
 def test_advice_comes_with_the_override_to_try(expected, override, run):
     finding = read(record(**run))[0]
     assert (finding.name, finding.kind, finding.override) == (expected, "advice", override)
+
+
+def sampled(ratio, norm):
+    return [
+        {"step": 200 * i, "vitals/ratio_median": ratio, "vitals/gradient_norm": norm, "rate/lr": 1} for i in (1, 2, 3)
+    ]
+
+
+def test_vital_signs_tell_what_the_rate_alone_does_not():
+    """Of an optimizer of one's own no usual rate is known."""
+    own = {"_target_": "mine.Optimizer", "lr": 7.0}
+    slow = record(lambda t: 2.3 - 0.1 * t, learns(0.3), learns(0.3), optimizer=own)
+    fast = record(lambda t: 2.0, learns(0.3), learns(0.3), optimizer=own)
+    assert [v.name for v in read(replace(slow, steps=sampled(1e-6, 1)))] == ["rate_too_low"]
+    assert [v.name for v in read(replace(fast, steps=sampled(0.5, 1)))] == ["rate_too_high"]
+    assert "rate_too_low" not in [v.name for v in read(replace(slow, steps=sampled(1e-3, 1)))]
+    clipped = record(lambda t: 2.0, learns(0.3), learns(0.3), clip_norm=0.02)
+    assert [v.name for v in read(replace(clipped, steps=sampled(1e-3, 3.0)))] == ["clipped"]
+    assert "clipped" not in [v.name for v in read(replace(clipped, steps=sampled(1e-3, 0.1)))]
 
 
 def test_a_gap_within_its_error_is_none():

@@ -15,6 +15,7 @@ from deeptrain.config.options import groups, options
 from deeptrain.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "deeptrain"
 NAMES = sorted(path.stem for path in CARDS.glob("*.md"))
 METHODS = (  # settings that regularize, wherever they stand
     *(
@@ -194,3 +195,14 @@ def test_a_card_is_shown_without_torch():
         "assert not {'torch', 'torchvision', 'matplotlib', 'sklearn'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+
+
+def test_diagnosis_lists_every_verdict_that_is_given():
+    from deeptrain.analysis import verdicts
+
+    page = explain(["diagnosis"])
+    assert set(verdicts.SIGNS) == set(verdicts.TITLES)
+    assert all(name in page and title in page for name, title in verdicts.TITLES.items())
+    sources = [(SOURCE / "analysis" / name).read_text() for name in ("verdicts.py", "reader.py")]
+    given = {name for source in sources for name in re.findall(r'Verdict\(\s*"([a-z_]+)"', source)}
+    assert given and given <= set(verdicts.TITLES)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 from deeptrain.analysis.curves import difference_error, is_falling, noise_level, share_error
@@ -25,7 +26,8 @@ STRONG = {  # settings: more than so much of one keeps most networks from learni
     "penalty.strength": (0.05, "1e-4"),
 }
 DECAY = 0.02  # of the weights in a step, rate times decay: then they are mostly decayed
-TIGHT_CLIP = 0.01
+TIGHT_CLIP, FAR_ABOVE = 0.01, 10.0  # clip_norm, and times clip_norm that the gradient is
+SMALL_STEP, LARGE_STEP = 3e-5, 0.2  # update over weight at the full rate: outside of it hardly any network learns
 FEW = 50  # validation images: fewer cannot tell anything from guessing
 LONG_WARMUP = 0.5  # of the run
 MIN_STEPS = 100  # a shorter run has hardly begun
@@ -38,7 +40,7 @@ class Record:
     """What is known of a run, finished or not.
 
     rows: of metrics.csv. config: of config.yaml. train, val: their numbers of images, 0 if not known. result: of
-    result.json, {} while it runs. largest_class: its share of the images.
+    result.json, {} while it runs. steps: of steps.csv. largest_class: its share of the images.
     """
 
     rows: Sequence[Row]
@@ -133,6 +135,20 @@ class Record:
         return self.number("optimizer.lr") / usual * max(1.0, reach)
 
     @cached_property
+    def step_size(self) -> float | None:
+        """Return update over weight, of the median layer, at the full rate; None if it is not known."""
+        sampled = [
+            row for row in self.steps if row["step"] > 1 and row.get("vitals/ratio_median") and row.get("rate/lr")
+        ]
+        highest = max((row["rate/lr"] for row in sampled), default=0.0)
+        sizes = [
+            row["vitals/ratio_median"] * highest / row["rate/lr"]
+            for row in sampled
+            if row["rate/lr"] >= FULL_RATE * highest
+        ]
+        return median(sizes) if len(sizes) > 1 else None
+
+    @cached_property
     def fitted(self) -> tuple[float, int] | None:
         """Return the share of training images that it gets right at the end, and of how many; None if not measured."""
         value = self.last("accuracy/train_clean")
@@ -213,9 +229,8 @@ def _learned_nothing(record: Record) -> Verdict | None:
     if equal is not None and _was_driven_up(record, equal):
         evidence = f"{guess}; the loss rose to {_loss(max(loss))}, equal logits give {_loss(equal)}"
         return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
-    if record.number("clip_norm") and record.number("clip_norm") < TIGHT_CLIP:
-        evidence = f"{guess}; clip_norm={record.number('clip_norm'):g}"
-        return Verdict("clipped", "fault", "likely", evidence, "clip_norm=null")
+    if clipped := _tight_clip(record):
+        return Verdict("clipped", "fault", "likely", f"{guess}; {clipped}", "clip_norm=null")
     if ratio is not None and ratio >= 10:
         evidence = f"{guess}; optimizer.lr is {ratio:.0f} times the usual one of {record.option('optimizer')}"
         return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
@@ -242,11 +257,13 @@ def _no_transfer(record: Record) -> Verdict | None:
 
 def _rate_far_too_low(record: Record) -> Verdict | None:
     """The loss falls steadily and comes nowhere, at a rate far below the usual."""
-    way, ratio = _way(record), record.rate_ratio
-    if way is None or ratio is None or ratio > 0.03 or way > 0.3 or not is_falling(record.train_loss):
+    way, ratio, size = _way(record), record.rate_ratio, record.step_size
+    is_low, is_small = ratio is not None and ratio <= 0.03, size is not None and size < SMALL_STEP
+    if way is None or not (is_low or is_small) or way > 0.3 or not is_falling(record.train_loss):
         return None
     loss = record.train_loss
-    evidence = f"loss {_loss(loss[0])} to {_loss(loss[-1])}, steadily; optimizer.lr is {_usual(ratio)}"
+    cause = f"optimizer.lr is {_usual(ratio)}" if ratio and is_low else f"a step changes the weights by {size:.0e}"
+    evidence = f"loss {_loss(loss[0])} to {_loss(loss[-1])}, steadily; {cause}"
     return Verdict("rate_too_low", "fault", "likely", evidence, _faster(record))
 
 
@@ -258,9 +275,11 @@ def _held_back(record: Record) -> Verdict | None:
     own = f"train {_share(*record.fitted)}, not ahead of val"
     if strong := _strong(record):
         return Verdict("too_much_regularization", "fault", "likely", f"{own}; {strong[0]}", strong[1])
-    if record.number("clip_norm") and record.number("clip_norm") < TIGHT_CLIP:
-        evidence = f"{own}; clip_norm={record.number('clip_norm'):g}"
-        return Verdict("clipped", "fault", "likely", evidence, "clip_norm=null")
+    if clipped := _tight_clip(record):
+        return Verdict("clipped", "fault", "likely", f"{own}; {clipped}", "clip_norm=null")
+    if record.step_size is not None and record.step_size > LARGE_STEP:
+        evidence = f"{own}; a step changes the weights by {record.step_size:.0%}"
+        return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
     if (ratio := record.rate_ratio) is not None and ratio >= 10:
         evidence = f"{own}; optimizer.lr is {ratio:.0f} times the usual one of {record.option('optimizer')}"
         return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
@@ -419,7 +438,7 @@ def _strong(record: Record) -> tuple[str, str] | None:
     for key, (most, remedy) in STRONG.items():
         if record.number(key) >= most:
             return f"{key}={record.number(key):g}", f"{key}={remedy}"
-    usual_rate = USUAL_RATES.get(record.option("optimizer"), math.inf)  # a higher one is a fault of its own
+    usual_rate = USUAL_RATES.get(record.option("optimizer"), 0.0)  # a higher one is a fault of its own
     decay = record.number("optimizer.weight_decay") * min(record.number("optimizer.lr"), 3 * usual_rate)
     if decay >= DECAY:
         usual = "5e-4" if record.option("optimizer") == "sgd" else "0.05"
@@ -441,6 +460,15 @@ def _narrow(record: Record) -> str:
     sizes = [size for size in hidden if isinstance(size, int)] if isinstance(hidden, list) else []
     is_narrow = bool(sizes) and 4 * min(sizes) < record.num_classes and record.fitted is not None
     return f"a hidden layer has {min(sizes)} units for {record.num_classes} classes" if is_narrow else ""
+
+
+def _tight_clip(record: Record) -> str:
+    """Say how far clip_norm is below the gradient, if it is far."""
+    clip = record.number("clip_norm")
+    norms = [row["vitals/gradient_norm"] for row in record.steps if "vitals/gradient_norm" in row]
+    if clip and norms and median(norms) > FAR_ABOVE * clip:
+        return f"clip_norm={clip:g}, and the gradient has {median(norms):.2g}"
+    return f"clip_norm={clip:g}" if 0 < clip < TIGHT_CLIP and not norms else ""
 
 
 def _regularized(record: Record) -> bool:

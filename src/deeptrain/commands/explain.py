@@ -28,8 +28,21 @@ def explain(names: list[str], config_dirs: tuple[str, ...] = ()) -> str:
     return "\n".join(_explain(name, config_dirs) for name in names if name) or contents()
 
 
+def diagnosis() -> str:
+    """List the verdicts of diagnose and of the reader of curves: what each says, how it is seen, what is tried."""
+    from deeptrain.analysis.verdicts import SIGNS, TITLES
+
+    lines = ["python scripts/diagnose.py tests a set-up before training; read, and the end of a run, read curves", ""]
+    for name, title in TITLES.items():
+        sign, remedy = SIGNS[name]
+        lines += [f"  {name:<24} {title}", f"  {'':<24} {sign}", f"  {'':<24} try: {remedy}", ""]
+    return "\n".join(lines[:-1])
+
+
 def _explain(name: str, config_dirs: tuple[str, ...]) -> str:
     """Return a card; else what the files say of the options, or of the setting, that have this name."""
+    if name == "diagnosis":
+        return diagnosis()
     known = {
         (group, option): _file(group, option, config_dirs)
         for group in groups(config_dirs)

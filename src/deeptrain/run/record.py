@@ -15,6 +15,7 @@ from deeptrain.run import saved
 from deeptrain.runtime.paths import quote
 from deeptrain.runtime.resources import command
 
+STEPS_BYTES = 2**18  # of steps.csv: the first thousands of log points, in a few milliseconds
 HEAD_BYTES = 4096  # of run.log, in which its head is
 REPLACED = {"model.initialization": ("model.init_std",), "overfit": ("validate.images", "data.train_images")}
 NOT_REPEATED = ("dir", "resume", "resume_changed", "rerun", "init_from", "cache_dir")
@@ -34,15 +35,16 @@ def load(folder: Path, result: Mapping[str, Any] | None = None) -> Record:
     """Read a run's folder, whether the run is over or not. result: that of result.json if it is not written yet."""
     known: Mapping[str, Any] = saved.read_json(folder / "result.json", dict, {}) if result is None else result
     table, config = rows(folder / "metrics.csv"), saved.load_config(folder)
-    return Record(table, config, result=known, **_images(folder, known))
+    steps = rows(folder / "steps.csv", STEPS_BYTES)
+    return Record(table, config, result=known, steps=steps, **_images(folder, known))
 
 
-def rows(path: Path) -> list[Row]:
-    """Read the whole rows of a table; the last one may be half written."""
+def rows(path: Path, most: int = MAX_BYTES + 1) -> list[Row]:
+    """Read the whole rows in the first `most` bytes of a table; the last one may be half written."""
     if not path.is_file():
         return []
     with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
+        content = file.read(most)
     if len(content) > MAX_BYTES:
         raise UsageError([f"{path}: is too large to be of a run of deeptrain; {saved.REMEDY}"])
     header, *lines = readable_lines(content) or [b""]
