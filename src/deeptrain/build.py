@@ -98,7 +98,7 @@ def open_setup(
     reason += f", {precision} (auto)" if settings.precision == "auto" else ""
     reason += ", products in TF32" if device.type == "cuda" and precision == "fp32" else ""
     setup.machine = reason
-    setup.warnings = checks.check(run, _known(setup)) + describe_leaks(source, dataset)
+    setup.warnings = [*checks.check(run, _known(setup)), *dataset.warnings, *describe_leaks(source, dataset)]
     return setup
 
 

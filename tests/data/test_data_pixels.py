@@ -261,7 +261,7 @@ def wide(index):
 def test_wide_pictures_lose_their_ends_with_a_word_and_can_be_kept_whole(tmp_path):
     images, dataset = pixels(folder(tmp_path, wide))
     assert images[0].shape == (16, 16, 1) and (images[0] == 100).all()
-    assert any("6 of the 6 pictures looked at lose more than a third; data.resize=pad" in n for n in dataset.notes)
+    assert any("6 of the 6 pictures looked at lose more than a third; data.resize=pad" in n for n in dataset.warnings)
     for resize in ("pad", "squash"):
         images, dataset = pixels(tmp_path, resize=resize)
         assert images[0].shape == (16, 48, 1) and not any("lose more" in note for note in dataset.notes)

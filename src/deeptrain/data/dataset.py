@@ -93,6 +93,7 @@ class Dataset:
     fingerprint: str  # of the training images: the same images give the same fingerprint on any machine
     split: dict[str, Any]  # for split.json; indices count in the source's own order
     notes: list[str] = field(default_factory=list)  # automatic choices, one line each with the reason
+    warnings: list[str] = field(default_factory=list)  # what of the images is lost, a sentence each
     decoder: Decoder | None = None  # how any picture becomes an input, as train's did; None: cropped to image_shape
 
     def __post_init__(self):
@@ -161,6 +162,7 @@ class SourceSplits:
     train_folder: str = ""
     val_folder: str = ""
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     decoder: Decoder | None = None  # as in Dataset
 
 
@@ -238,6 +240,7 @@ def make_dataset(
             "val": [] if source.val_images == "train" else parts.held_out.tolist(),
         },
         notes=[*splits.notes, *(_absent(train.labels, len(classes)) if source.train_images else [])],
+        warnings=splits.warnings,
         decoder=splits.decoder,
     )
 

@@ -156,6 +156,7 @@ class ImageFiles(DataSource):
             val_folder=val.label if val else "",
             test=f"test {len(test.names):,} ({test.label}) kept shut" if test else "no test split",
             notes=[*map(name_heif_reader, self.layout.notes), *notes],
+            warnings=[] if self.decoder else describe_cut(self._survey(cache_dir).sizes, decoder),
             decoder=decoder,
         )
         dataset = make_dataset(self, self.layout.classes, splits, parts)
@@ -204,7 +205,6 @@ class ImageFiles(DataSource):
             decoder = replace(decoder, background=color)
         if seen.transparent and color == WHITE:
             notes.append("background white: some pictures are transparent; data.background=[r,g,b] sets another")
-        notes += describe_cut(seen.sizes, decoder)
         if seen.cut_to_8_bit:
             notes.append("16 bits a colour are read as 8, which is all that Pillow keeps; grey ones keep their 16 bits")
         ranges, range_notes = self._choose_ranges(seen.deep, cache_dir)
