@@ -52,7 +52,7 @@ def test_a_process_begins_with_everything_imported_and_hears_signals():
 
 
 def test_what_a_process_raises_is_raised_here_and_its_death_is_an_error():
-    with pytest.raises(UsageError, match="^no such thing$") as error:
+    with pytest.raises(UsageError, match=r"^no such thing$") as error:
         server.call(refuse)
     assert error.value.lines == ["no such thing"]
     with pytest.raises(RuntimeError, match="ended with exit code -9"):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deeptrain import build
 from deeptrain.config import checks
@@ -11,6 +11,9 @@ from deeptrain.config.settings import RunConfig, Settings
 from deeptrain.errors import UsageError
 from deeptrain.runtime.world import get_world
 from deeptrain.training import initial_weights
+
+if TYPE_CHECKING:
+    from deeptrain.training.trainer import Trainer
 
 
 def check_settings(run: RunConfig) -> list[str]:
@@ -71,3 +74,18 @@ def _build_light_parts(parts: Mapping[str, Any], settings: Settings | None = Non
     except UsageError as error:
         messages += error.lines
     return messages
+
+
+def check_by_building(run: RunConfig, *, on_cpu: bool = True) -> "tuple[build.Setup, Trainer]":
+    """Build all parts of a run to find messages; return them. The warnings are in the setup.
+
+    on_cpu: without a copy of the images, and without the GPU, since other processes are to train.
+    """
+    import torch
+
+    from deeptrain.runtime.device import Runtime
+
+    setup = build.open_setup(run)
+    if on_cpu:
+        setup.source.loader, setup.runtime = "stream", Runtime(torch.device("cpu"))
+    return setup, build.trainer(setup)

@@ -82,20 +82,15 @@ def count_gpus() -> int:
 
 
 def _build(run: RunConfig, measure: bool) -> tuple[list[str], Facts]:
-    """Build a run on the CPU, without a copy of its images, unless it is to be measured where it is to run."""
     import torch
 
-    from deeptrain import build
-    from deeptrain.runtime.device import Runtime
+    from deeptrain.runtime.device import pick_device
 
-    setup = build.open_setup(run)
-    device, threads = setup.runtime.device.type, torch.get_num_threads()
-    if not measure:
-        setup.source.loader, setup.runtime = "stream", Runtime(torch.device("cpu"))
-    trainer = build.trainer(setup)
+    setup, trainer = dry_run.check_by_building(run, on_cpu=not measure)
     try:
+        device, _ = pick_device(run.settings.device)
         seconds = estimate(trainer, run) if measure else None
-        return setup.warnings, Facts(threads, trainer.plan.total_steps, device, seconds)
+        return setup.warnings, Facts(torch.get_num_threads(), trainer.plan.total_steps, device.type, seconds)
     finally:
         trainer.close()
 
