@@ -1,6 +1,7 @@
 """The benchmarks still run, in their shortest form, and say what they should; how fast is not a test's business."""
 
 import importlib
+import runpy
 import sys
 from pathlib import Path
 
@@ -91,3 +92,14 @@ def test_a_way_in_a_process_of_its_own_is_clocked_there(load, tmp_path, monkeypa
     assert (way.short, way.long) == (10**5, 3 * 10**5)
     assert timing.measure({"summing": way}, rounds=2)["summing"].whole.min() > 0
     assert way.process.exitcode == 0
+
+
+def test_coverage_of_intervals(monkeypatch, capsys):
+    coverage = runpy.run_path(str(BENCHMARKS / "coverage.py"))  # there is a package of this name
+    small = coverage["coverage"].__globals__
+    monkeypatch.setitem(small, "SEEDS", (3,))
+    monkeypatch.setitem(small, "SETTINGS", (2,))
+    coverage["coverage"](50)
+    coverage["images"](5)
+    said = capsys.readouterr().out
+    assert said.count("%") > 12 and "lowest: " in said and "seeds only" in said
