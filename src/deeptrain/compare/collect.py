@@ -165,7 +165,7 @@ def _find(folder: Path, depth: int) -> Iterator[Run]:
         return
     jobs = {job.path: job for job in _planned(folder)}
     below = sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
-    for path in [*(path for path in jobs if path not in below), *below]:
+    for path in [*jobs, *(path for path in below if path not in jobs)]:
         job = jobs.get(path)
         if not is_run(path) and job is not None:
             yield job

@@ -135,7 +135,7 @@ def compare_runs(
     rows = [_row(setting, value, monitor, any_learned) for setting in settings]
     found = Comparison([row for row in rows if row.values], None, monitor, value, is_higher, scale, list(runs))
     found.left_out = [row for row in rows if not row.values]
-    found.looks = looks or _looks(runs)
+    found.looks = looks or _looks(settings)
     found.smallest = smallest
     if found.rows:
         found.baseline = _baseline(found.rows, baseline, settings)
@@ -180,13 +180,10 @@ def _row(setting: Setting, kind: str, monitor: str, any_learned: bool) -> Row:
     return Row(setting, values, {seed: others[seed] for seed in values if seed in others}, collapsed)
 
 
-def _looks(runs: Sequence[Run]) -> int:
-    """Count how often seeds were added: the sweeps whose runs have seeds that no other sweep has."""
-    seeds: dict[object, set[str]] = {}
-    for run in runs:
-        if run.planned:
-            seeds.setdefault(run.path.parent, set()).add(run.seed)
-    return max(1, len({frozenset(each) for each in seeds.values()}))
+def _looks(settings: Sequence[Setting]) -> int:
+    """Count how often seeds were added to a setting: by how many sweeps its seeds were run."""
+    sweeps = [{run.path.parent for run in setting.runs if run.planned} for setting in settings]
+    return max([1, *map(len, sweeps)])
 
 
 def _baseline(rows: Sequence[Row], named: str | None, settings: Sequence[Setting]) -> Row:
