@@ -279,14 +279,16 @@ def _formats(
         return f"{text if room is None else shorten(text, lambda part: len(part) <= width):<{width}}"
 
     def fit(line: str) -> str:
-        return line if room is None or len(line) <= room else f"{line[: room - 1].rstrip(' ,')}…"
+        return line if room is None or len(line) <= room else f"{line[: room - 1].rstrip(', ')}…"
 
     def table(answer: "Prediction") -> str:
         (name, probability), *others = answer.top(options.top)
-        rest = ", ".join(f"{other} {share:.1%}" for other, share in others)
+        rest = [f"{other} {share:.1%}" for other, share in others]
         sets = "" if threshold is None else f"  {{{', '.join(answer.at_least(threshold))}}}"
-        line = f"{cell(answer.name, width)}  {cell(name, label)}  {probability:6.1%}{sets}  {rest}".rstrip()
-        return fit(terminal.printable(line))
+        line = f"{cell(answer.name, width)}  {cell(name, label)}  {probability:6.1%}{sets}"
+        while room is not None and rest and len(f"{line}  {', '.join(rest)}") > room:
+            rest.pop()
+        return fit(terminal.printable(f"{line}  {', '.join(rest)}".rstrip()))
 
     def json_line(answer: "Prediction") -> str:
         top = [{"label": name, "probability": probability} for name, probability in answer.top(options.top)]
