@@ -11,6 +11,7 @@ import pytest
 
 from deeptrain.commands.cli import train
 from deeptrain.sweep import launch, server
+from deeptrain.sweep.claims import Claims
 from deeptrain.sweep.options import Options
 from deeptrain.sweep.plan import Job, Plan, save
 
@@ -143,3 +144,11 @@ def test_a_sweep_goes_on_and_says_how_instead_of_doing_work_twice(capfd):
     capfd.readouterr()
     assert launch._find_unfinished(command[1:]) == Path("outputs/sweeps/2026-01-01/00-00-00-aaaa")
     assert launch._find_unfinished([*command[1:], "aug=mixup"]) is None
+
+
+def test_a_terminal_without_a_job_to_take_says_who_works(capfd):
+    plan = plan_of(1)
+    held = Claims(plan.folder / "claims")
+    held.take("seed=0")
+    assert launch.work(plan, crash, 1, [], Options()) == 0
+    assert "1 runs go on in other terminals" in capfd.readouterr().out and not Path("ran.txt").exists()

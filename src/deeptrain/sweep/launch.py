@@ -93,8 +93,11 @@ def work(plan: Plan, command: server.Command, slots: int, gpus: list[str], optio
         worker.work()
     finally:
         show_report(plan)
-    failed, left = worker.ledger.failures(), len(plan.jobs) - len(worker.ledger.results())
-    if left > len(failed):
+    results, failed = worker.ledger.results(), worker.ledger.failures()
+    elsewhere = sum(job.folder.name in worker.claims.owners() for job in plan.jobs if job.name not in results)
+    if elsewhere:
+        terminal.show(f"others   {elsewhere} runs go on in other terminals; the last one shows the whole table")
+    elif len(results) + len(failed) < len(plan.jobs):
         terminal.show(f"go on    {resume_command(plan.folder, plan.words)}")
     elif failed:
         terminal.show(f"retry    {resume_command(plan.folder, plan.words)} retry=failed")
