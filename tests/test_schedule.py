@@ -96,3 +96,10 @@ def test_mistakes_are_named(name, settings, message):
     with pytest.raises(ValueError) as error:
         build(name, **settings)
     assert str(error.value).startswith(message)
+
+
+def test_cycles_are_cosines_that_start_again():
+    cyclic, cosine = build("cyclic", cycles=5, floor=0.1), build("cosine", floor=0.1)
+    for step in range(1000):
+        assert cyclic(step / 1000) == pytest.approx(cosine(step % 200 / 200), abs=1e-5)
+    assert cyclic(1.0) == pytest.approx(0.1)

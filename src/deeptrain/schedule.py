@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated
 
-from deeptrain.schema import EpochsOrFraction, NonNegativeInt, Range, UnitFloat, validate_call
+from deeptrain.schema import EpochsOrFraction, NonNegativeInt, PositiveInt, Range, UnitFloat, validate_call
 
 LRMultiplier = Callable[[float], float]
 Inside = Annotated[float, Range(above=0, below=1)]
@@ -45,6 +45,17 @@ def step(
 def cosine(epochs: int, *, floor: UnitFloat = 0.0, warmup: EpochsOrFraction = 0) -> LRMultiplier:
     """Fall along half a cosine, ½ (1 + cos πt/T), to `floor` times the rate (Loshchilov & Hutter, 2017)."""
     return with_warmup(lambda progress: rescale(floor, (1 + math.cos(math.pi * progress)) / 2), warmup, epochs)
+
+
+@validate_call
+def cyclic(epochs: int, *, cycles: PositiveInt = 5, floor: UnitFloat = 0.0) -> LRMultiplier:
+    """Fall along half a cosine in each of `cycles` equal parts, from the full rate again (Huang et al., 2017)."""
+
+    def factor(progress: float) -> float:
+        position = 1.0 if progress >= 1 else (progress * cycles + ROUNDING) % 1
+        return rescale(floor, (1 + math.cos(math.pi * position)) / 2)
+
+    return factor
 
 
 @validate_call

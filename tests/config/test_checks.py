@@ -30,10 +30,19 @@ REFUSED = [
     ("model=fcn model.norm=batch accumulate=100", COLOUR, "batch_size=100, accumulate=100"),
     ("model=fcn model.norm=batch batch_size=5 accumulate=5", None, "cannot norm a single image"),
     ("sync_batch_norm=true accumulate=2", COLOUR, "sync_batch_norm=true: does not go with accumulate=2"),
+    ("checkpoint.snapshots=4 epochs=30 schedule=cyclic", None, "checkpoint.snapshots=4: needs epochs that it divides"),
+    (
+        "checkpoint.snapshots=2 epochs=6 validate.every_epochs=2 schedule=cyclic",
+        None,
+        "and a validation at each part's",
+    ),
+    ("checkpoint.snapshots=5 limit_steps=9", None, "checkpoint.snapshots=5: goes by epochs; leave out limit_steps"),
     ("sam=0.05 precision=fp16", None, "gradient=sam: does not go with precision=fp16"),
 ]
 
 POINTLESS = [
+    ("checkpoint.snapshots=5", None, "write schedule=cyclic"),
+    ("checkpoint.snapshots=3 schedule=cyclic", None, "checkpoint.snapshots=3 and schedule.cycles=5 should be the same"),
     ("freeze=backbone", None, "freeze=backbone keeps random weights as they are: write init_from=RUN beside it"),
     ("init_from=run freeze=backbone backbone_lr_factor=0.1", None, "backbone_lr_factor=0.1 has no effect"),
     ("batch_size=1", None, "norms every image by itself"),

@@ -74,6 +74,25 @@ def test_the_mean_of_weights_keeps_counters():
 # --- the command ---
 
 
+def test_snapshots_of_a_cyclic_run_are_its_weights_at_the_end_of_each_part(tmp_path, monkeypatch, capsys):
+    from deeptrain.training import checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "model=fcn", "model.hidden=[8]", "epochs=4", "schedule=cyclic", "schedule.cycles=2"]
+    assert train([*words, "checkpoint.snapshots=2", "dir=run"]) == 0
+    first, second, last = (
+        checkpoint.load(Path(f"run/checkpoints/{name}.pt")) for name in ("snapshot-1", "snapshot-2", "last")
+    )
+    assert [one["progress"]["epoch"] for one in (first, second)] == [2, 4] and first["optimizer"] is None
+    assert checkpoint.digest(second["model"]) == checkpoint.digest(last["model"]) != checkpoint.digest(first["model"])
+    assert ensemble(["run", "snapshots=2"]) == 0
+    assert "snapshot-1.pt" in capsys.readouterr().out
+    assert ensemble(["run", "snapshots=2", "average=weights", "into=soup"]) == 0, "they have a common start"
+    assert ensemble(["run", "snapshots=3"]) == 2
+    assert train([*words, "checkpoint.snapshots=3", "dir=other"]) == 2
+    assert "needs epochs that it divides" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Return a folder with two runs of different networks, and two that start from the first."""

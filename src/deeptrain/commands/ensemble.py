@@ -21,6 +21,7 @@ each member, the ensemble before and after calibration, the paired gain over the
 
   choose=greedy          takes the best run, then each that lowers the NLL on val
   top=5                  of a sweep's folder: the five runs with the best values on val
+  snapshots=5            the five snapshots of each run (checkpoint.snapshots=5 schedule=cyclic) in place of its best
   split=test             opens test with the runs that are named; the temperature still comes from val
   average=weights        one network with the mean of the weights, of runs with a common start; into=DIR gets it
   into=DIR               the new folder for average=weights, which predict, evaluate and export take as a run
@@ -39,6 +40,7 @@ class Options:
     average: Literal["probabilities", "weights"] = "probabilities"
     split: Literal["val", "test"] = "val"
     top: PositiveInt | None = None
+    snapshots: PositiveInt | None = None
     into: str | None = None
 
 
@@ -76,7 +78,7 @@ def parse(arguments: Sequence[str]) -> Command:
     for word in words:
         key, sign, value = word.partition("=")
         if sign and key in OPTIONS:
-            values[key] = int(value) if key == "top" and value.isdigit() else value
+            values[key] = int(value) if key in ("top", "snapshots") and value.isdigit() else value
         elif sign or word.startswith(("-", "+", "~")):
             overrides.append(word)
         else:
@@ -87,7 +89,7 @@ def parse(arguments: Sequence[str]) -> Command:
         raise UsageError([str(error)]) from error
     check_read(overrides, "an ensemble", READ)
     _check(runs, options)
-    return Command(_members(runs, options.top), options, overrides)
+    return Command(_members(runs, options), options, overrides)
 
 
 def _check(runs: list[str], options: Options) -> None:
@@ -98,6 +100,8 @@ def _check(runs: list[str], options: Options) -> None:
         raise UsageError([f"name the runs: {usage}"])
     if options.split == "test" and (options.choose == "greedy" or options.top):
         raise UsageError(["split=test: opens test for runs that are chosen; choose on val first, then name them"])
+    if options.snapshots and (options.top or options.snapshots * len(runs) < 2):
+        raise UsageError(["snapshots: takes two or more of the runs that are named, without top"])
     if options.average == "weights" and options.into is None:
         raise UsageError(["average=weights: makes one network; name a new folder for it, into=DIR"])
     if options.average == "weights" and options.split == "test":
@@ -106,8 +110,27 @@ def _check(runs: list[str], options: Options) -> None:
         raise UsageError(["into: gets the network of average=weights; leave it out"])
 
 
-def _members(runs: list[str], top: int | None) -> list[str]:
-    """Return the runs that are named; with top=, those with the best values among all that are in the folders."""
+def _snapshots(runs: list[str], count: int) -> list[str]:
+    """Return the last snapshots of each run, by their numbers."""
+    from deeptrain.errors import UsageError
+    from deeptrain.run import folder
+
+    found = []
+    for name in runs:
+        kept = folder.resolve(name, "run")[0].glob("checkpoints/snapshot-*.pt")
+        numbered = {int(path.stem.partition("-")[2]): path for path in kept if path.stem.partition("-")[2].isdigit()}
+        if len(numbered) < count:
+            remedy = f"train with checkpoint.snapshots={count} schedule=cyclic"
+            raise UsageError([f"snapshots={count}: {name} has {len(numbered)}; {remedy}"])
+        found += [str(numbered[number]) for number in sorted(numbered)[-count:]]
+    return found
+
+
+def _members(runs: list[str], options: Options) -> list[str]:
+    """Return the checkpoints and runs that are meant: with top=, the best ones among all that are in the folders."""
+    top = options.top
+    if options.snapshots:
+        return _snapshots(runs, options.snapshots)
     from deeptrain.compare.collect import collect
     from deeptrain.errors import UsageError
     from deeptrain.run import folder

@@ -92,6 +92,21 @@ class Check:
 
 ERRORS = (
     Check(
+        "checkpoint.snapshots={checkpoint.snapshots}: needs epochs that it divides, and a validation at each part's "
+        "end; write epochs and validate.every_epochs so",
+        lambda s: (
+            s["checkpoint.snapshots"]
+            and (
+                s["epochs"] % s["checkpoint.snapshots"]
+                or s["epochs"] // s["checkpoint.snapshots"] % s["validate.every_epochs"]
+            )
+        ),
+    ),
+    Check(
+        "checkpoint.snapshots={checkpoint.snapshots}: goes by epochs; leave out limit_steps and max_seconds",
+        lambda s: s["checkpoint.snapshots"] and (s["limit_steps"] or s["max_seconds"]),
+    ),
+    Check(
         "gradient={gradient}: does not go with precision=fp16, whose gradients are scaled between its two passes; "
         "write precision=bf16 or fp32",
         lambda s: s["gradient"] != "none" and s["precision"] == "fp16",
@@ -131,6 +146,15 @@ ERRORS = (
 )
 
 WARNINGS = (
+    Check(
+        "checkpoint.snapshots={checkpoint.snapshots} keeps weights that differ little, since schedule={schedule} does "
+        "not start again at the full rate: write schedule=cyclic",
+        lambda s: s["checkpoint.snapshots"] and s["schedule"] != "cyclic",
+    ),
+    Check(
+        "checkpoint.snapshots={checkpoint.snapshots} and schedule.cycles={schedule.cycles} should be the same number",
+        lambda s: s["checkpoint.snapshots"] and s["schedule.cycles"] not in (None, s["checkpoint.snapshots"]),
+    ),
     Check(
         "freeze={freeze} keeps random weights as they are: write init_from=RUN beside it",
         lambda s: s["freeze"] is not None and s["init_from"] is None,

@@ -57,6 +57,7 @@ ANSWERS = {  # what is written in another way, or does not exist
     "pretrained": "write init_from=RUN to start from the weights of another run",
     "predict": "write python scripts/predict.py RUN PICTURE",
     "retry": "goes with -m, or with resume=SWEEP: retry=failed",
+    "snapshots": "write checkpoint.snapshots=5 schedule=cyclic",
     "swa": "write average=swa",
     "sweep": "write -m, and several values: -m seed=0,1,2",
     "tensorboard": "write loggers=tensorboard, which is the default",

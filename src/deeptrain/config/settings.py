@@ -32,6 +32,7 @@ class EarlyStop:
 class Checkpoint:
     every_steps: PositiveInt | None = None
     every_minutes: PositiveFloat | None = 1.0
+    snapshots: PositiveInt | None = None
 
 
 @dataclass

@@ -57,7 +57,9 @@ def write_first_files(trainer: "Trainer", setup: build.Setup, console: Console, 
     facts |= {"charts": list(informative(trainer.validator.metrics, len(setup.dataset.classes)))}
     facts |= {"initial_loss": trainer.metadata["initial_loss"]}
     trainer.logger = RunLogger(console, [*tables, *build.loggers(run, **facts)], trainer.validator.metrics)
-    trainer.checkpoints = Checkpoints(run_dir / "checkpoints")
+    parts, total = run.settings.checkpoint.snapshots or 0, trainer.plan.total_steps
+    snapshots = {total * number // parts: number for number in range(1, parts + 1)}
+    trainer.checkpoints = Checkpoints(run_dir / "checkpoints", snapshots)
     position = progress.epoch, progress.step_in_epoch, trainer.plan.fraction(progress)
     batches = setup.world.unsharded(trainer.train_loader, lambda: build.train_loader(setup, stream=True))
     picture = training_samples(setup, batches, *position)

@@ -7,7 +7,7 @@ import pickletools  # only lists what a file would call; nothing is called
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,15 +32,22 @@ class Damaged(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints of a run: last.pt and best.pt in a folder, or without one the last state in memory."""
+    """The checkpoints of a run: last.pt and best.pt in a folder, or without one the last state in memory.
 
-    def __init__(self, folder: Path | None = None):
-        self.folder = folder
+    snapshots: the steps after which the weights are kept for good, with the number of each.
+    """
+
+    def __init__(self, folder: Path | None = None, snapshots: Mapping[int, int] | None = None):
+        self.folder, self.snapshots = folder, snapshots or {}
         self._last: dict[str, Any] | None = None
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Write <name>.pt. The old file stays until the new one is whole; of last.pt it stays as last.previous.pt."""
         if self.folder is not None:
+            number = self.snapshots.get(state["progress"]["step"]) if name == "last" and self.snapshots else None
+            if number is not None:  # first: a run that is killed in between saves it again
+                alone = {"optimizer": None, "average": None, "scaler": None, "weights": "raw"}
+                save(self.folder / f"snapshot-{number}.pt", {**state, **alone})
             save(self.folder / f"{name}.pt", state, keep=name == "last")
         elif name == "last":
             self._last = copy.deepcopy(state)
