@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from deeptrain.config.compose import compose_run
 from deeptrain.errors import UsageError
 from deeptrain.sweep import options, plan
 from deeptrain.sweep.plan import folder_name, lay_out, load, moved, save, start_words
@@ -23,6 +24,12 @@ def test_names_of_folders():
     assert folder_name("aug=[]") == "aug=none"
     assert folder_name("../../x=1") == "_.._x=1", "no name leads out of the sweep, or is hidden"
     assert len(folder_name("x" * 300)) < 200 and folder_name("x" * 300) != folder_name("x" * 299)
+
+
+def test_experiments_of_the_shelf_make_a_sweep():
+    jobs = lay_out(["experiment=shelf/plain,shelf/mixup", "data=synthetic", "limit_steps=2"]).jobs
+    assert [job.folder.name for job in jobs] == ["experiment=shelf_plain", "experiment=shelf_mixup"]
+    assert [list(compose_run(list(job.words)).parts["aug"]) for job in jobs] == [[], ["mixup"]]
 
 
 def test_jobs_whose_names_fit_no_folder_get_different_ones():
