@@ -280,7 +280,7 @@ def _held_back(record: Record) -> Verdict | None:
     if record.step_size is not None and record.step_size > LARGE_STEP:
         evidence = f"{own}; a step changes the weights by {record.step_size:.0%}"
         return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
-    if (ratio := record.rate_ratio) is not None and ratio >= 10:
+    if (ratio := record.rate_ratio) is not None and ratio >= 30 and record.fitted[0] < 0.7:
         evidence = f"{own}; optimizer.lr is {ratio:.0f} times the usual one of {record.option('optimizer')}"
         return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
     return None
