@@ -14,6 +14,7 @@ from deeptrain.analysis.diagnose import is_upside_down, measure_start, mixes_bat
 from deeptrain.commands.diagnose import diagnose
 from deeptrain.data.dataset import Samples
 from deeptrain.data.leaks import contradictions
+from deeptrain.errors import UsageError
 from deeptrain.loss import MSE, CrossEntropy, Hinge
 
 LABELS = torch.arange(20) % 5
@@ -90,6 +91,25 @@ def test_three_steps(words, verdict, code, capsys, tmp_path, monkeypatch):
     assert command in page and "http" not in page.replace("http-equiv", "")
 
 
-def test_a_command_without_a_sense_is_answered_in_a_line(capsys):
-    assert diagnose(["overfit=5"]) == 2
-    assert "overfit=5: a diagnosis does not read it; leave it out" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("overfit=5", "overfit=5: a diagnosis does not read it; leave it out"),
+        ("steps=2", "steps=2: choose from 1, 1-2, 1-3; a step needs those before it"),
+    ],
+)
+def test_a_command_without_a_sense_is_answered_in_a_line(word, line, capsys):
+    assert diagnose([word]) == 2
+    assert f"error: {line}" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_cut_down_are_not_blamed(monkeypatch):
+    """A sample that cannot be made says nothing of the network."""
+
+    def refuse(words, report, change=""):
+        raise UsageError(["overfit=64: this source has no train_images"])
+
+    monkeypatch.setattr(room, "_attempt", refuse)
+    found = room.diagnose(compose(WORDS), last=2)
+    assert [step.status for step in found.steps] == ["passed", "left out"]
+    assert not found.verdicts

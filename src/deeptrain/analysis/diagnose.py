@@ -79,10 +79,11 @@ class Step:
     line: str
     measured: Any
     reading: Reading
+    left_out: str = ""
 
     @property
     def status(self) -> str:
-        return "failed" if self.reading.failed else "passed"
+        return "failed" if self.reading.failed else self.left_out or "passed"
 
 
 @dataclass
@@ -109,11 +110,14 @@ class Diagnosis:
 
 
 def diagnose(
-    run: RunConfig, report: Report = lambda text: None, done: Callable[[Step], None] = lambda step: None
+    run: RunConfig,
+    last: int = 3,
+    report: Report = lambda text: None,
+    done: Callable[[Step], None] = lambda step: None,
 ) -> Diagnosis:
-    """Take the steps until one fails. report: takes what is being done. done: takes each step."""
+    """Take the steps up to the last one, or until one fails. report: takes what is being done; done: each step."""
     diagnosis, setup = Diagnosis(run), build.open_setup(run)
-    for take in (_start, _memorise, _rate):
+    for take in (_start, _memorise, _rate)[:last]:
         step = take(diagnosis, setup, report)
         diagnosis.steps.append(step)
         done(step)
@@ -286,7 +290,11 @@ def _memorise(diagnosis: Diagnosis, setup: build.Setup, report: Report) -> Step:
     sample = [f"overfit={count}", f"batch_size={min(setup.batch_size, BATCH, count)}"]
     words = _without(_words(run), sample)
     rate = None if run.find_lr else run.parts["optimizer"].get("lr")
-    memory = Memory(count, _attempt([*words, *sample], report), rate, is_frozen=run.settings.freeze is not None)
+    try:
+        own = _attempt([*words, *sample], report)
+    except UsageError as error:  # such as a data source of one's own without train_images
+        return Step(2, "memorise", f"left out: {error.lines[0]}", None, Reading(), "left out")
+    memory = Memory(count, own, rate, is_frozen=run.settings.freeze is not None)
     if not memory.own.memorised:
         memory = _with_changes(memory, run, words, sample, report)
     own = memory.own
@@ -310,7 +318,10 @@ def _with_changes(memory: Memory, run: RunConfig, words: list[str], sample: list
 
 
 def _with_change(words: list[str], sample: list[str], change: str, report: Report) -> Attempt:
-    return _attempt([*_without(words, change.split()), *sample, *change.split()], report, change)
+    try:
+        return _attempt([*_without(words, change.split()), *sample, *change.split()], report, change)
+    except UsageError:  # a change that does not go with the rest
+        return Attempt(0.0, 0.0, math.inf, 0, change)
 
 
 def _remedies(words: list[str]) -> Iterator[str]:
@@ -325,11 +336,7 @@ def _remedies(words: list[str]) -> Iterator[str]:
 
 def _attempt(words: list[str], report: Report, change: str = "") -> Attempt:
     """Train on a sample, longer while it still improves; count what is right in both modes."""
-    try:
-        setup = build.open_setup(compose_run(words))
-        trainer = build.trainer(setup)
-    except UsageError:
-        return Attempt(0.0, 0.0, math.nan, 0, change)
+    trainer = build.trainer(build.open_setup(compose_run(words)))
     steps = max(STEPS, PASSES * len(trainer.train_loader))
     try:
         attempt = _train_sample(trainer, steps, report, change)
@@ -385,7 +392,7 @@ def _share(logits: Tensor, labels: Tensor) -> float:
 def _rate(diagnosis: Diagnosis, setup: build.Setup, report: Report) -> Step:
     run = diagnosis.run
     if "lr" not in run.parts["optimizer"]:
-        return Step(3, "rate", "the optimizer has no setting lr", None, Reading())
+        return Step(3, "rate", "the optimizer has no setting lr", None, Reading(), "left out")
     own = None if run.find_lr else run.parts["optimizer"]["lr"]
     diagnosis.search = search = _search(_words(run), report, own)
     race = search.races[-1]

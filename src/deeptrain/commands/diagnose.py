@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.runtime.world import get_world
 
 if TYPE_CHECKING:
     from deeptrain.analysis.diagnose import Step
     from deeptrain.config.settings import RunConfig
 
 USAGE = """\
-python scripts/diagnose.py [group=option ...] [key=value ...]
+python scripts/diagnose.py [group=option ...] [key=value ...] [steps=1-3]
 
 Takes the settings of python train.py and tests them in three steps. The first step that fails ends the diagnosis:
 
@@ -23,10 +24,13 @@ Takes the settings of python train.py and tests them in three steps. The first s
 Where a step fails, changes are tried in short runs: another rate, initialization, norm, no dropout, and so on.
 "certain" means that a change was tried and helps, or that the symptom proves its cause. Only a fault fails a step.
 The last lines name the command to type next. diagnosis.json and diagnosis.html are written into outputs/diagnose,
-or into the folder of dir=.
+or into the folder of dir=. steps=1-2 leaves out the rate, steps=1 trains nothing.
 
 Exit code: 0 no fault; 1 a fault; 2 a mistake in the command.
 """
+
+
+LAST = {"1": 1, "1-2": 2, "1-3": 3}  # what steps= may be: the last step
 
 
 def diagnose(arguments: list[str]) -> int:
@@ -48,12 +52,17 @@ def _diagnose(arguments: list[str]) -> int:
     if unread:
         raise UsageError(f"{word}: a diagnosis does not read it; leave it out" for word in unread)
     folder = Path(last_value(words, "dir") or Path("outputs") / "diagnose")
-    run = compose_run([word for word in words if override_key(word) != "dir"])
+    steps = last_value(words, "steps") or "1-3"
+    if steps not in LAST:
+        raise UsageError([f"steps={steps}: choose from {', '.join(LAST)}; a step needs those before it"])
+    if get_world().size > 1:
+        raise UsageError(["a diagnosis does not go with torchrun; run it in one process"])
+    run = compose_run([word for word in words if override_key(word) not in ("dir", "steps")])
     dry_run.check_settings(run)
-    return _show(run, folder)
+    return _show(run, folder, LAST[steps])
 
 
-def _show(run: "RunConfig", folder: Path) -> int:
+def _show(run: "RunConfig", folder: Path, last: int) -> int:
     from deeptrain.analysis.diagnose import diagnose, summary
     from deeptrain.loggers.console import Console
     from deeptrain.report.diagnosis_page import write_page
@@ -64,7 +73,7 @@ def _show(run: "RunConfig", folder: Path) -> int:
     with log_to_console(console):
         keep_malloc_arena()
         try:
-            diagnosis = diagnose(run, console.status, lambda step: console.message(_step_line(step)))
+            diagnosis = diagnose(run, last, console.status, lambda step: console.message(_step_line(step)))
         finally:
             console.close()
     content = summary(diagnosis)

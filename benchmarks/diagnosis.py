@@ -1,0 +1,111 @@
+"""How often diagnose finds a fault in healthy set-ups, and what it says of broken ones.
+
+A patient is a healthy set-up with one change. The verdicts that are right for it stand beside it.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from deeptrain.analysis.diagnose import diagnose, summary
+from deeptrain.config.compose import compose_run
+
+MODELS = ("fcn", "vgg", "alexnet", "resnet", "preact_resnet", "wide_resnet", "rnn", "fcn model.hidden=[]")
+HEALTHY = [
+    *(
+        f"model=fcn {words}"
+        for words in (
+            "aug=mixup",
+            "loss=hinge",
+            "loss=mse",
+            "loss=bce",
+            "model.dropout=0.5",
+            "loss.label_smoothing=0.1",
+            "batch_size=8",
+            "data.train_images=100",
+            "schedule=step",
+            "schedule=one_cycle",
+            "optimizer=muon",
+            "average=ema",
+            "gradient=sam",
+        )
+    ),
+    *(f"model={model} optimizer={optimizer}" for model in MODELS for optimizer in ("adamw", "sgd", "rmsprop")),
+]
+DEEP = "model=fcn model.hidden=[64,64,64,64,64,64,64,64]"
+BAD_START = ("remedied", "start_too_bad", "cannot_memorise", "no_signal", "rate_too_high", "rate_too_low")
+PATIENTS = {
+    "model=fcn optimizer.lr=0.3": ("rate_too_high", "better_rate"),
+    "model=fcn optimizer.lr=3": ("rate_too_high",),
+    "model=fcn optimizer.lr=3e-6": ("rate_too_low", "better_rate"),
+    "model=fcn optimizer=sgd optimizer.lr=100": ("rate_too_high",),
+    "model=fcn optimizer=sgd optimizer.lr=1e-6": ("rate_too_low",),
+    "model=resnet optimizer=sgd optimizer.lr=1e-6": ("rate_too_low",),
+    "model=fcn clip_norm=1e-5 optimizer=sgd": ("remedied", "rate_too_low"),
+    "model=fcn optimizer=sgd penalty=l2 penalty.strength=1": ("regularized",),
+    "model=fcn optimizer.weight_decay=100": ("regularized",),
+    "model=fcn model.dropout=0.95": ("regularized",),
+    "model=vgg model.dropout=0.99": ("regularized",),
+    "model=resnet model.stochastic_depth=0.98": ("regularized",),
+    "model=fcn model.initialization=normal model.init_std=1": BAD_START,
+    f"{DEEP} model.initialization=normal model.init_std=1": BAD_START,
+    f"{DEEP} model.initialization=normal model.init_std=0.0001": BAD_START,
+    f"{DEEP} model.activation=sigmoid": BAD_START,
+    "model=fcn model.hidden=[1]": ("remedied", "cannot_memorise"),
+    "model=fcn data.mean=[0.0] data.std=[0.0001]": ("remedied", "start_too_bad", "rate_too_high"),
+}
+RIGHT = {"fault", "advice"}
+
+
+def examine(words: str) -> dict:
+    """Diagnose a set-up; return what diagnosis.json holds."""
+    began = time.perf_counter()
+    content = summary(diagnose(compose_run(words.split())))
+    return {"words": words, "seconds": time.perf_counter() - began, **content}
+
+
+def upper_bound(count: int, failed: int) -> float:
+    """Return the 95 % bound of a rate, where few have failed (Clopper and Pearson, one-sided; exact for none)."""
+    return 1 - 0.05 ** (1 / count) if not failed else min(1.0, (failed + 1.96 * math.sqrt(failed) + 2) / count)
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one of each: does it run at all?")
+    parser.add_argument("--data", default="data=digits", help="settings of the data, as one word")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="a file of JSON lines; set-ups in it are not examined again")
+    parser.add_argument("what", nargs="?", choices=("healthy", "patients"), help="both if neither is named")
+    options = parser.parse_args(words)
+    torch.set_num_threads(1)
+    known = {}
+    if options.out and options.out.exists():
+        known = {row["words"]: row for row in map(json.loads, options.out.read_text().splitlines())}
+    groups = {"healthy": dict.fromkeys(HEALTHY, ()), "patients": PATIENTS}
+    for group in (options.what,) if options.what else groups:
+        cases = list(groups[group].items())[: 1 if options.quick else None]
+        results = []
+        for seed in range(options.seeds):
+            for setting, accepted in cases:
+                name = f"{options.data} {setting} epochs=10 seed={seed} threads=1"
+                found = known.get(name) or examine(name)
+                if options.out and name not in known:
+                    with options.out.open("a") as file:
+                        file.write(json.dumps(found) + "\n")
+                first = found["verdicts"][0] if found["verdicts"] else {"kind": "", "name": "healthy"}
+                is_told = first["kind"] in RIGHT
+                is_right = first["name"] in accepted if accepted else first["kind"] != "fault"
+                results.append(is_right)
+                told = f"{first['kind']} {first['name']} {first['confidence']}: {first['override']}" if is_told else "-"
+                print(f"{'right' if is_right else 'WRONG'}  {found['seconds']:4.0f} s  {name}  {told}", flush=True)
+        wrong = results.count(False)
+        bound = f", 95 % bound {upper_bound(len(results), wrong):.1%}" if group == "healthy" else ""
+        print(f"{group}: {len(results) - wrong} of {len(results)} right{bound}")
+
+
+if __name__ == "__main__":
+    main()
