@@ -14,7 +14,16 @@ import torch
 from deeptrain.analysis.diagnose import diagnose, summary
 from deeptrain.config.compose import compose_run
 
-MODELS = ("fcn", "vgg", "alexnet", "resnet", "preact_resnet", "wide_resnet", "rnn", "fcn model.hidden=[]")
+MODELS = (
+    "fcn",
+    "rnn",
+    "fcn model.hidden=[]",
+    "vgg model.width=0.125",
+    "alexnet model.width=0.25",
+    "resnet model.widths=[8,16,32]",
+    "preact_resnet model.widths=[8,16,32]",
+    "wide_resnet model.depth=10 model.width=1",
+)
 HEALTHY = [
     *(
         f"model=fcn {words}"
@@ -44,13 +53,13 @@ PATIENTS = {
     "model=fcn optimizer.lr=3e-6": ("rate_too_low", "better_rate"),
     "model=fcn optimizer=sgd optimizer.lr=100": ("rate_too_high",),
     "model=fcn optimizer=sgd optimizer.lr=1e-6": ("rate_too_low",),
-    "model=resnet optimizer=sgd optimizer.lr=1e-6": ("rate_too_low",),
+    "model=resnet model.widths=[8,16,32] optimizer=sgd optimizer.lr=1e-6": ("rate_too_low",),
     "model=fcn clip_norm=1e-5 optimizer=sgd": ("remedied", "rate_too_low"),
     "model=fcn optimizer=sgd penalty=l2 penalty.strength=1": ("regularized",),
     "model=fcn optimizer.weight_decay=100": ("regularized",),
     "model=fcn model.dropout=0.95": ("regularized",),
-    "model=vgg model.dropout=0.99": ("regularized",),
-    "model=resnet model.stochastic_depth=0.98": ("regularized",),
+    "model=vgg model.width=0.125 model.dropout=0.99": ("regularized",),
+    "model=resnet model.widths=[8,16,32] model.stochastic_depth=0.98": ("regularized",),
     "model=fcn model.initialization=normal model.init_std=1": BAD_START,
     f"{DEEP} model.initialization=normal model.init_std=1": BAD_START,
     f"{DEEP} model.initialization=normal model.init_std=0.0001": BAD_START,

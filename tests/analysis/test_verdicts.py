@@ -115,6 +115,7 @@ def test_a_frozen_network_need_not_memorise():
         ),
         ({"loss": 2.25, "changes": (("model.dropout=0.0", 0.3),)}, ("regularized", "fault")),
         ({"found": None, "loss": 2.3, "changes": (("model.norm=batch", 0.3),)}, ("start_too_bad", "fault")),
+        ({"loss": 2.28, "val_errors": 0.5, "by_heart": (1.0, 1.05)}, ("labels_are_noise", "fault")),
     ],
 )
 def test_rates(change, expected):
@@ -129,6 +130,9 @@ def test_rates(change, expected):
         {"own": 0.02, "own_errors": 9.0},  # within the range
         {"own": None},
         {"loss": 2.0, "changes": (("model.dropout=0.0", 1.9), ("aug=none", math.inf))},  # a hard task
+        {"loss": 2.28, "val_errors": 9.0, "by_heart": (1.0, 1.05)},  # few images of each class
+        {"loss": 2.28, "val_errors": 0.5, "by_heart": (0.8, 1.05)},
+        {"loss": 2.28, "val_errors": 0.5, "by_heart": (2.3, 2.3)},  # not learned by heart either
     ],
 )
 def test_rates_that_are_as_good_are_not_told(change):

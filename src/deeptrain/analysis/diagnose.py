@@ -16,8 +16,9 @@ from deeptrain import build
 from deeptrain.analysis.find_lr import RateSearch, excess, find_lr
 from deeptrain.analysis.initial_loss import measure_initial_loss
 from deeptrain.analysis.preview import training_images
-from deeptrain.analysis.short_runs import ShortRuns, preserved
+from deeptrain.analysis.short_runs import BLOCK, ShortRuns, preserved
 from deeptrain.analysis.verdicts import (
+    FEW_ERRORS,
     MEMORISED,
     SLOW,
     Attempt,
@@ -37,9 +38,11 @@ from deeptrain.config.override import override_key
 from deeptrain.config.settings import RunConfig
 from deeptrain.data.dataset import evenly_spaced
 from deeptrain.data.leaks import contradictions, describe_leaks
+from deeptrain.data.loader import ResidentLoader
 from deeptrain.errors import UsageError
 from deeptrain.report.formatting import format_loss, percent
 from deeptrain.runtime.paths import quote
+from deeptrain.runtime.random import generator
 from deeptrain.runtime.resources import command
 from deeptrain.schema import format_value
 from deeptrain.training.nonfinite import first_layer
@@ -53,6 +56,7 @@ STEPS, PASSES, LONGEST = 300, 30, 4  # least steps and passes to memorise; so ma
 PLANNED = 1000  # steps of the run that the rate is searched for: of a longer one the first part of it
 IMAGES = 1000  # of train, and of val, on which short runs are compared
 RATE = "optimizer.lr"
+LABELLED = 512  # images whose labels are compared with permuted ones
 REMEDIES = (  # changes to try where no rate memorises; those that a run has already are left out
     "model.initialization=kaiming model.init_std=null",
     "model.norm=batch",
@@ -366,7 +370,9 @@ def _train_sample(trainer: Trainer, steps: int, report: Report, change: str) -> 
             batches = trainer.validator.loader.epoch(0)
             logits, labels = predict(trainer.model, batches, trainer.pipeline, trainer.runtime)
     tail = losses[-max(1, len(losses) // 10) :]
-    return Attempt(_share(logits, labels), right[0], sum(tail) / len(tail), len(losses), change)
+    return Attempt(
+        _share(logits, labels), right[0], sum(tail) / len(tail), len(losses), change, sum(losses) / len(losses)
+    )
 
 
 @torch.no_grad()
@@ -404,6 +410,10 @@ def _rate(diagnosis: Diagnosis, setup: build.Setup, report: Report) -> Step:
         rates = replace(rates, own_loss=float(search.own.mean()), own_errors=errors[0], guess_errors=errors[1])
     if search.lr is None or rates.loss > SLOW * search.guess:
         rates = replace(rates, changes=tuple(_searches_with_changes(run, rates, report)))
+        blocks = math.ceil(min(IMAGES, len(setup.dataset.val)) / BLOCK)
+        rates = replace(rates, val_errors=excess(search.guesses[-blocks:], best[-blocks:]))
+        if not read_rates(rates).failed and rates.val_errors < FEW_ERRORS:
+            rates = replace(rates, by_heart=_true_and_permuted(run, report))
     return Step(3, "rate", _rate_line(rates), rates, read_rates(rates))
 
 
@@ -424,6 +434,33 @@ def _searches_with_changes(run: RunConfig, rates: Rates, report: Report) -> Iter
         yield change, loss
         if learns_more(rates, loss):
             return
+
+
+def _true_and_permuted(run: RunConfig, report: Report) -> tuple[float, float] | None:
+    """Return the mean losses while some images are learned by heart, with their labels and with permuted ones.
+
+    Labels that mean something are learned faster. None where the sample cannot be made, or no rate learns it.
+    """
+    try:
+        setup = build.open_setup(run)
+        count = min(LABELLED, len(setup.dataset.train))
+        words = [f"overfit={count}", f"batch_size={min(BATCH, count)}"]
+        words = [*_without(_words(run), words), *words]
+        rate = _search(words, report).lr
+        trainer = build.trainer(build.open_setup(compose_run([*words, f"{RATE}={rate:g}"]))) if rate else None
+    except UsageError:
+        return None
+    if trainer is None or not isinstance(trainer.train_loader, ResidentLoader):
+        return None
+    steps, loader = PASSES * len(trainer.train_loader), trainer.train_loader
+    try:
+        true = _train_sample(trainer, steps, report, "its labels").mean_loss
+        order = generator(0, "permuted labels").permutation(count)
+        loader.host_labels = loader.host_labels[order]
+        loader.labels = torch.from_numpy(loader.host_labels).to(loader.device)
+        return true, _train_sample(trainer, steps, report, "permuted labels").mean_loss
+    finally:
+        trainer.close()
 
 
 def _search(words: list[str], report: Report, own: float | None = None) -> RateSearch:

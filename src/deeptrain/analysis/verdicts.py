@@ -29,6 +29,7 @@ TITLES = {
     "cannot_memorise": "the set-up cannot memorise a few images",
     "regularized": "regularization keeps it from learning",
     "start_too_bad": "the start keeps it from learning",
+    "labels_are_noise": "the labels have nothing to do with the images",
     "no_signal": "no rate is better than guessing",
     "better_rate": "another learning rate learns faster",
     # of the curves of a run
@@ -95,8 +96,10 @@ SIGNS = {  # how a verdict is seen, and what is tried or said then
 MEMORISED = 0.98  # of a small sample
 MIN_SHARE = 0.01  # of the images: fewer spoil little
 FAR = 1.5  # times the loss of guessing
+FEW_ERRORS = 3.0  # standard errors: below, val is not learned
 MANY_ERRORS = 5.0  # paired standard errors
 SLOW, LITTLE = 0.8, 0.2  # parts of the loss of guessing, and of what is learned with a change
+ALIKE = 0.9  # of the loss with permuted labels: from there on the labels help nothing
 DIFFERENT = 10.0  # times the rate that was found: a rate beside the range is a matter of taste
 
 
@@ -142,9 +145,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A small sample, trained on without regularization: the share of it that is right, and the last loss.
+    """A small sample, trained on without regularization: the share of it that is right, and the loss.
 
-    train: with the statistics of each batch. change: what was typed beside the run's own settings.
+    loss: of the last steps; mean_loss: of all steps. train: with the statistics of each batch. change: what was typed
+    beside the run's own settings.
     """
 
     eval: float
@@ -152,6 +156,7 @@ class Attempt:
     loss: float
     steps: int
     change: str = ""
+    mean_loss: float = math.nan
 
     @property
     def memorised(self) -> bool:
@@ -182,7 +187,8 @@ class Rates:
 
     own: the run's rate, None if it is to be searched; own_errors: paired standard errors by which it is worse than the
     one found; guess_errors: by which it is better than guessing. changes: what was changed in further searches, and the
-    loss of the best rate then.
+    loss of the best rate then. val_errors: by which the best is better than guessing on val. by_heart: mean losses
+    while some images are learned, with their labels and with permuted ones.
     """
 
     own: float | None
@@ -195,6 +201,8 @@ class Rates:
     own_errors: float = 0.0
     guess_errors: float = math.inf
     changes: tuple[tuple[str, float], ...] = ()
+    val_errors: float = math.inf
+    by_heart: tuple[float, float] | None = None
 
 
 @dataclass
@@ -308,12 +316,23 @@ def read_rates(rates: Rates) -> Reading:
         evidence = f"at the best rate {best}, {guess}; with {change} it is {format_loss(loss)}"
         return Reading([Verdict(name, "fault", "certain", evidence, change)], ["the rate"])
     tried = [change for change, _ in rates.changes]
+    if rates.val_errors < FEW_ERRORS and rates.by_heart is not None and _is_noise(*rates.by_heart, rates.guess):
+        true, permuted = map(format_loss, rates.by_heart)
+        evidence = (
+            f"{best}, {guess}; images are learned by heart as slowly with permuted labels: mean loss {permuted}, {true}"
+        )
+        return Reading([Verdict("labels_are_noise", "fault", "likely", evidence)], ["the rate", *tried])
     if rates.found is None or rates.span is None:
         evidence = f"{best}, {guess}; it memorises a few images, so look at the labels, or plan more steps"
         return Reading([Verdict("no_signal", "advice", "possible", evidence)], ["the rate", *tried])
     if rates.own is None:
         return Reading([], ["the rate"])
     return _beside_the_found(rates, rates.own, rates.found, rates.span)
+
+
+def _is_noise(true: float, permuted: float, guess: float) -> bool:
+    """Tell whether labels are learned no faster than permuted ones, where both are learned at all."""
+    return max(true, permuted) < SLOW * guess and true > ALIKE * permuted
 
 
 def _beside_the_found(rates: Rates, own: float, found: float, span: tuple[float, float]) -> Reading:
