@@ -71,6 +71,11 @@ def test_another_rate_that_memorises_is_the_cause(rate, found, name):
     assert (verdict.name, verdict.confidence, verdict.override) == (name, "certain", "optimizer.lr=0.003")
 
 
+def test_a_run_that_learns_all_the_same_has_no_fault():
+    reading = read_memory(replace(FAILED, found=0.01, at_found=KNOWS, run_learns=True))
+    assert [verdict.kind for verdict in reading.verdicts] == ["remark"]
+
+
 def test_a_rate_that_is_searched_is_not_blamed():
     assert not read_memory(replace(FAILED, rate=None, found=0.01, at_found=KNOWS)).verdicts
 

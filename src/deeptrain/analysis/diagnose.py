@@ -19,6 +19,7 @@ from deeptrain.analysis.preview import training_images
 from deeptrain.analysis.short_runs import BLOCK, ShortRuns, preserved
 from deeptrain.analysis.verdicts import (
     FEW_ERRORS,
+    MANY_ERRORS,
     MEMORISED,
     SLOW,
     Attempt,
@@ -38,7 +39,7 @@ from deeptrain.config.override import override_key
 from deeptrain.config.settings import RunConfig
 from deeptrain.data.dataset import evenly_spaced
 from deeptrain.data.leaks import contradictions, describe_leaks
-from deeptrain.data.loader import ResidentLoader
+from deeptrain.data.loader import Loader, ResidentLoader
 from deeptrain.errors import UsageError
 from deeptrain.report.formatting import format_loss, percent
 from deeptrain.runtime.paths import quote
@@ -313,7 +314,8 @@ def _with_changes(memory: Memory, run: RunConfig, words: list[str], sample: list
         attempt = _with_change(words, sample, f"{RATE}={found:g}", report)
         memory = replace(memory, found=found, at_found=attempt)
         if attempt.memorised:
-            return replace(memory, for_run=_search(_words(run), report).lr)
+            learns = memory.rate is not None and _errors_of_the_run(run, report) > MANY_ERRORS
+            return replace(memory, run_learns=learns, for_run=None if learns else _search(_words(run), report).lr)
     for change in _remedies(words):
         memory = replace(memory, others=(*memory.others, _with_change(words, sample, change, report)))
         if memory.others[-1].memorised:
@@ -408,6 +410,8 @@ def _rate(diagnosis: Diagnosis, setup: build.Setup, report: Report) -> Step:
     if search.own is not None:
         errors = excess(search.own, best), excess(search.guesses, search.own)
         rates = replace(rates, own_loss=float(search.own.mean()), own_errors=errors[0], guess_errors=errors[1])
+    if search.lr is not None and own is not None and rates.guess_errors < MANY_ERRORS:
+        rates = replace(rates, guess_errors=_errors_of_the_run(run, report))
     if search.lr is None or rates.loss > SLOW * search.guess:
         rates = replace(rates, changes=tuple(_searches_with_changes(run, rates, report)))
         blocks = math.ceil(min(IMAGES, len(setup.dataset.val)) / BLOCK)
@@ -415,6 +419,36 @@ def _rate(diagnosis: Diagnosis, setup: build.Setup, report: Report) -> Step:
         if not read_rates(rates).failed and rates.val_errors < FEW_ERRORS:
             rates = replace(rates, by_heart=_true_and_permuted(run, report))
     return Step(3, "rate", _rate_line(rates), rates, read_rates(rates))
+
+
+def _errors_of_the_run(run: RunConfig, report: Report) -> float:
+    """Return by how many standard errors the run itself is better than guessing, after PLANNED steps at most.
+
+    A short run at a high rate may fail by chance where the run does not.
+    """
+    setup = build.open_setup(run)
+    trainer = build.trainer(setup)
+    steps, schedule = min(trainer.plan.total_steps, PLANNED), trainer.schedule
+    slices = _slices(setup)
+    try:
+        with preserved(trainer) as start:
+            runs = ShortRuns(trainer, start, build.rates_of(setup, trainer.model), slices)
+            loss = math.inf
+            rates = [run.parts["optimizer"]["lr"]] * steps
+            for step, loss in enumerate(runs.losses(rates, schedule, steps), start=1):
+                report(f"the run itself: step {step} of {steps}, loss {loss:.4g}")
+            score = runs.score()
+            return excess(runs.guess(), score) if math.isfinite(loss) else -math.inf
+    finally:
+        trainer.close()
+        for loader in slices:
+            loader.close()
+
+
+def _slices(setup: build.Setup) -> list[Loader]:
+    """Return loaders of images of train, and of val, on which short runs are compared."""
+    parts = [part.evenly_spaced(IMAGES) for part in (setup.dataset.train, setup.dataset.val)]
+    return [build.eval_loader(setup.source, part, setup.run, setup.runtime) for part in parts]
 
 
 def _searches_with_changes(run: RunConfig, rates: Rates, report: Report) -> Iterator[tuple[str, float]]:
@@ -468,8 +502,7 @@ def _search(words: list[str], report: Report, own: float | None = None) -> RateS
     setup = build.open_setup(compose_run(words))
     trainer = build.trainer(setup)
     trainer.plan.total_steps = min(trainer.plan.total_steps, PLANNED)
-    parts = [part.evenly_spaced(IMAGES) for part in (setup.dataset.train, setup.dataset.val)]
-    slices = [build.eval_loader(setup.source, part, setup.run, setup.runtime) for part in parts]
+    slices = _slices(setup)
     try:
         return find_lr(trainer, build.rates_of(setup, trainer.model), slices, report, own)
     finally:

@@ -70,6 +70,7 @@ SIGNS = {  # how a verdict is seen, and what is tried or said then
     "cannot_memorise": ("diagnose: no rate and no change lets it memorise a sample", "look at model and loss"),
     "regularized": ("diagnose: a short run learns only without a regularizer", "without it"),
     "start_too_bad": ("diagnose: a short run learns only from another start", "that start"),
+    "labels_are_noise": ("diagnose: val is not learned, permuted labels are learned as fast", "look at the labels"),
     "no_signal": ("diagnose: memorises, but no rate beats guessing on new images", "look at the labels"),
     "better_rate": ("diagnose: a short run with another rate is better, five errors", "that rate"),
     "became_not_finite": ("curves: the run has failed so", "a tenth of the rate"),
@@ -169,6 +170,7 @@ class Memory:
 
     rate: the run's own; None if it is to be searched. found, at_found: the rate that a search finds for the sample, and
     the attempt with it. for_run: the rate that a search finds for the whole run. others: attempts with other settings.
+    run_learns: whether the run itself is better than guessing all the same.
     """
 
     images: int
@@ -179,6 +181,7 @@ class Memory:
     for_run: float | None = None
     others: tuple[Attempt, ...] = ()
     is_frozen: bool = False
+    run_learns: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,9 +189,9 @@ class Rates:
     """What the search for the rate has found: losses of short runs of so many steps.
 
     own: the run's rate, None if it is to be searched; own_errors: paired standard errors by which it is worse than the
-    one found; guess_errors: by which it is better than guessing. changes: what was changed in further searches, and the
-    loss of the best rate then. val_errors: by which the best is better than guessing on val. by_heart: mean losses
-    while some images are learned, with their labels and with permuted ones.
+    one found; guess_errors: by which it, or the run itself, is better than guessing. changes: what was changed in
+    further searches, and the loss of the best rate then. val_errors: by which the best is better than guessing on val.
+    by_heart: mean losses while some images are learned, with their labels and with permuted ones.
     """
 
     own: float | None
@@ -280,7 +283,7 @@ def read_memory(memory: Memory) -> Reading:
     if memory.is_frozen:
         return Reading([Verdict("cannot_memorise", "remark", "", f"{seen}; most of the network is frozen")])
     if memory.at_found is not None and memory.at_found.memorised:
-        return Reading([_other_rate(memory, seen)])
+        return Reading([_slow_rate(memory, seen) if memory.run_learns else _other_rate(memory, seen)])
     cure = memory.others[-1] if memory.others and memory.others[-1].memorised else None
     tried = ["the rate"] * (memory.at_found is not None) + [each.change for each in memory.others if each is not cure]
     if cure is not None and own.train >= MEMORISED:
@@ -291,6 +294,11 @@ def read_memory(memory: Memory) -> Reading:
         return Reading([Verdict("remedied", "fault", "certain", evidence, cure.change)], tried)
     evidence = f"{seen}; no change that was tried helps: look at the model and the loss"
     return Reading([Verdict("cannot_memorise", "fault", "possible", evidence)], tried)
+
+
+def _slow_rate(memory: Memory, seen: str) -> Verdict:
+    evidence = f"{seen}; with {memory.found:g} it knows all, but the run itself is better than guessing"
+    return Verdict("better_rate", "remark", "", evidence)
 
 
 def _other_rate(memory: Memory, seen: str) -> Verdict:
