@@ -69,6 +69,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--quick", action="store_true", help="one network and pipeline: does it run at all?")
     parser.add_argument("--formats", nargs="*", default=["torch_export", "onnx", "safetensors"])
+    parser.add_argument("--pipelines", nargs="*", default=PIPELINES, choices=PIPELINES)
     options = parser.parse_args(words)
     found = list_pictures(Path(options.pictures))
     files = [found[index] for index in np.linspace(0, len(found) - 1, options.images).astype(int)]
@@ -79,7 +80,7 @@ def main(words: list[str] | None = None) -> None:
         pixels = np.stack([decoder.decode_center(path) for path in files[: 100 if large else None]])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         kinds = PIPELINES if name == "fcn" and not options.quick else PIPELINES[: 1 if large or options.quick else 2]
-        for kind in kinds:
+        for kind in (kind for kind in kinds if kind in options.pipelines):
             fitted = images
             if kind in ("whiten", "both"):  # a matrix of 3072 x 3072 needs more images than it has rows
                 more = np.stack([decoder.decode_center(path) for path in found[:: max(1, len(found) // WHITENED)]])
