@@ -5,6 +5,7 @@ python scripts/compare_sweep.py --jobs 6   every fifth of them
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,19 +48,18 @@ def main(arguments: list[str] | None = None) -> int:
         for kind, words in [*list(KINDS.items())[index % 5 :], *list(KINDS.items())[: index % 5]]
     ]
     with tempfile.TemporaryDirectory() as home:
-        base = Path(home) / "sweep"
-        base.mkdir()
+        os.chdir(home)  # pictures have the folder's name in their title, so it must be the same
+        (base := Path("sweep")).mkdir()
         chosen = mixed[:: max(1, len(mixed) // count)]
         plan, _, _ = check(moved(make([], ["model", "kind"], chosen, base), base))
         save(plan)
         if launch.work(plan, train, 2, [], Options()):
             return 1
-        wrong = 0
+        swept, wrong = base.rename("swept"), 0
         for job in plan.jobs:
-            alone = Path(home) / "alone" / job.folder.name
-            command = [*train_process(), *job.words, f"dir={alone}"]
+            command = [*train_process(), *job.words, f"dir={job.folder}"]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            found = torture.differences(job.folder, alone)
+            found = torture.differences(swept / job.folder.name, job.folder)
             wrong += bool(found)
             print(f"{job.name}: {', '.join(found) or 'all bits agree'}", flush=True)
     print(f"{len(plan.jobs) - wrong} of {len(plan.jobs)} jobs have the bits of the same command alone")
