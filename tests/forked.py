@@ -1,19 +1,19 @@
-"""`python ...` in a process of its own, forked from one that has imported what a run imports: 3 CPU-seconds less each.
+"""`python ...` in a process of its own, forked by the server of a sweep: 3 CPU-seconds less each.
 
 Not for tests of starting up, of signals from a terminal, or of what is imported.
 """
 
-import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PRELOAD = ["torch._dynamo", "matplotlib.figure", "deeptrain.run.launch", "deeptrain.report.figures"]
-HAS_FORK = sys.platform == "linux"
+from deeptrain.runtime import signals
+from deeptrain.sweep import server
 
 
 def run(
@@ -22,13 +22,11 @@ def run(
     """Run [sys.executable, script or "-c", ...] and return what it printed, as subprocess.run does."""
     words = [str(word) for word in command]
     variables = dict(os.environ if env is None else env)
-    if not HAS_FORK:
+    if not server.HAS_FORK:
         return subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         files = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (out, err)]
-        process = context.Process(target=_python, args=(words[1:], str(cwd or Path.cwd()), variables, files))
+        process = server.start().Process(target=_python, args=(words[1:], str(cwd or Path.cwd()), variables, files))
         process.start()
         process.join()
         texts = [_read(file) for file in (out, err)]
@@ -39,6 +37,7 @@ def _python(words: list[str], cwd: str, environment: dict[str, str], files: list
     """Become an interpreter that was started with these words."""
     for stream, path in enumerate(files, 1):
         os.dup2(os.open(path, os.O_WRONLY), stream)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)  # the server is deaf
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

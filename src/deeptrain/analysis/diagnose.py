@@ -303,14 +303,14 @@ def _memorise(diagnosis: Diagnosis, setup: build.Setup, report: Report) -> Step:
     if not memory.own.memorised:
         memory = _with_changes(memory, run, words, sample, report)
     own = memory.own
-    modes = f"{percent(own.eval)} in evaluation, {percent(own.train)} in training mode"
+    modes = f"{percent(own.eval_accuracy)} in evaluation, {percent(own.train_accuracy)} in training mode"
     line = f"of {count} images it knows {modes}, after {own.steps} steps"
     return Step(2, "memorise", line, memory, read_memory(memory))
 
 
 def _with_changes(memory: Memory, run: RunConfig, words: list[str], sample: list[str], report: Report) -> Memory:
     """Try the rate that a search finds for the sample, then other settings, until one memorises."""
-    if memory.own.train < MEMORISED and (found := _search([*words, *sample], report).lr):
+    if memory.own.train_accuracy < MEMORISED and (found := _search([*words, *sample], report).lr):
         attempt = _with_change(words, sample, f"{RATE}={found:g}", report)
         memory = replace(memory, found=found, at_found=attempt)
         if attempt.memorised:

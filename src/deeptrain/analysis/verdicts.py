@@ -148,12 +148,12 @@ class Start:
 class Attempt:
     """A small sample, trained on without regularization: the share of it that is right, and the loss.
 
-    loss: of the last steps; mean_loss: of all steps. train: with the statistics of each batch. change: what was typed
-    beside the run's own settings.
+    loss: of the last steps; mean_loss: of all steps. train_accuracy: with the statistics of each batch. change: what
+    was typed beside the run's own settings.
     """
 
-    eval: float
-    train: float
+    eval_accuracy: float
+    train_accuracy: float
     loss: float
     steps: int
     change: str = ""
@@ -161,7 +161,7 @@ class Attempt:
 
     @property
     def memorised(self) -> bool:
-        return min(self.eval, self.train) >= MEMORISED
+        return min(self.eval_accuracy, self.train_accuracy) >= MEMORISED
 
 
 @dataclass(frozen=True)
@@ -279,18 +279,19 @@ def read_memory(memory: Memory) -> Reading:
     is_searched = memory.rate is None and memory.at_found is not None and memory.at_found.memorised
     if own.memorised or is_searched:
         return Reading([], ["the network's size", "its gradients", "its modes of training and evaluation"])
-    seen = f"after {own.steps} steps it knows {percent(own.eval)} of {words}"
+    seen = f"after {own.steps} steps it knows {percent(own.eval_accuracy)} of {words}"
     if memory.is_frozen:
         return Reading([Verdict("cannot_memorise", "remark", "", f"{seen}; most of the network is frozen")])
     if memory.at_found is not None and memory.at_found.memorised:
         return Reading([_slow_rate(memory, seen) if memory.run_learns else _other_rate(memory, seen)])
     cure = memory.others[-1] if memory.others and memory.others[-1].memorised else None
     tried = ["the rate"] * (memory.at_found is not None) + [each.change for each in memory.others if each is not cure]
-    if cure is not None and own.train >= MEMORISED:
-        evidence = f"{percent(own.train)} of {words} right in training mode, {percent(own.eval)} in evaluation"
+    if cure is not None and own.train_accuracy >= MEMORISED:
+        training, evaluation = percent(own.train_accuracy), percent(own.eval_accuracy)
+        evidence = f"{training} of {words} right in training mode, {evaluation} in evaluation"
         return Reading([Verdict("modes_differ", "fault", "certain", evidence, cure.change)], tried)
     if cure is not None:
-        evidence = f"{seen}; with {cure.change} it knows {percent(cure.eval)}"
+        evidence = f"{seen}; with {cure.change} it knows {percent(cure.eval_accuracy)}"
         return Reading([Verdict("remedied", "fault", "certain", evidence, cure.change)], tried)
     evidence = f"{seen}; no change that was tried helps: look at the model and the loss"
     return Reading([Verdict("cannot_memorise", "fault", "possible", evidence)], tried)
@@ -303,7 +304,7 @@ def _slow_rate(memory: Memory, seen: str) -> Verdict:
 
 def _other_rate(memory: Memory, seen: str) -> Verdict:
     assert memory.found is not None and memory.at_found is not None
-    evidence = f"{seen}; with {memory.found:g} it knows {percent(memory.at_found.eval)}"
+    evidence = f"{seen}; with {memory.found:g} it knows {percent(memory.at_found.eval_accuracy)}"
     name = "rate_too_high" if (memory.rate or 0.0) > memory.found else "rate_too_low"
     return Verdict(name, "fault", "certain", evidence, f"optimizer.lr={memory.for_run or memory.found:g}")
 
