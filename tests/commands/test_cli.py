@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deeptrain.commands import ensemble, evaluate
 from deeptrain.commands.cli import help_page, split_flags, train
 from deeptrain.config.compose import compose_run, compose_sweep
 from deeptrain.errors import UsageError
@@ -150,3 +151,12 @@ def test_a_full_disk_behind_standard_output_is_one_line(words):
         command = [sys.executable, str(ROOT / "train.py"), *words]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (1, "error: standard output: No space left on device\n")
+
+
+def test_a_run_of_a_sweep_has_equals_signs_in_its_name():
+    """Where several runs are named, such a folder is a run, not a setting."""
+    runs = ["aug=none,seed=0", "aug=none,seed=1"]
+    for run in runs:
+        Path(run).mkdir()
+    assert evaluate.parse([*runs, "split=val", "device=cpu"]).runs == runs
+    assert ensemble.parse([*runs, "device=cpu"]).runs == runs

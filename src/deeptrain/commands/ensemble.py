@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
 from deeptrain.runtime import terminal
+from deeptrain.runtime.paths import path_exists
 from deeptrain.schema import PositiveInt
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def parse(arguments: Sequence[str]) -> Command:
         key, sign, value = word.partition("=")
         if sign and key in OPTIONS:
             values[key] = int(value) if key in ("top", "snapshots") and value.isdigit() else value
-        elif sign or word.startswith(("-", "+", "~")):
+        elif (sign or word.startswith(("-", "+", "~"))) and not path_exists(word):
             overrides.append(word)
         else:
             runs.append(word)

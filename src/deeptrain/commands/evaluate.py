@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
 from deeptrain.commands.csv_file import as_csv, csv_file
 from deeptrain.runtime import terminal
+from deeptrain.runtime.paths import path_exists
 from deeptrain.schema import PositiveInt
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def parse(arguments: Sequence[str]) -> Command:
         key, sign, value = word.partition("=")
         if sign and key in OPTIONS:
             values[key.replace(".", "_")] = value if key != "tta.draws" or not value.isdigit() else int(value)
-        elif number == 0 or key == "run" or (not sign and not word.startswith(("-", "~", "+"))):
+        elif number == 0 or key == "run" or (not sign and not word.startswith(("-", "~", "+"))) or path_exists(word):
             runs.append(word.removeprefix("run="))
         else:
             overrides.append(word)
