@@ -62,7 +62,8 @@ def draw_curves(
     parts = ("train_clean", "val", "val_average") if has_steps else ("train", "train_clean", "val", "val_average")
     _draw_metric(loss, [*start, *rows], x, "loss", parts)
     if has_steps:
-        loss.legend(loc="lower left", fontsize=9.5, edgecolor="none", framealpha=0.9, borderpad=0.2)
+        below_the_words = {"loc": "upper right", "bbox_to_anchor": (1, 0.94)}  # a loss that falls leaves room there
+        loss.legend(**below_the_words, fontsize=9.5, edgecolor="none", framealpha=0.9, borderpad=0.2)
     clean = any("accuracy/train_clean" in row for row in rows)
     _draw_metric(accuracy, rows, x, "accuracy", ("train_clean" if clean else "train", "val", "val_average"))
     _shade_error(accuracy, rows, x, val_images)
@@ -181,7 +182,7 @@ def draw_schedule(
 
 LAYERS = {  # columns of layers.csv: what is drawn of them, and whether on a logarithmic axis
     "activation_std": ("std of the output", True),
-    "dead": ("units that say nothing", False),
+    "dead": ("dead units", False),
     "gradient": ("norm of the gradient", True),
     "ratio": ("update / weight", True),
 }
