@@ -124,15 +124,17 @@ def train(arguments: list[str]) -> int:
         from deeptrain.config.compose import compose_run
         from deeptrain.errors import UsageError
         from deeptrain.run import launch
-        from deeptrain.sweep import launch as sweeps
+        from deeptrain.sweep import plan
 
         if "cfg" in flags:
             run = compose_run(words)
             for note in run.renamed:
                 terminal.report(f"warning: {note}")
             return show(run.yaml.rstrip())
-        begun = sweeps.named(words)
-        if begun or "multirun" in flags or sweeps.is_declared(words):
+        begun = plan.named(words)
+        if begun or "multirun" in flags or plan.is_declared(words):
+            from deeptrain.sweep import launch as sweeps
+
             if was_torchrun():
                 raise UsageError([in_this_installation(TORCHRUN_SWEEP)])
             return sweeps.go_on(begun, words, train) if begun else sweeps.sweep(with_our_dir(words, "sweep"), train)

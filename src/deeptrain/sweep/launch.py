@@ -9,7 +9,7 @@ from pathlib import Path
 
 import deeptrain
 from deeptrain.compare import report
-from deeptrain.config.compose import declares_multirun, renamed_in
+from deeptrain.config.compose import renamed_in
 from deeptrain.config.override import last_value, override_key
 from deeptrain.errors import UsageError, error_line
 from deeptrain.report import formatting
@@ -25,17 +25,6 @@ from deeptrain.sweep.ledger import Ledger
 from deeptrain.sweep.options import Options
 from deeptrain.sweep.plan import Plan
 from deeptrain.sweep.worker import Worker
-
-
-def is_declared(words: list[str]) -> bool:
-    """Tell whether an experiment's file makes this command a sweep without -m (hydra.mode: MULTIRUN)."""
-    return any(word.startswith("experiment=") for word in words) and declares_multirun(words)
-
-
-def named(words: list[str]) -> Path | None:
-    """Return the sweep that resume= names; None if it names a run, or nothing."""
-    path = last_value(words, "resume")
-    return Path(path).expanduser() if path is not None and plans.is_sweep(Path(path).expanduser()) else None
 
 
 def sweep(words: list[str], command: server.Command, lay_out: Callable[[Sequence[str]], Plan] = plans.lay_out) -> int:

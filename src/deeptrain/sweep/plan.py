@@ -8,8 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deeptrain.config.compose import compose_sweep
-from deeptrain.config.override import override_key, quote_value, unquote_path
+from deeptrain.config.compose import compose_sweep, declares_multirun
+from deeptrain.config.override import last_value, override_key, quote_value, unquote_path
 from deeptrain.errors import UsageError
 from deeptrain.run import folder as run_folder
 from deeptrain.run.saved import TRUSTED, read_json, writes_elsewhere
@@ -148,3 +148,14 @@ def start_words(job: Job) -> list[str]:
         return [*job.words, f"dir={quote_value(str(job.folder))}"]
     own = [word for word in job.words if override_key(word) in TRUSTED or writes_elsewhere(word)]
     return [f"resume={quote_value(str(job.folder))}", *own]
+
+
+def is_declared(words: list[str]) -> bool:
+    """Tell whether an experiment's file makes this command a sweep without -m (hydra.mode: MULTIRUN)."""
+    return any(word.startswith("experiment=") for word in words) and declares_multirun(words)
+
+
+def named(words: list[str]) -> Path | None:
+    """Return the sweep that resume= names; None if it names a run, or nothing."""
+    path = last_value(words, "resume")
+    return Path(path).expanduser() if path is not None and is_sweep(Path(path).expanduser()) else None
