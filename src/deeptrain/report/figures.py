@@ -14,6 +14,7 @@ from deeptrain.report import formatting
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
 
     from deeptrain.metrics.calibration import Bin
 
@@ -72,20 +73,8 @@ def draw_curves(
     _scale_loss(loss)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     accuracy.set_ylim(top=min(accuracy.get_ylim()[1], 1.01))  # room for the marker of a perfect score, and no more
-    gaps = [{**row, "gap": 100 * (row["accuracy/train_clean"] - row["accuracy/val"])} for row in rows if _has_gap(row)]
-    rate = figure.add_subplot(grid[1, 0] if gaps else grid[1, :], sharex=loss)
-    _line(rate, steps if has_steps else rows, x, "rate/lr", color=INK)
-    rate.set_ylim(bottom=0)
-    style_axes(rate, "learning\nrate", x)
-    below = [loss, rate]
-    if gaps:
-        gap = figure.add_subplot(grid[1, 1], sharex=accuracy)
-        _line(gap, gaps, x, "gap", color=INK)
-        gap.axhline(0, color=PALE, linewidth=0.8)
-        style_axes(gap, "train - val\n(points)", x)
-        _shade_gap(accuracy, gaps, x)
-        below = [loss, rate, gap]
-    _mark_best(accuracy, below, rows, x, best_epoch)
+    below = _draw_below(grid, loss, accuracy, rows, steps if has_steps else rows, x)
+    _mark_best(accuracy, [loss, *below], rows, x, best_epoch)
     save_figure(figure, path)
 
 
@@ -258,6 +247,24 @@ def _best(rows: Rows, epoch: float | None) -> tuple[Mapping[str, float], str] | 
 
 def _has_gap(row: Mapping[str, float]) -> bool:
     return "accuracy/train_clean" in row and "accuracy/val" in row
+
+
+def _draw_below(grid: "GridSpec", loss: "Axes", accuracy: "Axes", rows: Rows, rates: Rows, x: str) -> list["Axes"]:
+    """Draw the learning rate below the loss, and below the accuracy the gap, if there is one; return these axes."""
+    figure = loss.figure
+    gaps = [{**row, "gap": 100 * (row["accuracy/train_clean"] - row["accuracy/val"])} for row in rows if _has_gap(row)]
+    rate = figure.add_subplot(grid[1, 0] if gaps else grid[1, :], sharex=loss)
+    _line(rate, rates, x, "rate/lr", color=INK)
+    rate.set_ylim(bottom=0)
+    style_axes(rate, "learning\nrate", x)
+    if not gaps:
+        return [rate]
+    gap = figure.add_subplot(grid[1, 1], sharex=accuracy)
+    _line(gap, gaps, x, "gap", color=INK)
+    gap.axhline(0, color=PALE, linewidth=0.8)
+    style_axes(gap, "train - val\n(points)", x)
+    _shade_gap(accuracy, gaps, x)
+    return [rate, gap]
 
 
 def _draw_metric(axes: "Axes", rows: Rows, x: str, metric: str, parts: Sequence[str]) -> None:
