@@ -392,14 +392,8 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     from deeptrain.training.vitals import Vitals
 
     settings, parts, world = setup.run.settings, setup.run.parts, setup.world
-    network = model(setup)
-    check_model(setup, network)
-    check_compiler(setup)
+    network = _network(setup)
     batches = train_loader(setup, world=world)
-    if settings.sync_batch_norm:
-        world.sync_batch_norm(network)
-    if settings.freeze is not None:
-        freeze_parts(setup, network)
     average = instantiate("average", parts["average"], model=network) if parts["average"] else None
     optimizer = _optimizer(setup, network)
     criterion = loss(setup)
@@ -430,6 +424,18 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     if settings.accumulate == "auto":
         auto_accumulate(trainer)
     return trainer
+
+
+def _network(setup: Setup) -> "nn.Module":
+    """Build the model and make it ready to train: checked, with batch norms of all processes, partly frozen."""
+    network = model(setup)
+    check_model(setup, network)
+    check_compiler(setup)
+    if setup.run.settings.sync_batch_norm:
+        setup.world.sync_batch_norm(network)
+    if setup.run.settings.freeze is not None:
+        freeze_parts(setup, network)
+    return network
 
 
 def build_trainer(run: RunConfig) -> "Trainer":
