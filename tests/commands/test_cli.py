@@ -111,12 +111,12 @@ def test_flags_are_told_from_words():
     [
         ("evaluate", ["epochs=3"], "epochs=3: evaluating does not read it; it takes allow_targets, cache_dir, data,"),
         ("evaluate", ["aug=mixup"], "aug=mixup: evaluating does not read it"),
-        ("evaluate", ["-m"], "-m: one run is evaluated at a time"),
+        ("evaluate", ["-m"], "-m: evaluating does not take it; python scripts/evaluate.py RUN"),
         ("preview", ["dir=x"], "dir=x: a preview does not read it"),
         ("preview", ["resume=run"], "resume=run: a preview does not read it"),
         ("preview", ["-m"], "-m: a preview does not read it"),
         ("preview", ["--cfg", "job"], "--cfg: a preview does not read it"),
-        ("evaluate", ["--cfg", "job"], "--cfg: the configuration of a run is in its config.yaml"),
+        ("evaluate", ["--cfg", "job"], "--cfg: evaluating does not take it"),
     ],
 )
 def test_scripts_refuse_what_they_do_not_read(script, words, said, tmp_path):
@@ -158,5 +158,5 @@ def test_a_run_of_a_sweep_has_equals_signs_in_its_name():
     runs = ["aug=none,seed=0", "aug=none,seed=1"]
     for run in runs:
         Path(run).mkdir()
-    assert evaluate.parse([*runs, "split=val", "device=cpu"]).runs == runs
-    assert ensemble.parse([*runs, "device=cpu"]).runs == runs
+    assert evaluate.parse([*runs, "split=val", "device=cpu"]).names == runs
+    assert ensemble.parse([*runs, "device=cpu"]).names == runs

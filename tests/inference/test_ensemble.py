@@ -140,7 +140,7 @@ def test_a_soup_is_read_as_a_run(folder, capsys):
         (["fcn", "fcn"], "name two or more different runs"),
         (["fcn", "nowhere"], "run=nowhere: there is no such run"),
         (["fcn", "rnn", "split=test", "choose=greedy"], "choose on val first"),
-        (["fcn", "rnn", "chose=greedy"], "an ensemble does not read it"),
+        (["fcn", "rnn", "chose=greedy"], "did you mean choose?"),
         (["fcn", "rnn", "average=weights"], "name a new folder for it, into=DIR"),
         (["fcn", "rnn", "average=weights", "into=x"], "has another network"),
         (["fcn", "tuned0", "average=weights", "into=x"], "did not start from the same weights"),

@@ -208,7 +208,7 @@ def test_the_page_works_without_torch(in_folder, capsys):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["run"], "to: name the format"),
+        (["run"], "to: is missing; choose from onnx, torch_export, safetensors"),
         (["run", "to=onx"], "did you mean onnx? choose from onnx, torch_export, safetensors"),
         (["to=onnx"], "name the run first"),
         (["nowhere", "to=onnx"], "there is no such run"),

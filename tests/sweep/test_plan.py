@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from deeptrain.config.command_options import split_options
 from deeptrain.config.compose import compose_run
 from deeptrain.errors import UsageError
-from deeptrain.sweep import options, plan
+from deeptrain.sweep import plan
+from deeptrain.sweep.options import Options
 from deeptrain.sweep.plan import folder_name, lay_out, load, moved, save, start_words
 
 WORDS = ["model=fcn,vgg", "seed=0,1", "aug=none,[mixup]", "epochs=1"]
@@ -76,8 +78,8 @@ def test_a_job_that_has_begun_goes_on_from_its_folder_and_keeps_the_words_that_n
 
 
 def test_options_are_told_from_words():
-    found, rest = options.split(["jobs=auto", "seed=0,1", "fail_fast=true", "retry=failed"])
-    assert found == options.Options("auto", True, "failed") and rest == ["seed=0,1"]
+    found, rest = split_options(["jobs=auto", "seed=0,1", "fail_fast=true", "retry=failed"], Options)
+    assert found == Options("auto", True, "failed") and rest == ["seed=0,1"]
     with pytest.raises(UsageError) as error:
-        options.split(["jobs=0", "retry=all", "dry_run=maybe"])
+        split_options(["jobs=0", "retry=all", "dry_run=maybe"], Options)
     assert [line.partition(":")[0] for line in error.value.lines] == ["jobs=0", "retry=all", "dry_run=maybe"]

@@ -1,6 +1,6 @@
 """Which of several methods helps? python scripts/ablate.py model=resnet 'over=[cutout,mixup]' seeds=5"""
 
-from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags, train
+from deeptrain.commands.cli import answer, split_flags, train
 
 USAGE = """\
 python scripts/ablate.py 'over=[METHOD,METHOD,...]' [seeds=5] [pairs=true] [group=option ...] [key=value ...]
@@ -19,9 +19,7 @@ python scripts/ablate.py model=resnet 'over=[cutout,mixup,label_smoothing,stocha
 
 def ablate(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments) or not arguments:
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _ablate(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _ablate)
 
 
 def _ablate(arguments: list[str]) -> int:

@@ -1,6 +1,6 @@
 """Read a whole folder of pictures before training on it: python scripts/check_data.py DIR"""
 
-from deeptrain.commands.cli import guarded, in_this_installation, show
+from deeptrain.commands.cli import answer, in_this_installation
 from deeptrain.runtime import terminal
 from deeptrain.runtime.paths import read_path
 
@@ -17,9 +17,7 @@ Exit code: 0 nothing wrong found; 1 broken files, leaks or a picture with two la
 
 def check_data(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments) or not arguments:
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _check_data(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _check_data)
 
 
 def _check_data(arguments: list[str]) -> int:

@@ -143,6 +143,13 @@ def train(arguments: list[str]) -> int:
     return guarded(run, debug="--debug" in arguments)
 
 
+def answer(arguments: list[str], usage: str, command: Callable[[list[str]], int], *, alone: bool = False) -> int:
+    """Run one of the smaller commands, or show its usage; alone: it needs no words."""
+    if {"-h", "--help"} & set(arguments) or not (arguments or alone):
+        return show(in_this_installation(usage))
+    return guarded(lambda: command(arguments), debug="--debug" in arguments)
+
+
 def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
     """Run a command; tell mistakes in a line each, and the unforeseen in one line with the way to its traceback."""
     from deeptrain.errors import UsageError, error_line

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.commands.cli import answer
 from deeptrain.runtime.world import get_world
 
 if TYPE_CHECKING:
@@ -35,22 +35,17 @@ LAST = {"1": 1, "1-2": 2, "1-3": 3}  # what steps= may be: the last step
 
 def diagnose(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments):
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _diagnose(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _diagnose, alone=True)
 
 
 def _diagnose(arguments: list[str]) -> int:
+    from deeptrain.commands.words import settings_of_a_run
     from deeptrain.config.compose import compose_run
     from deeptrain.config.override import last_value, override_key
     from deeptrain.errors import UsageError
     from deeptrain.run import dry_run
 
-    flags, words = split_flags(arguments)
-    unread = [word for word in words if word.partition("=")[0] in ("resume", "rerun", "overfit")]
-    unread += [word for word, flag in (("-m", "multirun"), ("--cfg", "cfg")) if flag in flags]
-    if unread:
-        raise UsageError(f"{word}: a diagnosis does not read it; leave it out" for word in unread)
+    words = settings_of_a_run(arguments, "a diagnosis", ("resume", "rerun", "overfit"))
     folder = Path(last_value(words, "dir") or Path("outputs") / "diagnose")
     steps = last_value(words, "steps") or "1-3"
     if steps not in LAST:

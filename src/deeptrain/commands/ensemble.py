@@ -1,16 +1,16 @@
 """Take several runs as one network: python scripts/ensemble.py outputs/DATE/RUN outputs/DATE/RUN"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.commands.cli import answer
 from deeptrain.runtime import terminal
-from deeptrain.runtime.paths import path_exists
 from deeptrain.schema import PositiveInt
 
 if TYPE_CHECKING:
+    from deeptrain.commands.words import Words
     from deeptrain.inference.ensemble import Member
     from deeptrain.inference.evaluate import Answers, Split
 
@@ -45,60 +45,23 @@ class Options:
     into: str | None = None
 
 
-OPTIONS = [option.name for option in fields(Options)]
-
-
-@dataclass
-class Command:
-    """A command line, taken apart."""
-
-    runs: list[str]
-    options: Options
-    overrides: list[str] = field(default_factory=list)
-
-
 def ensemble(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments) or not arguments:
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _ensemble(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _ensemble)
 
 
-def parse(arguments: Sequence[str]) -> Command:
-    """Take a command line apart; UsageError if a word is none of ours."""
-    from deeptrain.errors import UsageError
-    from deeptrain.run.saved import check_read
-    from deeptrain.schema import validate_call
+def parse(arguments: Sequence[str]) -> "Words[Options]":
+    """Take a command line apart; UsageError if a word is none of ours. Names the members."""
+    from deeptrain.commands import words
 
-    flags, words = split_flags(list(arguments))
-    usage = in_this_installation(USAGE).splitlines()[0]
-    if flags & {"multirun", "cfg"}:
-        raise UsageError([f"-m and --cfg: an ensemble does not take them; {usage}"])
-    values: dict[str, Any] = {}
-    runs, overrides = [], []
-    for word in words:
-        key, sign, value = word.partition("=")
-        if sign and key in OPTIONS:
-            values[key] = int(value) if key in ("top", "snapshots") and value.isdigit() else value
-        elif (sign or word.startswith(("-", "+", "~"))) and not path_exists(word):
-            overrides.append(word)
-        else:
-            runs.append(word)
-    try:
-        options = validate_call(Options)(**values)
-    except ValueError as error:
-        raise UsageError([str(error)]) from error
-    check_read(overrides, "an ensemble", READ)
-    _check(runs, options)
-    return Command(_members(runs, options), options, overrides)
+    command = words.parse(arguments, Options, USAGE, "an ensemble", READ, "runs")
+    _check(command.names, command.options)
+    return replace(command, names=_members(command.names, command.options))
 
 
 def _check(runs: list[str], options: Options) -> None:
     from deeptrain.errors import UsageError
 
-    usage = in_this_installation(USAGE).splitlines()[0]
-    if not runs:
-        raise UsageError([f"name the runs: {usage}"])
     if options.split == "test" and (options.choose == "greedy" or options.top):
         raise UsageError(["split=test: opens test for runs that are chosen; choose on val first, then name them"])
     if options.snapshots and (options.top or options.snapshots * len(runs) < 2):
@@ -159,7 +122,7 @@ def _ensemble(arguments: list[str]) -> int:
     command = parse(arguments)
     from deeptrain.run import folder
 
-    for name in command.runs:
+    for name in command.names:
         folder.find(name, "run", best=True)  # a mistake is told before torch is imported
     if command.options.average == "weights":
         return _soup(command)
@@ -179,7 +142,7 @@ def _ensemble(arguments: list[str]) -> int:
     return 0
 
 
-def _soup(command: Command) -> int:
+def _soup(command: "Words") -> int:
     """Average the weights of runs with a common start into a new folder."""
     from deeptrain.config.compose import compose_run
     from deeptrain.errors import UsageError
@@ -192,8 +155,8 @@ def _soup(command: Command) -> int:
     into = folder.read_named("into", command.options.into)
     if into.exists():
         raise UsageError([f"into={command.options.into}: is there already; name a new folder"])
-    found = [folder.find(name, "run", best=True) for name in command.runs]
-    ingredients = soup.read(command.runs, [path for _, path in found])
+    found = [folder.find(name, "run", best=True) for name in command.names]
+    ingredients = soup.read(command.names, [path for _, path in found])
     at, state = found[0]
     run = compose_run([*defaults.load_overrides(at, command.overrides), *command.overrides])
     opened = open_split(run, state, "val", command.overrides)
@@ -217,7 +180,7 @@ def _soup(command: Command) -> int:
 
 
 def _members_on(
-    split: "Split", command: Command, temperatures: dict[str, float] | None = None
+    split: "Split", command: "Words", temperatures: dict[str, float] | None = None
 ) -> "tuple[list[Member], Any]":
     """Ask all members about a split, and note in the folder of each that it was opened."""
     from deeptrain.inference import ensemble as room
@@ -229,10 +192,10 @@ def _members_on(
         labels.append(answers.labels)
         return answers
 
-    return room.open_members(command.runs, ask, temperatures), labels[0]
+    return room.open_members(command.names, ask, temperatures), labels[0]
 
 
-def _ask(name: str, split: "Split", command: Command) -> "Answers":
+def _ask(name: str, split: "Split", command: "Words") -> "Answers":
     from contextlib import suppress
 
     from deeptrain.config.compose import compose_run
@@ -243,6 +206,6 @@ def _ask(name: str, split: "Split", command: Command) -> "Answers":
     run = compose_run([*defaults.load_overrides(at, command.overrides), *command.overrides])
     answers = room.answer(run, state, split, command.overrides)
     with suppress(OSError):  # a folder that others may only read
-        words = [*command.overrides, f"ensemble of {len(command.runs)}"]
+        words = [*command.overrides, f"ensemble of {len(command.names)}"]
         room.append(at, room.evaluate_answers(answers), state.name, words)
     return answers

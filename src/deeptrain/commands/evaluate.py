@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.commands.cli import answer
 from deeptrain.commands.csv_file import as_csv, csv_file
 from deeptrain.runtime import terminal
-from deeptrain.runtime.paths import path_exists
 from deeptrain.schema import PositiveInt
 
 if TYPE_CHECKING:
+    from deeptrain.commands.words import Words
     from deeptrain.inference.evaluate import Answers, Split
     from deeptrain.inference.mistakes import Mistakes
     from deeptrain.run.calibration import Calibration
@@ -46,7 +46,7 @@ class Options:
     split: Literal["test", "val", "all"] | None = None  # None: test, or val where runs are compared
     csv: str | None = None
     tta: Literal["flip", "shift", "train", "ten_crop", "multi_scale", "dropout", "all"] | None = None
-    tta_draws: PositiveInt = 16
+    tta_draws: PositiveInt = field(default=16, metadata={"key": "tta.draws"})
 
     @property
     def averaging(self) -> str | None:
@@ -54,58 +54,23 @@ class Options:
         return None if self.tta == "all" else self.tta
 
 
-OPTIONS = [option.name.replace("tta_", "tta.") for option in fields(Options)]
-
-
-@dataclass
-class Command:
-    """A command line, taken apart."""
-
-    runs: list[str]
-    options: Options
-    overrides: list[str] = field(default_factory=list)
-
-
 def evaluate(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments) or not arguments:
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _evaluate(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _evaluate)
 
 
 def _evaluate(arguments: list[str]) -> int:
     command = parse(arguments)
-    return _compare(command) if len(command.runs) > 1 else _evaluate_one(command)
+    return _compare(command) if len(command.names) > 1 else _evaluate_one(command)
 
 
-def parse(arguments: Sequence[str]) -> Command:
+def parse(arguments: Sequence[str]) -> "Words[Options]":
     """Take a command line apart; UsageError if a word is none of ours."""
-    from deeptrain.errors import UsageError
-    from deeptrain.schema import validate_call
+    from deeptrain.commands import words
 
-    flags, words = split_flags(list(arguments))
-    if "multirun" in flags:
-        raise UsageError(["-m: one run is evaluated at a time; name several to compare them on val"])
-    if "cfg" in flags:
-        raise UsageError(["--cfg: the configuration of a run is in its config.yaml; leave it out"])
-    values: dict[str, Any] = {}
-    runs, overrides = [], []
-    for number, word in enumerate(words):
-        key, sign, value = word.partition("=")
-        if sign and key in OPTIONS:
-            values[key.replace(".", "_")] = value if key != "tta.draws" or not value.isdigit() else int(value)
-        elif number == 0 or key == "run" or (not sign and not word.startswith(("-", "~", "+"))) or path_exists(word):
-            runs.append(word.removeprefix("run="))
-        else:
-            overrides.append(word)
-    if not runs or runs[0].startswith("-"):
-        raise UsageError([f"name the run first: {in_this_installation(USAGE).splitlines()[0]}"])
-    try:
-        options = validate_call(Options)(**values)
-    except ValueError as error:
-        raise UsageError([str(error).replace("tta_draws", "tta.draws")]) from error
-    _check(runs, options, overrides)
-    return Command(runs, options, overrides)
+    command = words.parse(arguments, Options, USAGE, "evaluating", READ)
+    _check(command.names, command.options, command.overrides)
+    return command
 
 
 def _check(runs: list[str], options: Options, overrides: list[str]) -> None:
@@ -128,11 +93,9 @@ def _open(run: str, split: "Split", overrides: list[str]) -> "tuple[Path, Path, 
     """Return a run's folder, its checkpoint and what its network says of a split."""
     from deeptrain.config.compose import compose_run
     from deeptrain.run import defaults, dry_run, folder
-    from deeptrain.run.saved import check_read
 
     at, state = folder.find(run, "run", best=True)
     config = compose_run([*defaults.load_overrides(at, overrides), *overrides])
-    check_read(overrides, "evaluating", READ)
     if split == "test":
         dry_run.check_test_split(config)
 
@@ -141,15 +104,15 @@ def _open(run: str, split: "Split", overrides: list[str]) -> "tuple[Path, Path, 
     return at, state, answer(config, state, split, overrides)
 
 
-def _evaluate_one(command: Command) -> int:
+def _evaluate_one(command: "Words") -> int:
     with csv_file(command.options.csv) as table:  # a file that cannot be written comes first
         _evaluate_into(table, command)
     return 0
 
 
-def _evaluate_into(table: TextIO | None, command: Command) -> None:
+def _evaluate_into(table: TextIO | None, command: "Words") -> None:
     split = command.options.split or "test"
-    at, state, answers = _open(command.runs[0], split, command.overrides)
+    at, state, answers = _open(command.names[0], split, command.overrides)
     if command.options.tta:
         answers = _averaged(command, answers)
 
@@ -173,7 +136,7 @@ def _evaluate_into(table: TextIO | None, command: Command) -> None:
     _write(at, state, command, evaluation, found, answers)
 
 
-def _averaged(command: Command, single: "Answers") -> "Answers":
+def _averaged(command: "Words", single: "Answers") -> "Answers":
     """Return the answers of one averaging; on val show what it gains and costs. tta=all leaves the single views."""
     from deeptrain.inference import averaging
 
@@ -213,7 +176,7 @@ def _calibration(at: Path, answers: "Answers", tta: str | None) -> "Calibration 
     return fitted
 
 
-def _write(at: Path, state: Path, command: Command, evaluation: Any, found: "Mistakes", answers: "Answers") -> None:
+def _write(at: Path, state: Path, command: "Words", evaluation: Any, found: "Mistakes", answers: "Answers") -> None:
     """Write the note of the evaluation and the pictures; warn where the folder takes none."""
     from deeptrain.inference import evaluate as room
     from deeptrain.inference import mistakes
@@ -251,11 +214,11 @@ def _reliability(answers: "Answers", measured: Any) -> dict[str, Any]:
     return found
 
 
-def _compare(command: Command) -> int:
+def _compare(command: "Words") -> int:
     """Compare runs with the first one, image by image."""
     split = command.options.split or "val"
     opened = []
-    for run in command.runs:
+    for run in command.names:
         at, _, answers = _open(run, split, command.overrides)
         opened.append((at, answers))
 

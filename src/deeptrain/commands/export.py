@@ -1,17 +1,18 @@
 """Write a run's network as one file for other programs: python scripts/export.py outputs/DATE/RUN to=onnx"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.commands.cli import answer
 from deeptrain.runtime import terminal
 from deeptrain.runtime.paths import read_path
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from deeptrain.commands.words import Words
     from deeptrain.inference.predictor import Predictor
 
 USAGE = """\
@@ -41,55 +42,20 @@ class Options:
     temperature: Literal[1] | None = None
 
 
-OPTIONS = [option.name for option in fields(Options)]
-
-
-@dataclass
-class Command:
-    """A command line, taken apart."""
-
-    run: str
-    options: Options
-    overrides: list[str] = field(default_factory=list)
-
-
 def export(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments) or not arguments:
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _export(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _export)
 
 
-def parse(arguments: Sequence[str]) -> Command:
+def parse(arguments: Sequence[str]) -> "Words[Options]":
     """Take a command line apart; UsageError if a word is none of ours."""
-    import yaml
-
+    from deeptrain.commands import words
     from deeptrain.errors import UsageError
-    from deeptrain.run.saved import check_read
-    from deeptrain.schema import validate_call
 
-    flags, words = split_flags(list(arguments))
-    usage = in_this_installation(USAGE).splitlines()[0]
-    if flags & {"multirun", "cfg"}:
-        raise UsageError([f"-m and --cfg: exporting does not take them; {usage}"])
-    if not words or words[0].startswith("-") or words[0].partition("=")[0] in OPTIONS:
-        raise UsageError([f"name the run first: {usage}"])
-    values: dict[str, Any] = {}
-    overrides = []
-    for word in words[1:]:
-        key, sign, value = word.partition("=")
-        if sign and key in OPTIONS:
-            values[key] = yaml.safe_load(value) if key == "temperature" else value
-        else:
-            overrides.append(word)
-    if "to" not in values:
-        raise UsageError(["to: name the format, to=onnx, to=torch_export or to=safetensors"])
-    try:
-        options = validate_call(Options)(**values)
-    except ValueError as error:
-        raise UsageError([str(error)]) from error
-    check_read(overrides, "exporting", READ)
-    return Command(words[0].removeprefix("run="), options, overrides)
+    command = words.parse(arguments, Options, USAGE, "exporting", READ)
+    if len(command.names) > 1:
+        raise UsageError([f"{command.names[1]}: one run is exported at a time; leave it out"])
+    return command
 
 
 def _export(arguments: list[str]) -> int:
@@ -98,7 +64,7 @@ def _export(arguments: list[str]) -> int:
 
     command = parse(arguments)
     options = command.options
-    run_dir, checkpoint = folder.find(command.run, "run", best=True)
+    run_dir, checkpoint = folder.find(command.names[0], "run", best=True)
 
     from deeptrain.inference import export as room
     from deeptrain.inference import model_card
@@ -107,7 +73,7 @@ def _export(arguments: list[str]) -> int:
 
     room.check_packages(options.to)
     path = _target(options, run_dir, room.SUFFIXES[options.to])
-    network = load(command.run, [*command.overrides, "device=cpu", "precision=fp32"])
+    network = load(command.names[0], [*command.overrides, "device=cpu", "precision=fp32"])
     if options.temperature:
         network.calibration = None
     pixels = _pictures(command, network, run_dir, checkpoint)
@@ -142,7 +108,7 @@ def _target(options: Options, run_dir: Path, suffix: str) -> Path:
     return path
 
 
-def _pictures(command: Command, network: "Predictor", run_dir: Path, checkpoint: Path) -> "np.ndarray":
+def _pictures(command: "Words", network: "Predictor", run_dir: Path, checkpoint: Path) -> "np.ndarray":
     """Return pictures to compare on, uint8 (N, H, W, C): of the folder that is named, or some of val."""
     import numpy as np
 

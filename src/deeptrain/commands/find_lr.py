@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.commands.cli import answer
 
 if TYPE_CHECKING:
     from deeptrain.analysis.find_lr import RateSearch
@@ -27,22 +27,16 @@ Exit code: 0 a rate was found; 1 no rate makes the network better than guessing;
 
 def find_lr(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments):
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _find_lr(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _find_lr, alone=True)
 
 
 def _find_lr(arguments: list[str]) -> int:
+    from deeptrain.commands.words import settings_of_a_run
     from deeptrain.config.compose import compose_run
     from deeptrain.config.override import last_value, override_key
-    from deeptrain.errors import UsageError
     from deeptrain.run import dry_run, found_rate
 
-    flags, words = split_flags(arguments)
-    unread = [word for word in words if word.partition("=")[0] in ("resume", "rerun")]
-    unread += [word for word, flag in (("-m", "multirun"), ("--cfg", "cfg")) if flag in flags]
-    if unread:
-        raise UsageError(f"{word}: a search for the rate does not read it; leave it out" for word in unread)
+    words = settings_of_a_run(arguments, "a search for the rate", ("resume", "rerun"))
     folder = Path(last_value(words, "dir") or Path("outputs") / "find_lr")
     words = [word for word in words if override_key(word) not in ("dir", "optimizer.lr")]
     run = compose_run([*words, "optimizer.lr=auto"])

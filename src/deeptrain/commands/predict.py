@@ -6,17 +6,18 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.commands.cli import answer, in_this_installation
 from deeptrain.commands.csv_file import as_csv, csv_file
 from deeptrain.runtime import terminal
-from deeptrain.runtime.paths import path_exists, read_path
-from deeptrain.schema import PositiveInt, Range, suggest, validate_call
+from deeptrain.runtime.paths import read_path
+from deeptrain.schema import PositiveInt, Range
 
 if TYPE_CHECKING:
+    from deeptrain.commands.words import Words
     from deeptrain.inference.predictor import Prediction
 
 USAGE = """\
@@ -52,29 +53,14 @@ class Options:
     csv: str | None = None
     temperature: Literal[1] | None = None
     tta: Literal["flip", "shift", "train", "ten_crop", "multi_scale", "dropout"] | None = None
-    tta_draws: PositiveInt = 16
+    tta_draws: PositiveInt = field(default=16, metadata={"key": "tta.draws"})
     strict: bool = False
     batch_size: PositiveInt | None = None
 
 
-OPTIONS = [option.name.replace("tta_", "tta.") for option in fields(Options)]
-
-
-@dataclass
-class Command:
-    """A command line, taken apart."""
-
-    run: str
-    options: Options
-    names: list[str] = field(default_factory=list)  # of pictures and folders
-    overrides: list[str] = field(default_factory=list)
-
-
 def predict(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments) or not arguments:
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _predict(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _predict)
 
 
 def _predict(arguments: list[str]) -> int:
@@ -82,16 +68,16 @@ def _predict(arguments: list[str]) -> int:
     from deeptrain.run import folder
 
     command = parse(arguments)
-    run_dir, checkpoint = folder.find(command.run, "run", best=True)
+    run_dir, checkpoint = folder.find(command.names[0], "run", best=True)
     try:
-        pictures = _pictures(command.names)
+        pictures = _pictures(command.names[1:])
     except ValueError as error:
         raise UsageError([str(error)]) from error
 
     from deeptrain.inference.restore import load
     from deeptrain.run.calibration import describe
 
-    network = load(command.run, command.overrides)
+    network = load(command.names[0], command.overrides)
     views = _views(command, run_dir, network) if command.options.tta else None
     if command.options.temperature:
         network.calibration = None
@@ -110,7 +96,7 @@ def _predict(arguments: list[str]) -> int:
     return 1 if unread and command.options.strict else 0
 
 
-def _views(command: Command, run_dir: Path, network: Any) -> Any:
+def _views(command: "Words", run_dir: Path, network: Any) -> Any:
     """Return the views of tta=, and give the network the temperature of their mean. Hydra composes the run's recipe."""
     from deeptrain.config.compose import compose_run
     from deeptrain.inference import averaging
@@ -127,52 +113,19 @@ def _views(command: Command, run_dir: Path, network: Any) -> Any:
     return views
 
 
-def parse(arguments: Sequence[str]) -> Command:
-    """Take a command line apart; UsageError if a word is none of ours."""
-    import yaml
-
+def parse(arguments: Sequence[str]) -> "Words[Options]":
+    """Take a command line apart; UsageError if a word is none of ours. The first name is the run."""
+    from deeptrain.commands import words
     from deeptrain.errors import UsageError
+    from deeptrain.run.saved import NETWORK_WORDS
 
-    flags, words = split_flags(list(arguments))
-    usage = in_this_installation(USAGE).splitlines()[0]
-    if "multirun" in flags or "cfg" in flags:
-        raise UsageError([f"-m and --cfg: predicting does not take them; {usage}"])
-    if not words or words[0].startswith("-") or words[0].partition("=")[0] in OPTIONS:
-        raise UsageError([f"name the run first: {usage}"])
-    values, command = {}, Command(words[0].removeprefix("run="), Options())
-    for word in words[1:]:
-        key, sign, value = word.partition("=")
-        if sign and key in OPTIONS:
-            values[key.replace(".", "_")] = value if key == "csv" else yaml.safe_load(value)
-        elif word == "-" or not sign or path_exists(word):
-            command.names.append(word)
-        else:
-            command.overrides.append(word)
-    _refuse_unknown(command)
-    try:
-        command.options = validate_call(Options)(**values)
-    except ValueError as error:
-        raise UsageError([str(error).replace("tta_draws", "tta.draws")]) from error
+    command = words.parse(arguments, Options, USAGE, "predicting", NETWORK_WORDS)
     if command.options.tta and command.options.coverage:
         raise UsageError(["coverage: goes by the probabilities of one view; leave out tta, or coverage"])
-    if not command.names:
+    if len(command.names) < 2:
+        usage = in_this_installation(USAGE).splitlines()[0]
         raise UsageError([f"name a picture, a folder, or - for names on standard input: {usage}"])
     return command
-
-
-def _refuse_unknown(command: Command) -> None:
-    from deeptrain.errors import UsageError
-    from deeptrain.run.saved import NETWORK_WORDS, check_read
-
-    for word in [*command.overrides, *command.names]:
-        key = word.lstrip("-+").partition("=")[0].replace("-", "_")
-        if word.startswith("--") and key in OPTIONS:
-            raise UsageError([f"{word}: write {key}={word.partition('=')[2] or '...'}, without --"])
-        if word.startswith("-") and word != "-" and not word.startswith("--config-dir="):
-            raise UsageError([f"{word}: no such flag; settings are written key=value: {', '.join(OPTIONS)}"])
-        if word in command.overrides and "." not in key and key not in (*NETWORK_WORDS, "config_dir"):
-            raise UsageError([f"{word}: {suggest(key, [*OPTIONS, *NETWORK_WORDS[1:]])}"])
-    check_read(command.overrides, "predicting", NETWORK_WORDS)
 
 
 def _pictures(names: Sequence[str]) -> list[Path]:
@@ -198,7 +151,7 @@ def _pictures(names: Sequence[str]) -> list[Path]:
     return found
 
 
-def _threshold(command: Command, run_dir: Path, checkpoint: Path, network: Any) -> float:
+def _threshold(command: "Words", run_dir: Path, checkpoint: Path, network: Any) -> float:
     """Return the probability that puts a class into the set. The run keeps what that needs of val, or is asked anew."""
     from deeptrain.errors import UsageError
     from deeptrain.inference.calibrate import true_class_probabilities

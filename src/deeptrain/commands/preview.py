@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.commands.cli import answer
 from deeptrain.runtime import terminal
 
 USAGE = """\
@@ -16,21 +16,15 @@ outputs/preview/schedule.png, the learning rate. With --all also outputs/preview
 
 def preview(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments):
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _preview(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _preview, alone=True)
 
 
 def _preview(arguments: list[str]) -> int:
+    from deeptrain.commands.words import settings_of_a_run
     from deeptrain.config.compose import compose_run
-    from deeptrain.errors import UsageError
     from deeptrain.run import dry_run
 
-    flags, words = split_flags([word for word in arguments if word != "--all"])
-    unread = [word for word in words if word.partition("=")[0] in ("dir", "resume")]
-    unread += [word for word, flag in (("-m", "multirun"), ("--cfg", "cfg")) if flag in flags]
-    if unread:
-        raise UsageError(f"{word}: a preview does not read it; leave it out" for word in unread)
+    words = settings_of_a_run([word for word in arguments if word != "--all"], "a preview", ("dir", "resume"))
     run = compose_run(words)
     dry_run.check_settings(run)
     from deeptrain.analysis.preview import draw_batch, draw_rate, draw_regularizers

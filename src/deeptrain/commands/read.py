@@ -1,6 +1,6 @@
 """Say in words what the curves of a run show: python scripts/read.py outputs/DATE/RUN"""
 
-from deeptrain.commands.cli import guarded, in_this_installation, show
+from deeptrain.commands.cli import answer, in_this_installation
 from deeptrain.runtime import terminal
 
 USAGE = """\
@@ -13,9 +13,7 @@ show, how sure that is, and what to try. Nothing is trained or changed. It is li
 
 def read(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments) or not arguments:
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _read(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _read)
 
 
 def _read(arguments: list[str]) -> int:

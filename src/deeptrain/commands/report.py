@@ -1,9 +1,11 @@
 """Compare runs, and write a page that says what is better: python scripts/report.py outputs/sweeps/DATE/SWEEP"""
 
-import math
+from dataclasses import dataclass
+from typing import Literal
 
-from deeptrain.commands.cli import guarded, in_this_installation, show, split_flags
+from deeptrain.commands.cli import answer
 from deeptrain.runtime import terminal
+from deeptrain.schema import PositiveFloat, PositiveInt
 
 USAGE = """\
 python scripts/report.py FOLDER [FOLDER ...] [baseline='aug=none'] [smallest=0.5] [value=final|best] [out=DIR]
@@ -19,71 +21,42 @@ looks=2               how often you have looked: seeds that are added until a di
 out=DIR               where the files go; by default into the folder if there is one, else into report/
 """
 
-OPTIONS = ("baseline", "smallest", "value", "looks", "out")
-VALUES = ("auto", "final", "best")
+
+@dataclass
+class Options:
+    """What is asked."""
+
+    baseline: str | None = None
+    smallest: PositiveFloat | None = None
+    value: Literal["auto", "final", "best"] = "auto"
+    looks: PositiveInt | None = None
+    out: str | None = None
 
 
 def report(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(arguments) or not arguments:
-        return show(in_this_installation(USAGE))
-    return guarded(lambda: _report(arguments), debug="--debug" in arguments)
+    return answer(arguments, USAGE, _report)
 
 
 def _report(arguments: list[str]) -> int:
+    from deeptrain.commands import words
     from deeptrain.compare import collect
     from deeptrain.compare import report as room
     from deeptrain.errors import UsageError
     from deeptrain.run.folder import read_named
-    from deeptrain.schema import suggest
 
-    flags, words = split_flags(arguments)
-    if flags - {"debug"}:
-        raise UsageError([f"report takes no flags; {in_this_installation(USAGE).splitlines()[0]}"])
-    folders, options = [], {}
-    for word in words:
-        key, sign, value = word.partition("=")
-        if key in OPTIONS and sign:
-            options[key] = value
-        elif word.startswith("-") or (sign and not read_named("FOLDER", word).exists()):
-            raise UsageError([f"{word}: {suggest(key, OPTIONS)}"])
-        else:
-            folders.append(read_named("FOLDER", word))
-    if not folders:
-        raise UsageError([f"name a folder of runs first: {in_this_installation(USAGE).splitlines()[0]}"])
-    value = options.get("value", "auto")
-    if value not in VALUES:
-        raise UsageError([f"value={value}: {suggest(value, VALUES)}"])
-    is_one = len(folders) == 1 and not collect.is_run(folders[0])
-    out = (
-        read_named("out", options["out"]) if "out" in options else folders[0] if is_one else read_named("out", "report")
-    )
-    smallest, looks = (_number(key, options[key]) if key in options else None for key in ("smallest", "looks"))
-    if looks is not None and looks != int(looks):
-        raise UsageError([f"looks={options['looks']}: must be a whole number"])
+    command = words.parse(arguments, Options, USAGE, "a report", (), "folders of runs")
+    options = command.options
+    folders = [read_named("FOLDER", name) for name in command.names]
+    if options.out is not None:
+        out = read_named("out", options.out)
+    else:
+        is_one = len(folders) == 1 and not collect.is_run(folders[0])
+        out = folders[0] if is_one else read_named("out", "report")
+    chosen = {name: getattr(options, name) for name in ("baseline", "value", "smallest", "looks")}
     try:
-        lines = room.report(
-            folders,
-            out,
-            baseline=options.get("baseline"),
-            value=value,
-            smallest=smallest,
-            looks=None if looks is None else int(looks),
-        )
+        lines = room.report(folders, out, **chosen)
     except OSError as error:
         raise UsageError([f"out={out}: cannot be written ({error.strerror}); name another folder with out="]) from None
     terminal.show(*lines)
     return 0
-
-
-def _number(key: str, text: str) -> float:
-    """Read a number above 0; UsageError if it is none."""
-    from deeptrain.errors import UsageError
-
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise UsageError([f"{key}={text}: must be a number above 0"])
-    return number

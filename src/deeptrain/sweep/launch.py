@@ -9,6 +9,7 @@ from pathlib import Path
 
 import deeptrain
 from deeptrain.compare import report
+from deeptrain.config.command_options import split_options
 from deeptrain.config.compose import renamed_in
 from deeptrain.config.override import last_value, override_key
 from deeptrain.errors import UsageError, error_line
@@ -17,7 +18,6 @@ from deeptrain.run import folder, lock, saved
 from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.paths import as_typed, quote, quote_setting
 from deeptrain.runtime.resources import command as typed_command
-from deeptrain.sweep import options as sweep_options
 from deeptrain.sweep import plan as plans
 from deeptrain.sweep import server
 from deeptrain.sweep.check import Facts, check, count_gpus
@@ -33,7 +33,7 @@ def sweep(words: list[str], command: server.Command, lay_out: Callable[[Sequence
     command: what a job's words are given to. lay_out: makes the jobs from the words.
     """
     with _interruptible():
-        options, words = sweep_options.split(words)
+        options, words = split_options(words, Options)
         directory, words = last_value(words, "dir"), [word for word in words if override_key(word) != "dir"]
         _check_directory(directory, words)
         checked, warnings, facts = check(lay_out(words), measure=options.dry_run)
@@ -53,7 +53,7 @@ def sweep(words: list[str], command: server.Command, lay_out: Callable[[Sequence
 def go_on(path: Path, words: list[str], command: server.Command) -> int:
     """Go on with a sweep, or join the terminals that are at work on it."""
     with _interruptible():
-        options, words = sweep_options.split([word for word in words if override_key(word) != "resume"])
+        options, words = split_options([word for word in words if override_key(word) != "resume"], Options)
         unread = [word for word in words if override_key(word) not in saved.TRUSTED]
         if unread:
             raise UsageError(f"{word}: a sweep goes on with the settings that it has; leave it out" for word in unread)
