@@ -6,7 +6,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tests are small: threads would only wait 
 
 import pytest
 import torch
+import undrawn
+from matplotlib.figure import Figure
 
+undrawn.leave_figures_undrawn()
 MPS = pytest.param("mps", marks=pytest.mark.xfail(raises=TypeError, strict=False, reason="MPS has no float64"))
 DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available(), *[MPS] * torch.backends.mps.is_available()]
 
@@ -20,3 +23,11 @@ def device(request) -> torch.device:
 def own_cache(tmp_path_factory, monkeypatch):
     """Point the user's cache at a temporary folder, so that a test neither reads nor fills the real one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def drawn_figures():
+    """Draw figures, for a test that looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", undrawn.DRAW)
+        yield

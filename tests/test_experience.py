@@ -192,7 +192,7 @@ def test_from_another_folder_it_works_as_well(tmp_path):
 
 def test_a_preview_draws_batch_and_schedule(tmp_path):
     preview = [sys.executable, str(ROOT / "scripts" / "preview.py"), "aug=[cutout,mixup]", "schedule=one_cycle"]
-    done = forked.run(preview)
+    done = forked.run(preview, drawn=True)
     assert done.returncode == 0, done.stderr
     for name in ("batch", "schedule"):
         with Image.open(f"outputs/preview/{name}.png") as picture:

@@ -8,6 +8,8 @@ from PIL import Image
 
 from deeptrain.report.figures import draw_confusion, draw_curves, draw_layers, draw_schedule, moving_average
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):

@@ -222,12 +222,15 @@ def points(folder: Path) -> list[tuple[str, int]]:
     return [(tag, event.step) for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
 
 
-def test_a_run_folder_holds_what_was_promised():
+def test_a_run_folder_holds_what_was_promised(drawn_figures):
     assert train([*TINY, "model=fcn", "aug=mixup", "epochs=2", "dir=run", "average=ema", "log.every_steps=3"]) == 0
     folder = Path("run")
     files = "config.yaml overrides.yaml run.log metrics.csv split.json curves.png confusion.png samples.png card.html"
     for name in [*files.split(), "result.json", "checkpoints/last.pt", "checkpoints/best.pt"]:
         assert (folder / name).stat().st_size > 0, name
+    for name in ("curves", "layers", "confusion"):
+        with Image.open(folder / f"{name}.png") as figure:
+            assert min(figure.size) > 200
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished" and result["epochs"] == 2 and result["steps"] == 10
     assert result["monitor"] == "accuracy/val" and 0 <= result["best"] <= 1
