@@ -11,8 +11,10 @@ import forked
 import pytest
 
 from deeptrain.commands.cli import EXAMPLES, split_flags, train
+from deeptrain.config.command_options import split_options
 from deeptrain.config.compose import compose_run, compose_sweep
-from deeptrain.sweep import ablation, options
+from deeptrain.sweep import ablation
+from deeptrain.sweep.options import Options
 
 pytestmark = pytest.mark.slow
 
@@ -39,9 +41,9 @@ def test_commands_compose(command, tmp_path):
         return
     flags, words = split_flags(words)
     if "scripts/ablate.py" in command:
-        assert all(compose_run(list(job.words)) for job in ablation.lay_out(options.split(words)[1]).jobs)
+        assert all(compose_run(list(job.words)) for job in ablation.lay_out(split_options(words, Options)[1]).jobs)
     elif "multirun" in flags:
-        assert len(compose_sweep(options.split(words)[1])[0]) > 1
+        assert len(compose_sweep(split_options(words, Options)[1])[0]) > 1
     else:
         compose_run(words)
 
