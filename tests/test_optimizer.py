@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from deeptrain import optimizer
+from deeptrain.optimizer.muon import orthogonalize
+from deeptrain.optimizer.torch_optimizers import build
 
 STEPS = 4
 RMSPROP = {"lr": 0.01, "alpha": 0.9, "momentum": 0.0, "centered": False, "weight_decay": 0.01}
@@ -152,7 +154,7 @@ def test_muon_takes_torchs_steps_on_matrices_and_adamw_on_the_rest(device):
 def test_an_orthogonalized_matrix_has_singular_values_near_one(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    ours = optimizer.orthogonalize(matrix, steps=5).float()
+    ours = orthogonalize(matrix, steps=5).float()
     assert torch.linalg.svdvals(ours).sub(1).abs().max() < 0.4
     along = (left.T @ ours @ right.T).diagonal()
     assert along.min() > 0.6, "the singular vectors stay"
@@ -196,7 +198,7 @@ def test_a_missing_kernel_falls_back(device):
                 raise RuntimeError("no kernel for this device")
             super().__init__(parameters, **settings)
 
-    built = optimizer._build(Unfused, optimizer.parameter_groups(network().to(device)), lr=0.1)
+    built = build(Unfused, optimizer.parameter_groups(network().to(device)), lr=0.1)
     assert not built.defaults["fused"]
 
 

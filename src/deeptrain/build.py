@@ -64,6 +64,14 @@ class Setup:
         power = 1 << max(1, available // 100).bit_length() - 1
         return min(available, 128, max(16, power))
 
+    @property
+    def rate_factor(self) -> float:
+        """Return what scale_lr multiplies every rate by: by the images of a whole step, of all its pieces and ranks."""
+        from deeptrain.optimizer import batch_factor
+
+        settings = self.run.settings
+        return batch_factor(settings.scale_lr, min(self.batch_size, len(self.dataset.train)), settings.base_batch)
+
 
 def open_setup(
     run: RunConfig, learned_classes: list[str] | None = None, initial: "InitialWeights | None" = None
@@ -448,7 +456,7 @@ def build_trainer(run: RunConfig) -> "Trainer":
 
 def _optimizer(setup: Setup, network: "nn.Module") -> "Optimizer":
     """Build the optimizer: with weight decay it gets two groups of parameters, else one."""
-    from deeptrain.optimizer import needs_closure, parameter_groups, unreached_optimizers
+    from deeptrain.optimizer import multiply_rates, needs_closure, parameter_groups, unreached_optimizers
 
     node = setup.run.parts["optimizer"]
     groups = parameter_groups(network)
@@ -457,6 +465,7 @@ def _optimizer(setup: Setup, network: "nn.Module") -> "Optimizer":
     optimizer = instantiate("optimizer", node, parameters=groups)
     if needs_closure(optimizer):
         _check_closure(setup)
+    multiply_rates(optimizer, setup.rate_factor)
     if setup.run.settings.backbone_lr_factor != 1:
         _scale_backbone(setup, network, optimizer)
     setup.warnings += [

@@ -43,6 +43,8 @@ REFUSED = [
 POINTLESS = [
     ("checkpoint.snapshots=5", None, "write schedule=cyclic"),
     ("checkpoint.snapshots=3 schedule=cyclic", None, "checkpoint.snapshots=3 and schedule.cycles=5 should be the same"),
+    ("base_batch=64", None, "base_batch=64 has no effect without scale_lr: write scale_lr=linear"),
+    ("scale_lr=linear batch_size=300 schedule.warmup=0", None, "scale_lr=linear takes a high rate from the first step"),
     ("freeze=backbone", None, "freeze=backbone keeps random weights as they are: write init_from=RUN beside it"),
     ("init_from=run freeze=backbone backbone_lr_factor=0.1", None, "backbone_lr_factor=0.1 has no effect"),
     ("batch_size=1", None, "norms every image by itself"),

@@ -70,7 +70,7 @@ def test_no_augmentation(word):
         (["optimizer=sgd", "optimizer.momentum=1"], ["optimizer.momentum=1: must be >= 0 and < 1"]),
         (
             ["optimizer.momentum=0.5"],
-            ["optimizer.momentum=0.5: a setting of optimizer=muon or optimizer=rmsprop or optimizer=sgd"],
+            ["optimizer.momentum=0.5: a setting of optimizer=lars or optimizer=muon or optimizer=rmsprop or"],
         ),
         (["aug=mixup", "aug.mixup.alpha=0"], ["aug.mixup.alpha=0: must be > 0"]),
         (["aug.mixup.alpha=0.3"], ["aug.mixup.alpha=0.3: a setting of aug=mixup, which is not chosen here"]),

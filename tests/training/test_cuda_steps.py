@@ -177,7 +177,7 @@ SETTINGS = {
     **{" ".join(words): [*words, "loss.class_weights=auto", *SMALL] for words in PARTS},
     "label smoothing": ["loss.label_smoothing=0.1", "aug=cutmix", *SMALL],
     **{f"{name} in fp16": [f"optimizer={name}", "precision=fp16", *SMALL] for name in ("sgd", "adam", "adamw")},
-    "muon": ["optimizer=muon", *RESNET],
+    **{name: [f"optimizer={name}", *RESNET] for name in ("muon", "lars", "lamb")},
     "bf16": ["precision=bf16", "clip_norm=1", "max_norm=2", *RESNET],
     "sam": ["gradient=sam", "accumulate=2", *RESNET],
     "accumulate=auto": ["accumulate=auto", *RESNET],

@@ -25,10 +25,11 @@ def step(update, seed):
     update.step()
 
 
-@pytest.mark.parametrize("make", [optimizer.sgd, optimizer.adam, optimizer.adamw, optimizer.rmsprop, optimizer.muon])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "muon", "lars", "lamb"])
 @pytest.mark.parametrize("layouts", [("contiguous_format", "channels_last"), ("channels_last", "contiguous_format")])
-def test_a_state_of_another_layout_goes_on_as_its_own(make, layouts):
+def test_a_state_of_another_layout_goes_on_as_its_own(name, layouts):
     """Convolutions are contiguous on MPS and channels_last elsewhere; fused kernels go through memory in its order."""
+    make = getattr(optimizer, name)
     then, now = (network(getattr(torch, name)) for name in layouts)
     before, after = make([{"params": list(then.parameters())}]), make([{"params": list(now.parameters())}])
     step(before, 1)
@@ -50,7 +51,7 @@ def pairs(update):
     ]
 
 
-@pytest.mark.parametrize("name", ["muon", "adamw"])
+@pytest.mark.parametrize("name", ["muon", "adamw", "lars", "lamb"])
 def test_a_run_that_goes_on_has_the_bits_of_one_never_stopped(name):
     words = ["data=synthetic", "data.shape=[1,8,8]", "data.size=80", "batch_size=16", "device=cpu"]
     words += [

@@ -17,6 +17,7 @@ from deeptrain.report import formatting
 Row = Mapping[str, float]
 
 USUAL_RATES = {"adam": 0.001, "adamw": 0.003, "rmsprop": 0.001, "adagrad": 0.01, "sgd": 0.1, "muon": 0.02}
+USUAL_RATES |= {"lars": 1.0, "lamb": 0.01}
 MOMENTUM = 0.9  # at which these are meant
 STRONG = {  # settings: more than so much of one keeps most networks from learning; and what to try instead
     "model.dropout": (0.8, "0.2"),
@@ -110,7 +111,8 @@ class Record:
     def factors(self) -> list[float]:
         """Return the rate of each row as a part of the highest one, which may lie between two rows."""
         rates = self.curve("rate/lr")
-        full = self.number("optimizer.lr") if self.setting("backbone_lr_factor") in (None, 1) else 0.0
+        is_own = self.setting("backbone_lr_factor") in (None, 1) and self.setting("scale_lr") in (None, "none")
+        full = self.number("optimizer.lr") if is_own else 0.0
         highest = max([full, *rates])
         return [rate / (highest or 1.0) for rate in rates]
 

@@ -156,6 +156,20 @@ WARNINGS = (
         lambda s: s["checkpoint.snapshots"] and s["schedule.cycles"] not in (None, s["checkpoint.snapshots"]),
     ),
     Check(
+        "base_batch={base_batch} has no effect without scale_lr: write scale_lr=linear",
+        lambda s: s["scale_lr"] == "none" and s.has_changed("base_batch"),
+    ),
+    Check(
+        "scale_lr={scale_lr} takes a high rate from the first step on (batch_size={batch_size}): "
+        "write schedule.warmup=0.1",
+        lambda s: (
+            s["scale_lr"] != "none"
+            and s["schedule"] != "one_cycle"
+            and s.is_zero("schedule.warmup")
+            and s.exceeds("batch_size", 2 * s["base_batch"])
+        ),
+    ),
+    Check(
         "freeze={freeze} keeps random weights as they are: write init_from=RUN beside it",
         lambda s: s["freeze"] is not None and s["init_from"] is None,
     ),

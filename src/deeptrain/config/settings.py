@@ -49,6 +49,8 @@ class Settings:
     device: Device = "auto"
     epochs: PositiveInt = 30
     batch_size: PositiveInt | Literal["auto"] = "auto"
+    scale_lr: Literal["none", "linear", "sqrt"] = "none"
+    base_batch: PositiveInt = 128
     overfit: PositiveInt | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False

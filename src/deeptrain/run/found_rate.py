@@ -38,6 +38,8 @@ def check(run: RunConfig) -> None:
     if get_world().size > 1:
         remedy = f"run {command('find-lr')} in one process first, and type the rate"
         raise UsageError([f"{KEY}=auto: does not go with torchrun; {remedy}"])
+    if settings.scale_lr != "none":
+        raise UsageError([f"{KEY}=auto: is searched with this batch size; leave out scale_lr={settings.scale_lr}"])
     if "lr" not in run.parts["optimizer"]:
         raise UsageError([f"{KEY}=auto: optimizer={optimizer} has no setting lr; add lr: 0.01 to its file"])
 

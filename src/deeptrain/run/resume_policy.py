@@ -55,6 +55,8 @@ POLICY = {
             "compile",
             "sync_batch_norm",
             "accumulate",
+            "scale_lr",
+            "base_batch",
             "clip_norm",
             "metrics",
             "average",

@@ -43,6 +43,9 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path, rate: str | No
         *_initial_weights(setup),
         *_frozen(trainer, setup),
         *([f"rate       {rate}"] if rate else []),
+        *_scaled_rate(setup),
+        *_trust_ratios(trainer),
+        *_ghost_norms(trainer, setup),
         *_class_weights(trainer, setup),
     ]
     if run.settings.overfit:
@@ -78,6 +81,41 @@ def _frozen(trainer: "Trainer", setup: build.Setup) -> list[str]:
     counts = [parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad]
     what = parts if isinstance(parts, str) else ", ".join(parts)
     return [f"frozen     {what}, with the statistics of its batch norms; {sum(counts):,} parameters are trained"]
+
+
+def _scaled_rate(setup: build.Setup) -> list[str]:
+    """Return a line that says which rate scale_lr makes of optimizer.lr."""
+    settings, rate = setup.run.settings, setup.run.parts["optimizer"].get("lr")
+    if settings.scale_lr == "none" or not isinstance(rate, int | float):
+        return []
+    ratio = f"{min(setup.batch_size, len(setup.dataset.train))}/{settings.base_batch}"
+    ratio = f"√({ratio})" if settings.scale_lr == "sqrt" else ratio
+    warmup = f", after schedule.warmup={warmup}" if (warmup := setup.run.parts["schedule"].get("warmup")) else ""
+    return [f"rate       {rate:g} x {ratio} = {rate * setup.rate_factor:g} (scale_lr={settings.scale_lr}){warmup}"]
+
+
+def _trust_ratios(trainer: "Trainer") -> list[str]:
+    """Return a line that counts what LARS or LAMB scales, and what it leaves out."""
+    counts = {True: 0, False: 0}
+    for group in trainer.optimizer.param_groups:
+        if (is_scaled := group.get("has_trust_ratio")) is not None:
+            counts[is_scaled] += len(group["params"])
+    if not counts[True]:
+        return []
+    left_out = f"; {counts[False]} norms and biases have none, and do not decay" if counts[False] else ""
+    return [f"layers     {counts[True]} have a trust ratio of their own{left_out}"]
+
+
+def _ghost_norms(trainer: "Trainer", setup: build.Setup) -> list[str]:
+    """Return a line where batch norm sees pieces of the batch (ghost batch norm): the result depends on their size."""
+    from deeptrain.runtime.batch_norm import has_batch_norm
+
+    pieces, processes = trainer.accumulate, setup.world.size
+    if pieces * processes == 1 or setup.run.settings.sync_batch_norm or not has_batch_norm(trainer.model):
+        return []
+    images = -(-setup.world.local_batch_size(trainer.train_loader.sizes[0]) // pieces)
+    causes = [f"accumulate={pieces}"] * (pieces > 1) + [f"{processes} processes"] * (processes > 1)
+    return [f"norms      batch norm sees {images} images at once, not {setup.batch_size} ({', '.join(causes)})"]
 
 
 def _initial_loss(losses: dict[str, float], classes: int) -> str:

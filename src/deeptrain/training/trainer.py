@@ -96,7 +96,7 @@ class Trainer:
         elif self.progress.validated < self.progress.step and self.plan.validation_is_due(self.progress):
             self.validate()  # the run was stopped before it had validated
         while (outcome := self.outcome()) is None:
-            self.train_epoch(self.vitals.sampled(step or self.train_step, self.progress))
+            self.train_epoch(self.vitals.sampled(step or self.train_step, self.progress, self.train_loader.sizes))
         return outcome
 
     def train_epoch(self, step: Step) -> None:

@@ -4,7 +4,7 @@ A sampled step takes about 0.2 ms more; every 200th is one. Nothing random is dr
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean, median, pstdev
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deeptrain.optimizer import weights_of
+from deeptrain.training.noise_scale import NoiseScale
 
 EARLY, LAST_EARLY = frozenset((1, 10, 100)), 100  # steps that are sampled besides
 NOISE_EVERY = 5  # samples: how often the gradient's noise is measured, and at LAST_EARLY
@@ -21,7 +22,7 @@ LOOK_IMAGES, LOOK_VALUES = 256, 2**22  # that the layers are looked at with, and
 SILENT = 1e-5  # standard deviation of a unit's output that says nothing
 SAMPLE = ("ratio", "gradient", "norms")  # of each weight, of each parameter, and of the last whole gradients
 UNKNOWN = -1.0  # in a checkpoint, which holds no NaN
-SUMMARY = ("ratio_min", "ratio_median", "ratio_max", "gradient_norm", "gradient_noise", "clipped")
+SUMMARY = ("ratio_min", "ratio_median", "ratio_max", "gradient_norm", "gradient_noise", "noise_scale", "clipped")
 NORMS = nn.modules.batchnorm._BatchNorm
 
 Values = dict[str, float]
@@ -47,6 +48,7 @@ class Vitals:
         self.every = every
         self._clip_norms: list[Tensor] = []  # of the gradient before clipping, since the last log point
         self._norms: list[Tensor] = []  # of the gradient in the steps up to a sampled one
+        self._noise_scale = NoiseScale()  # of the gradients in these steps
         self._sample: dict[str, Tensor] = {}  # SAMPLE, not read yet
         self._latest: Values = {}  # by layer, of the last sample that was read
         self._looked = 0  # the step of the last look
@@ -77,8 +79,10 @@ class Vitals:
 
     # --- steps ---
 
-    def sampled(self, step: Callable[[Tensor, Tensor], Any], progress: Any) -> Callable[[Tensor, Tensor], Any]:
-        """Return a step that is measured whenever it is due."""
+    def sampled(
+        self, step: Callable[[Tensor, Tensor], Any], progress: Any, sizes: Sequence[int]
+    ) -> Callable[[Tensor, Tensor], Any]:
+        """Return a step that is measured whenever it is due. sizes: images of each batch of an epoch, of all ranks."""
         if not self.every:
             return step
 
@@ -89,12 +93,12 @@ class Vitals:
             if number % self.every and number not in EARLY:
                 outputs = step(images, labels)
                 if self._compares_norms(number):
-                    self._add_norm()
+                    self._add_norm(self._gradient_norms(), sizes[progress.step_in_epoch], adds_noise=True)
                 return outputs
             with torch.no_grad():
                 before = list(torch._foreach_mul(self._weights, 1))  # pyright: ignore
             outputs = step(images, labels)
-            self._measure(before)
+            self._measure(before, sizes[progress.step_in_epoch])
             return outputs
 
         return measured_step
@@ -111,26 +115,32 @@ class Vitals:
             self._clip_norms.append(norm)
 
     @torch.no_grad()
-    def _add_norm(self) -> None:
-        """Note the norm of the whole gradient, before clipping; NaN where it is scaled."""
-        self._norms.append(self._clip_norms[-1] if self._clip_norms else self._gradient_norms().norm())
+    def _add_norm(self, norms: Tensor, images: int, *, adds_noise: bool) -> None:
+        """Note the norm of the whole gradient before clipping, NaN where it is scaled, and the gradient itself."""
+        clipped = norms.norm()
+        self._norms.append(self._clip_norms[-1] if self._clip_norms else clipped)
+        if adds_noise:
+            scale = self._norms[-1] / clipped if self._clip_norms else 1.0
+            self._noise_scale.add(self._gradients(), self._norms[-1], images, scale)
 
+    def _gradients(self) -> list[Tensor]:
+        """Return the gradient of each parameter; zeros for those without one."""
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+
+    @torch.no_grad()
     def _gradient_norms(self) -> Tensor:
-        """Return the norm of each parameter's gradient; 0 for those without one, NaN where gradients are scaled."""
-        gradients = [parameter.grad for parameter in self._parameters]
-        if any(gradient is None for gradient in gradients):
-            pairs = zip(self._parameters, gradients, strict=True)
-            gradients = [parameter.new_zeros(()) if gradient is None else gradient for parameter, gradient in pairs]
-        norms = torch.stack(torch._foreach_norm(gradients))  # pyright: ignore
+        """Return the norm of each parameter's gradient, NaN where gradients are scaled."""
+        norms = torch.stack(torch._foreach_norm(self._gradients()))  # pyright: ignore
         return norms if self._has_gradient else norms * math.nan
 
     @torch.no_grad()
-    def _measure(self, before: list[Tensor]) -> None:
+    def _measure(self, before: list[Tensor], images: int) -> None:
         """Measure what a step has done; `before`: the weights before it. Nothing waits for the device."""
         torch._foreach_sub_(before, self._weights)  # pyright: ignore
         updates, weights = torch._foreach_norm(before), torch._foreach_norm(self._weights)  # pyright: ignore
         ratios, gradients = torch.stack(updates) / torch.stack(weights).clamp_min_(1e-30), self._gradient_norms()
-        self._norms.append(self._clip_norms[-1] if self._clip_norms else gradients.norm())
+        self._add_norm(gradients, images, adds_noise=self._noise_scale.is_open)
+        self._noise_scale.close()
         self._sample = {"ratio": ratios, "gradient": gradients, "norms": torch.stack(self._norms[-NEIGHBOURS:])}
         self._norms = []
 
@@ -148,6 +158,8 @@ class Vitals:
             ]
             self._latest = ratios | self._by_layer("gradient", gradients)
             values |= ratios | _summary(list(ratios.values()), sample["norms"])
+        if (noise_scale := self._noise_scale.read()) is not None:
+            values["noise_scale"] = noise_scale
         return {f"vitals/{name}": value for name, value in values.items()}
 
     def _by_layer(self, what: str, values: list[float]) -> Values:
@@ -164,7 +176,7 @@ class Vitals:
         finite = {
             name: [value if math.isfinite(value) else UNKNOWN for value in values] for name, values in lists.items()
         }
-        return finite | {"latest": self._latest, "looked": self._looked}
+        return finite | {"latest": self._latest, "looked": self._looked, "noise_scale": self._noise_scale.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on from a state; runs of 0.3.0 have none."""
@@ -177,6 +189,7 @@ class Vitals:
         self._sample = {name: lists[name] for name in SAMPLE} if "ratio" in state else {}
         self._latest = {str(name): float(value) for name, value in state.get("latest", {}).items()}
         self._looked = int(state.get("looked", 0))
+        self._noise_scale.load_state_dict(state.get("noise_scale", {}), self._parameters)
 
     # --- layers ---
 
