@@ -47,7 +47,7 @@ def test_the_head_says_the_product_and_the_pieces():
     trainer = build.trainer(setup)
     lines = [*summary._scaled_rate(setup), *summary._trust_ratios(trainer), *summary._ghost_norms(trainer, setup)]
     assert [line.split(None, 1)[1] for line in lines] == [
-        "1 x √(128/32) = 2 (scale_lr=sqrt), after schedule.warmup=0.1",
+        "10 x √(128/32) = 20 (scale_lr=sqrt), after schedule.warmup=0.1",
         "3 have a trust ratio of their own; 7 norms and biases have none, and do not decay",
         "batch norm sees 32 images at once, not 128 (accumulate=4)",
     ]
