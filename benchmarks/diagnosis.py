@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from deeptrain.analysis.diagnose import diagnose, summary
+from deeptrain.analysis.diagnosis.procedure import diagnose
+from deeptrain.analysis.diagnosis.subject import ComposedRun
 from deeptrain.config.compose import compose_run
 
 MODELS = (
@@ -46,7 +47,18 @@ HEALTHY = [
     *(f"model={model} optimizer={optimizer}" for model in MODELS for optimizer in ("adamw", "sgd", "rmsprop")),
 ]
 DEEP = "model=fcn model.hidden=[64,64,64,64,64,64,64,64]"
-BAD_START = ("remedied", "start_too_bad", "cannot_memorise", "no_signal", "rate_too_high", "rate_too_low")
+BAD_START = (
+    "remedied",
+    "signal_dies",
+    "signal_explodes",
+    "dead_units",
+    "ignores_input",
+    "start_too_bad",
+    "cannot_memorise",
+    "no_signal",
+    "rate_too_high",
+    "rate_too_low",
+)
 PATIENTS = {
     "model=fcn optimizer.lr=0.3": ("rate_too_high", "better_rate"),
     "model=fcn optimizer.lr=3": ("rate_too_high",),
@@ -64,17 +76,17 @@ PATIENTS = {
     f"{DEEP} model.initialization=normal model.init_std=1": BAD_START,
     f"{DEEP} model.initialization=normal model.init_std=0.0001": BAD_START,
     f"{DEEP} model.activation=sigmoid": BAD_START,
-    "model=fcn model.hidden=[1]": ("remedied", "cannot_memorise"),
+    "model=fcn model.hidden=[1]": ("remedied", "cannot_memorise", "ignores_input"),
     "model=fcn data.mean=[0.0] data.std=[0.0001]": ("remedied", "start_too_bad", "rate_too_high"),
 }
 RIGHT = {"fault", "advice"}
 
 
-def examine(words: str) -> dict:
-    """Diagnose a set-up; return what diagnosis.json holds."""
-    began = time.perf_counter()
-    content = summary(diagnose(compose_run(words.split())))
-    return {"words": words, "seconds": time.perf_counter() - began, **content}
+def examine(words: str, last: int) -> dict:
+    """Diagnose a set-up; return what diagnosis.json holds, and the CPU seconds that it took."""
+    began = time.process_time()
+    content = diagnose(ComposedRun(compose_run(words.split())), last).summary()
+    return {"words": words, "seconds": time.process_time() - began, **content}
 
 
 def upper_bound(count: int, failed: int) -> float:
@@ -86,6 +98,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one of each: does it run at all?")
     parser.add_argument("--data", default="data=digits", help="settings of the data, as one word")
+    parser.add_argument("--steps", type=int, default=7, help="of the diagnosis")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a file of JSON lines; set-ups in it are not examined again")
     parser.add_argument("what", nargs="?", choices=("healthy", "patients"), help="both if neither is named")
@@ -101,7 +114,7 @@ def main(words: list[str] | None = None) -> None:
         for seed in range(options.seeds):
             for setting, accepted in cases:
                 name = f"{options.data} {setting} epochs=10 seed={seed} threads=1"
-                found = known.get(name) or examine(name)
+                found = known.get(name) or examine(name, options.steps)
                 if options.out and name not in known:
                     with options.out.open("a") as file:
                         file.write(json.dumps(found) + "\n")

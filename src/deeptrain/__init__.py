@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deeptrain.analysis.diagnosis.given import diagnose
     from deeptrain.analysis.find_lr import find_lr
     from deeptrain.aug.pipeline import Pipeline
     from deeptrain.build import build_trainer
@@ -24,6 +25,7 @@ __all__ = [
     "__version__",
     "build_trainer",
     "compose",
+    "diagnose",
     "find_lr",
     "load",
     "tensor_loader",
@@ -34,6 +36,7 @@ _PLACES = {
     "Plan": ("deeptrain.training.progress", "Plan"),
     "Trainer": ("deeptrain.training.trainer", "Trainer"),
     "Validator": ("deeptrain.training.validation", "Validator"),
+    "diagnose": ("deeptrain.analysis.diagnosis.given", "diagnose"),
     "find_lr": ("deeptrain.analysis.find_lr", "find_lr"),
     "load": ("deeptrain.inference.restore", "load"),
     "build_trainer": ("deeptrain.build", "build_trainer"),

@@ -1,4 +1,4 @@
-"""diagnose: what it measures before the first step, and three steps from end to end."""
+"""diagnose: what it measures before the first step, its steps from end to end, and going on after a stop."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from deeptrain import build, compose
-from deeptrain.analysis import diagnose as room
-from deeptrain.analysis.diagnose import is_upside_down, measure_start, mixes_batch, mixes_labels
+from deeptrain import compose
+from deeptrain.analysis.diagnosis import budget, memorise, procedure
+from deeptrain.analysis.diagnosis.ledger import FILE, Ledger
+from deeptrain.analysis.diagnosis.start import is_upside_down, measure_start, mixes_batch, mixes_labels
+from deeptrain.analysis.diagnosis.subject import ComposedRun
 from deeptrain.commands.diagnose import diagnose
 from deeptrain.data.dataset import Samples
 from deeptrain.data.leaks import contradictions
@@ -58,44 +60,92 @@ class Mixing(nn.Module):
 
 
 def test_images_that_influence_one_another_are_seen_in_evaluation():
-    setup = build.open_setup(compose([*WORDS, "model.norm=batch"]))
-    trainer = build.trainer(setup)
-    inputs = torch.randn(4, 1, 8, 8)
-    assert not mixes_batch(trainer, inputs), "batch norm mixes in training only"
-    before = [parameter.clone() for parameter in trainer.model.parameters()]
-    start = measure_start(trainer, setup)
-    assert start.loss == pytest.approx(start.guess, rel=0.3)
-    assert not (start.batch_mixed or start.loss_mixed or start.upside_down or start.probabilities or start.leaks)
-    assert all(map(torch.equal, trainer.model.parameters(), before))
-    trainer.model = Mixing(10)
-    assert mixes_batch(trainer, inputs)
+    with ComposedRun(compose([*WORDS, "model.norm=batch"])).opened() as opened:
+        trainer, inputs = opened.trainer, torch.randn(4, 1, 8, 8)
+        assert not mixes_batch(trainer.model, inputs), "batch norm mixes in training only"
+        before = [parameter.clone() for parameter in trainer.model.parameters()]
+        start = measure_start(opened, [])
+        assert start.loss == pytest.approx(start.guess, rel=0.3)
+        assert not (start.batch_mixed or start.loss_mixed or start.upside_down or start.probabilities or start.leaks)
+        assert all(map(torch.equal, trainer.model.parameters(), before))
+        assert mixes_batch(Mixing(10), inputs)
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Make all runs short; speed, which is measured, is always the same."""
+    monkeypatch.setattr(memorise, "STEPS", 60)
+    monkeypatch.setattr(budget, "PLANNED", 60)
+    monkeypatch.setattr(procedure, "measure_speed", lambda opened: budget.Speed(1e-3, 1e-5))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "verdict", "code"), [([], "healthy", 0), (["optimizer=sgd", "optimizer.lr=100"], "rate_too_high", 1)]
-)
-def test_three_steps(words, verdict, code, capsys, tmp_path, monkeypatch):
+def test_seven_steps_of_a_healthy_set_up(brief, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(room, "STEPS", 60)
-    assert diagnose([*WORDS, *words, "dir=it"]) == code
+    assert diagnose([*WORDS, "dir=it"]) == 0
     lines = capsys.readouterr().out.splitlines()
     found = json.loads(Path("it/diagnosis.json").read_text())
-    assert found["verdict"] == verdict
+    assert not [verdict for verdict in found["verdicts"] if verdict["kind"] == "fault"]
     assert lines[0].startswith("1 start     passed   loss ")
-    assert [step["status"] for step in found["steps"]] == (["passed"] * 3 if code == 0 else ["passed", "failed"])
+    assert [step["status"] for step in found["steps"]] == ["passed"] * 7
     (command,) = found["commands"]
-    assert f"try       {command}" in lines or f"try      {command}" in lines
-    assert command.startswith("python train.py " if code == 0 else "python scripts/diagnose.py ")
+    assert command.startswith("python train.py ")
+    assert any(line.endswith(command) and line.startswith("try") for line in lines)
     page = Path("it/diagnosis.html").read_text()
-    assert command in page and "http" not in page.replace("http-equiv", "")
+    assert page.count("<img") == 4 and "http" not in page.replace("http-equiv", "")
+    cells = {(cell["rate"], cell["decay"]) for cell in found["grid"]}
+    rates, decays = ({cell[index] for cell in cells} for index in (0, 1))
+    assert len(cells) == len(rates) * len(decays), "every rate with every decay"
+
+
+@pytest.mark.slow
+def test_a_fault_ends_it_and_names_the_diagnosis_to_type_next(brief, capsys, tmp_path):
+    assert diagnose([*WORDS, "optimizer=sgd", "optimizer.lr=100", f"dir={tmp_path}"]) == 1
+    found = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert found["verdict"] == "rate_too_high"
+    assert [step["status"] for step in found["steps"]] == ["passed", "failed"]
+    (command,) = found["commands"]
+    assert command.startswith("python scripts/diagnose.py ") and command in (tmp_path / "diagnosis.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_stopped_diagnosis_goes_on_with_the_same_numbers(brief, tmp_path, monkeypatch, capsys):
+    """Whatever was measured before the stop is not measured again."""
+    assert diagnose([*WORDS, f"dir={tmp_path / 'whole'}"]) == 0
+    write, count = Ledger._write, []
+
+    def stop_after_five(ledger):
+        write(ledger)
+        count.append(1)
+        if len(count) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "_write", stop_after_five)
+    assert diagnose([*WORDS, f"dir={tmp_path / 'cut'}"]) == 130
+    kept = json.loads((tmp_path / "cut" / FILE).read_text())["found"]
+    assert len(kept) == 5 and f"resume={tmp_path / 'cut'}" in capsys.readouterr().err
+    monkeypatch.setattr(Ledger, "_write", write)
+    assert diagnose([f"resume={tmp_path / 'cut'}"]) == 0
+    whole, cut = (json.loads((tmp_path / name / "diagnosis.json").read_text()) for name in ("whole", "cut"))
+    assert cut == whole
+    again = json.loads((tmp_path / "cut" / FILE).read_text())["found"]
+    assert {name: again[name] for name in kept} == kept
+
+
+def test_a_budget_leaves_out_what_does_not_fit_and_says_so(brief, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(procedure, "measure_speed", lambda opened: budget.Speed(1.0, 0.0))
+    assert diagnose([*WORDS, "budget=10s", f"dir={tmp_path}"]) == 0
+    assert "2 memorise  left out 10s are too short for it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("word", "line"),
     [
         ("overfit=5", "overfit=5: a diagnosis does not read it; leave it out"),
-        ("steps=2", "steps=2: choose from 1, 1-2, 1-3; a step needs those before it"),
+        ("steps=8", "steps=8: choose from 1, 1-2, 1-3, 1-4, 1-5, 1-6, 1-7; a step needs those before it"),
+        ("steps=2-3", "steps=2-3: choose from 1, 1-2, 1-3, 1-4, 1-5, 1-6, 1-7; a step needs those before it"),
+        ("budget=10", "budget=10: write a time as 90s, 10m or 1h"),
+        ("resume=nowhere", "resume=nowhere: has no measurements.json, so no diagnosis was started there"),
     ],
 )
 def test_a_command_without_a_sense_is_answered_in_a_line(word, line, capsys):
@@ -103,13 +153,27 @@ def test_a_command_without_a_sense_is_answered_in_a_line(word, line, capsys):
     assert f"error: {line}" in capsys.readouterr().err
 
 
-def test_data_that_cannot_be_cut_down_are_not_blamed(monkeypatch):
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"facts": {"words": ["a=1"]}, "found": {"x": {"is": "Path"}}}'])
+def test_a_damaged_file_is_answered_in_a_line(content, tmp_path, capsys):
+    (tmp_path / FILE).write_text(content)
+    assert diagnose([f"resume={tmp_path}"]) == 2
+    assert "is damaged, or no file of a diagnosis; move it away" in capsys.readouterr().err
+
+
+def test_a_strangers_folder_does_not_decide_what_is_run(tmp_path, capsys):
+    facts = {"words": ["allow_targets=[os]", *WORDS], "budget": None}
+    (tmp_path / FILE).write_text(json.dumps({"facts": facts, "found": {}}))
+    assert diagnose([f"resume={tmp_path}"]) == 2
+    assert "asks for allow_targets=[os], by which it could run any code" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_cut_down_are_not_blamed(brief, monkeypatch):
     """A sample that cannot be made says nothing of the network."""
 
-    def refuse(words, report, change=""):
+    def refuse(*_):
         raise UsageError(["overfit=64: this source has no train_images"])
 
-    monkeypatch.setattr(room, "_attempt", refuse)
-    found = room.diagnose(compose(WORDS), last=2)
+    monkeypatch.setattr(procedure, "memorise", refuse)
+    found = procedure.diagnose(ComposedRun(compose(WORDS)), last=2)
     assert [step.status for step in found.steps] == ["passed", "left out"]
     assert not found.verdicts

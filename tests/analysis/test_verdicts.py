@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from deeptrain.analysis.verdicts import (
-    TITLES,
+from deeptrain.analysis.diagnosis.judgements import (
     Attempt,
     Memory,
     Rates,
+    Signal,
     Start,
     read_memory,
     read_rates,
     read_start,
 )
+from deeptrain.analysis.verdicts import TITLES
 
 SOUND = Start(1000, 10, 256, 0.0, (), None, 2.31, 2.303, False, False, False, False, (0.0, 1.0))
 KNOWS, KNOWS_NOT = Attempt(1.0, 1.0, 0.01, 300), Attempt(0.1, 0.1, 2.3, 600)
@@ -85,6 +86,34 @@ def test_a_change_that_memorises_is_the_remedy_and_the_rest_is_excluded():
     reading = read_memory(replace(FAILED, found=0.01, at_found=KNOWS_NOT, others=(first, cure)))
     assert reading.verdicts[0].override == "clip_norm=null"
     assert reading.excluded == ["the rate", "model.norm=batch"]
+
+
+@pytest.mark.parametrize(
+    ("signal", "change", "name"),
+    [
+        (Signal(1.0, 1e-4, 9), "model.norm=batch", "signal_dies"),
+        (Signal(1.0, 1e4, 9), "model.initialization=kaiming model.init_std=null", "signal_explodes"),
+        (Signal(1.0, 0.8, 9, "layers.3", 0.9), "model.initialization=kaiming model.init_std=null", "dead_units"),
+        (Signal(1.0, 0.8, 9), "model.norm=batch", "remedied"),
+        (Signal(1.0, 1e-4, 9), "clip_norm=null", "remedied"),  # what helps has nothing to do with the signal
+    ],
+)
+def test_a_cause_is_named_where_the_layers_show_it_and_its_cure_helps(signal, change, name):
+    cure = replace(KNOWS, change=change)
+    (verdict,) = read_memory(replace(FAILED, others=(cure,), signal=signal)).verdicts
+    assert (verdict.name, verdict.override) == (name, change)
+
+
+def test_a_signal_is_the_geometric_mean_of_its_layers():
+    assert Signal(2.0, 2.0 * 3.0**4, 5).growth == pytest.approx(3.0)
+    assert Signal(2.0, 0.0, 5).growth == 0.0
+    assert Signal(math.nan, 1.0, 5).growth == Signal(1.0, 5.0, 1).growth == 1.0
+
+
+def test_outputs_that_ignore_their_images_are_named():
+    silent = Signal(1.0, 1.0, 3, ignores_input=True)
+    (verdict,) = read_memory(replace(FAILED, others=(KNOWS_NOT,), signal=silent)).verdicts
+    assert (verdict.name, verdict.confidence) == ("ignores_input", "likely")
 
 
 def test_modes_that_differ_are_named():

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from deeptrain import build
 from deeptrain.analysis.preview import training_images
@@ -24,12 +25,19 @@ def measure_initial_loss(trainer: Trainer, setup: build.Setup) -> dict[str, floa
     """
     pixels = math.prod(setup.dataset.image_shape[1:])
     count = min(max(MIN_IMAGES, min(MAX_IMAGES, MAX_PIXELS // pixels)), setup.batch_size)
-    device, loss = setup.runtime.device, trainer.validator.loss
-    generators = [device.index or 0] if device.type == "cuda" else []
-    with suppress(Exception), torch.random.fork_rng(generators), unchanged(trainer.model), torch.no_grad():
-        setup.runtime.seed(0)
+    with suppress(Exception):
         images, labels = training_images(setup, evenly_spaced(len(setup.dataset.train), count))
-        with setup.runtime.autocast:
+        return initial_loss(trainer, images, labels)
+    return None
+
+
+def initial_loss(trainer: Trainer, images: Tensor, labels: Tensor) -> dict[str, float] | None:
+    """Return the same as `measure_initial_loss`, on images uint8 (N, C, H, W) with labels (N,)."""
+    runtime, loss = trainer.runtime, trainer.validator.loss
+    generators = [runtime.device.index or 0] if runtime.device.type == "cuda" else []
+    with suppress(Exception), torch.random.fork_rng(generators), unchanged(trainer.model), torch.no_grad():
+        runtime.seed(0)
+        with runtime.autocast:
             logits = trainer.model.train()(trainer.pipeline.evaluate(images)).float()
         measured = {"train": float(loss(logits, labels)), "equal_logits": float(loss(0 * logits, labels))}
         return known_initial_loss({"initial_loss": measured})

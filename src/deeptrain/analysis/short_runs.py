@@ -114,7 +114,7 @@ class ShortRuns:
             pairs = [predict(trainer.model, part.epoch(0), trainer.pipeline, trainer.runtime) for part in self.slices]
         trainer.model.train()
         self.num_classes = pairs[0][0].shape[1]
-        values = [self._loss(*block) for logits, labels in pairs for block in _blocks(logits, labels)]
+        values = [self.loss(*block) for logits, labels in pairs for block in blocks(logits, labels)]
         return np.nan_to_num(np.array(values), nan=math.inf, posinf=math.inf)
 
     def guess(self) -> np.ndarray:
@@ -126,10 +126,10 @@ class ShortRuns:
         shares = torch.bincount(torch.cat(labels), minlength=self.num_classes).float()
         logits = torch.stack([torch.zeros_like(shares), (shares.clamp(min=0.5) / shares.sum()).log()])
         blocks = [block for part in labels for block in part.split(BLOCK)]
-        scores = [[self._loss(guess.repeat(len(block), 1), block) for block in blocks] for guess in logits]
+        scores = [[self.loss(guess.repeat(len(block), 1), block) for block in blocks] for guess in logits]
         return np.array(min(scores, key=sum))
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> float:
+    def loss(self, logits: Tensor, labels: Tensor) -> float:
         device = self.trainer.runtime.device
         return float(self.trainer.validator.loss(logits.to(device), labels.to(device)))
 
@@ -166,5 +166,5 @@ def _mean_loss(outputs: Outputs) -> float:
     return sum(loss.item() * len(logits) for loss, logits, _ in outputs) / images
 
 
-def _blocks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def blocks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(logits.split(BLOCK), labels.split(BLOCK), strict=True)

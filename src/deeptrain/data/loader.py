@@ -133,6 +133,12 @@ class ResidentLoader:
         """Return the indices of the images in a batch."""
         return sample_epoch(self.seed, epoch, len(self.host_labels), 0, False).order[self.batches[step]]
 
+    @property
+    def samples(self) -> Samples:
+        """Return its images, without the zeros around them, and their labels."""
+        rows, columns = (slice(self.padding, self.padding + size) for size in self._window())
+        return Samples(self.images[:, rows, columns].cpu().numpy(), None, self.host_labels)
+
     def first_images(self, count: int) -> "ResidentLoader":
         """Return a loader of the first batches of each epoch, with about `count` images. It shares the images."""
         loader = copy(self)
@@ -229,6 +235,12 @@ class StreamLoader:
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """Return the indices of the images in a batch."""
         return sample_epoch(self.seed, epoch, self.count, 0, False).order[self.batches[step]]
+
+    @property
+    def samples(self) -> Samples:
+        """Return its images and their labels."""
+        files = [Path(os.fsdecode(name)) for name in self.dataset.files] or None
+        return Samples(self.dataset.images, files, self.dataset.labels, self.dataset.decoder)
 
     def first_images(self, count: int) -> "StreamLoader":
         """Return a loader of the first batches of each epoch, with about `count` images, which this process reads."""

@@ -203,6 +203,7 @@ def draw_layers(rows: Rows, path: Path, title: str) -> None:
             axes.set_ylim(-0.03, 1.03)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
         _name_layers(axes, names)
+        axes.set_visible(bool(axes.lines))
         if axes.lines and index in (0, 2):
             axes.legend(fontsize=9.5, edgecolor="none", framealpha=0.9)
     save_figure(figure, path)

@@ -1,0 +1,127 @@
+"""Steps 6 and 7: read the curves of the chosen run, beside controls; then test what they advise before it is told."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from deeptrain.analysis import reader
+from deeptrain.analysis.curves import share_error
+from deeptrain.analysis.diagnosis.controls import Controls
+from deeptrain.analysis.diagnosis.grid import CERTAIN, LIKELY
+from deeptrain.analysis.diagnosis.judgements import Reading
+from deeptrain.analysis.diagnosis.subject import Subject
+from deeptrain.analysis.diagnosis.trial import TRAIN_IMAGES, Trial, Trials, errors_ahead
+from deeptrain.analysis.find_lr import excess
+from deeptrain.analysis.verdicts import Verdict
+from deeptrain.errors import UsageError
+from deeptrain.report.formatting import format_points, percent
+
+TOLD_APART = 0.7  # accuracy at which a straight line tells train from val
+TESTED = 3  # pieces of advice, at most
+LENGTH = ("train_longer", "underfitted", "plateau", "decayed_too_early", "warmup_too_long", "healthy")  # of whole runs
+
+
+@dataclass(frozen=True)
+class Test:
+    """A remedy that was tried from the same weights on the same batches. errors: paired, by which val is better."""
+
+    suspicion: Verdict
+    gain: float  # of accuracy on val
+    errors: float
+    loss_errors: float = 0.0
+    reason: str = ""  # why it could not be tried
+
+    @property
+    def override(self) -> str:
+        return self.suspicion.override.replace("'", "")
+
+
+def record_of(trial: Trial, subject: Subject, share: float, train: int, classes: int, first: dict) -> reader.Record:
+    """Return a trial as the reader takes a run.
+
+    share: of the largest class. first: the loss before the first step, and that of equal logits.
+    """
+    words = [f"optimizer.lr={trial.rate:g}"] if trial.rate is not None else []
+    words += [f"optimizer.weight_decay={trial.decay:g}"] if trial.decay is not None else []
+    config = dict(subject.config(words))
+    config["validate"] = {**(config.get("validate") or {}), "clean_images": TRAIN_IMAGES}
+    result = {"status": "finished", "initial_loss": first}
+    return reader.Record(trial.rows, config, train, len(trial.right), classes, result, largest_class=share)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What the curves of a run show beside its controls. suspicions: what names a setting, and is to be tested."""
+
+    reading: Reading
+    suspicions: tuple[Verdict, ...]
+
+
+def read_curves(trial: Trial, record: reader.Record, controls: Controls, subject: Subject, is_whole: bool) -> Curves:
+    """Judge the end of a run. What was only read off its curves, and can be tested, is a suspicion and no verdict."""
+    told = _against_controls(trial, record, controls)
+    found = [verdict for verdict in reader.read(record) if is_whole or verdict.name not in LENGTH]
+    suspected = [verdict for verdict in found if verdict.override and verdict.kind != "remark"]
+    if any(verdict.name == "below_linear" for verdict in told):
+        words = subject.regularizers()
+        suspected += [Verdict("regularized", "advice", "", "a straight line does better", word) for word in words]
+    if told and told[0].kind == "fault":
+        return Curves(Reading(told), ())
+    told += [verdict for verdict in found if verdict not in suspected]
+    excluded = [] if any(v.name == "below_linear" for v in told) else ["a straight line that does as well"]
+    return Curves(Reading(told, excluded), tuple(suspected[:TESTED]))
+
+
+def _against_controls(trial: Trial, record: reader.Record, controls: Controls) -> list[Verdict]:
+    val, error = trial.accuracy, share_error(record.chance, len(trial.right))
+    is_guessing = val < record.chance + max(3 * error, 0.02)
+    told, images = controls.told_apart, controls.images
+    if is_guessing and trial.fitted > record.chance + 0.3 and told - 3 * share_error(0.5, images) > TOLD_APART:
+        evidence = f"train {percent(trial.fitted)}, val {percent(val)}; a straight line tells {percent(told)} apart"
+        return [Verdict("split_differs", "fault", "certain", evidence)]
+    linear = controls.linear
+    if len(linear) == len(trial.right) and excess(linear, trial.right) > CERTAIN:
+        evidence = f"it has {percent(controls.linear_accuracy)} on val, the network {percent(val)}"
+        return [Verdict("below_linear", "advice", "certain", evidence)]
+    return []
+
+
+def test_remedies(trials: Trials, chosen: Trial, found: Sequence[Verdict]) -> list[Test]:
+    """Try each remedy in a run beside the chosen one."""
+    tests = []
+    for verdict in found:
+        try:
+            change = verdict.override.replace("'", "")
+            tried = trials.whole(*_beside(chosen, change), change)
+        except UsageError as error:
+            tests.append(Test(verdict, 0.0, -math.inf, reason=error.lines[0]))
+            continue
+        errors = errors_ahead(tried, chosen), excess(chosen.losses, tried.losses)
+        tests.append(Test(verdict, tried.accuracy - chosen.accuracy, *errors))
+    return tests
+
+
+def _beside(chosen: Trial, change: str) -> tuple[float | None, float | None]:
+    """Return rate and decay of the trial to be made: a change may set one of them itself."""
+    value = {word.partition("=")[0]: word.partition("=")[2] for word in change.split()}
+    rate = float(value["optimizer.lr"]) if "optimizer.lr" in value else chosen.rate
+    decay = float(value["optimizer.weight_decay"]) if "optimizer.weight_decay" in value else chosen.decay
+    return rate, decay
+
+
+def read_tests(tests: Sequence[Test]) -> Reading:
+    """Tell only what was better when it was tried; what was not is excluded."""
+    better = [test for test in tests if test.errors >= LIKELY]
+    slight = [test for test in tests if 1 <= test.errors < LIKELY and test.loss_errors >= LIKELY]
+    told = []
+    for test in sorted([*better, *slight], key=lambda test: -test.gain):
+        confidence = "certain" if test.errors >= CERTAIN else "likely" if test in better else "possible"
+        evidence = f"{test.suspicion.evidence}; tried: {format_points(test.gain)} points on val"
+        told.append(replace(test.suspicion, confidence=confidence, evidence=evidence))
+    others = [test for test in tests if test not in better and test not in slight]
+    return Reading(told, [_excluded(test) for test in others])
+
+
+def _excluded(test: Test) -> str:
+    outcome = f"not tried: {test.reason}" if test.reason else f"tried: {format_points(test.gain)} points on val"
+    return f"{test.override} ({outcome})"

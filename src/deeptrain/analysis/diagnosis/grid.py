@@ -1,0 +1,113 @@
+"""Steps 4 and 5: a coarse grid of short runs over rate and decay, then whole runs around the best, beside one's own."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from deeptrain.analysis.diagnosis.judgements import Reading
+from deeptrain.analysis.diagnosis.trial import LEVEL, Trial, Trials, choose, errors_ahead
+from deeptrain.analysis.find_lr import LEAST, MARGIN, RateSearch, rung
+from deeptrain.analysis.verdicts import Verdict
+from deeptrain.report.formatting import percent
+
+USUAL_DECAY = {"AdamW": 0.05, "Muon": 0.05}  # decoupled, as in the options; of the others 5e-4
+EXTENSIONS = 2  # rungs that are added while the best is at an edge
+SHARE = 0.2  # of the run: a short run, as in the last race of the search
+HALF_RUNG = 10**0.25  # between two rates of the refinement
+LIKELY, CERTAIN = 3.0, 5.0  # paired standard errors by which a change is better
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Short runs over rate and decay. best: the one to refine."""
+
+    trials: tuple[Trial, ...]
+    best: Trial
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Whole runs around the best of the grid. own: with the run's own settings; None if its rate is to be searched."""
+
+    trials: tuple[Trial, ...]
+    own: Trial | None
+    chosen: Trial
+
+
+def decays(own: float | None, usual: float) -> Sequence[float | None]:
+    """Return the decays of the grid: none, a tenth of the usual one, that, and one's own."""
+    return [None] if own is None else sorted({0.0, usual / 10, usual, own})
+
+
+def take_grid(trials: Trials, search: RateSearch, usual: float) -> Grid:
+    """Run the grid; rates are added while the best is at an edge, none close to the one that diverges."""
+    race = search.races[-1]
+    middle = search.lr if search.lr is not None else race.best
+    below = search.diverges if search.diverges is not None else math.inf
+    steps = max(LEAST, math.ceil(SHARE * min(search.planned_steps, trials.planned)))
+    rates = [rate for rate in (rung(middle, step) for step in (-1, 0, 1)) if rate < below] or [middle]
+    choices = decays(trials.subject.decay, usual)
+    for _ in range(EXTENSIONS + 1):
+        found = [trial for decay in choices for trial in trials.short(rates, decay, steps)]
+        best = choose(found)
+        same = [trial for trial in found if trial.decay == trials.subject.decay and errors_ahead(best, trial) <= LEVEL]
+        best = choose(same or [best])  # a decay is changed for a reason
+        assert best.rate is not None
+        side = (best.rate == max(rates)) - (best.rate == min(rates))
+        if not side or (edge := rung(best.rate, side)) >= below or len(rates) >= 3 + EXTENSIONS:
+            break
+        rates = sorted([*rates, edge])
+    return Grid(tuple(found), best)
+
+
+def take_refinement(trials: Trials, grid: Grid | None, below: float) -> Refined:
+    """Run one's own settings, the best of the grid, and rates beside it while the best is at an edge."""
+    subject = trials.subject
+    own = None if subject.is_rate_open else trials.whole(subject.rate, subject.decay)
+    if grid is None:
+        assert own is not None
+        return Refined((own,), own, own)
+    assert grid.best.rate is not None
+    rate, decay = grid.best.rate, grid.best.decay
+    exponents = [0, -1, 1]
+    found: dict[int, Trial] = {}
+    while exponents:
+        for exponent in exponents:
+            found[exponent] = trials.whole(_rounded(rate * HALF_RUNG**exponent), decay)
+        best = choose(list(found.values()))
+        exponent = next(number for number, trial in found.items() if trial is best)
+        exponents = [exponent - 1] * (exponent == min(found)) + [exponent + 1] * (exponent == max(found))
+        exponents = [e for e in exponents if abs(e) <= 1 + EXTENSIONS and rate * HALF_RUNG**e * MARGIN < below]
+    whole = [*found.values(), *([own] if own is not None else [])]
+    return Refined(tuple(whole), own, choose(whole, own))
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.2g}")
+
+
+def read_refined(refined: Refined) -> Reading:
+    """Judge one's own settings beside the chosen ones."""
+    own, chosen = refined.own, refined.chosen
+    if own is None or chosen is own:
+        return Reading([], ["rate and weight decay"])
+    ahead = errors_ahead(chosen, own)
+    if ahead < LIKELY:
+        return Reading([], ["rate and weight decay, beyond the noise of val"])
+    evidence = f"val {percent(chosen.accuracy)} with {chosen.name}, {percent(own.accuracy)} with {own.name}"
+    confidence = "certain" if ahead >= CERTAIN else "likely"
+    return Reading([Verdict("better_settings", "advice", confidence, evidence, " ".join(_words(own, chosen)))])
+
+
+def _words(own: Trial, chosen: Trial) -> list[str]:
+    words = [f"optimizer.lr={chosen.rate:g}"] if chosen.rate is not None and chosen.rate != own.rate else []
+    different = chosen.decay is not None and chosen.decay != own.decay
+    return [*words, *([f"optimizer.weight_decay={chosen.decay:g}"] if different else [])]
+
+
+def best_of(trials: Sequence[Trial]) -> str:
+    """Say which trial is the best, and what it knows of val."""
+    best = choose(trials)
+    return f"{best.name}: val {percent(best.accuracy)}"

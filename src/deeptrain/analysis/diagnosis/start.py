@@ -1,0 +1,119 @@
+"""Step 1: what is seen before the first step, in images, labels, outputs and the gradients of the loss."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from deeptrain.analysis.diagnosis.judgements import Start
+from deeptrain.analysis.diagnosis.subject import Opened
+from deeptrain.analysis.initial_loss import initial_loss
+from deeptrain.analysis.short_runs import preserved
+from deeptrain.data.dataset import evenly_spaced
+from deeptrain.data.leaks import contradictions
+from deeptrain.loss import CrossEntropy
+from deeptrain.training.nonfinite import first_layer
+from deeptrain.training.rehearsal import unchanged
+from deeptrain.training.validation import predict
+
+LOOKED_AT = 256  # training images, before the first step
+
+
+def measure_start(opened: Opened, leaks: list[str]) -> Start:
+    """Measure what is seen before the first step; the trainer is as before."""
+    trainer, classes = opened.trainer, opened.classes
+    counts = np.bincount(opened.train.labels, minlength=classes)
+    with preserved(trainer), unchanged(trainer.model):
+        images, labels = opened.first(opened.train.select(evenly_spaced(len(opened.train), LOOKED_AT)))
+        first = initial_loss(trainer, images[: len(images) // 4 or 1], labels[: len(images) // 4 or 1])
+        inputs = trainer.pipeline.evaluate(images)
+        logits = predict(trainer.model, [(images, labels)], trainer.pipeline, trainer.runtime)[0]
+        bad_layer = first_layer(trainer.model, inputs) if not logits.isfinite().all() else None
+        shares = torch.from_numpy(counts / counts.sum()).float().clamp(min=1e-6).log().repeat(len(labels), 1)
+        guess = min(_value(trainer.validator.loss, guessed, labels) for guessed in (0 * shares, shares))
+        return Start(
+            images=len(opened.train),
+            classes=int(np.count_nonzero(counts)),
+            different=len(np.unique(images.cpu().flatten(1).numpy(), axis=0)),
+            contradictions=len(contradictions(opened.train)) / len(opened.train),
+            leaks=tuple(leaks),
+            bad_layer=bad_layer,
+            loss=first["train"] if first else math.nan,
+            guess=guess,
+            batch_mixed=mixes_batch(trainer.model, inputs[:4]),
+            loss_mixed=mixes_labels(trainer.loss, labels, classes),
+            upside_down=is_upside_down(trainer.loss, labels, classes),
+            probabilities=_are_probabilities(logits) and _takes_softmax(trainer.loss),
+            scale=_scale(inputs),
+        )
+
+
+def _value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> float:
+    try:
+        return float(loss(logits.to(labels.device), labels))
+    except RuntimeError:
+        return math.nan
+
+
+def mixes_batch(model: nn.Module, inputs: Tensor) -> bool:
+    """Tell whether in evaluation an output has a gradient on the other images of its batch."""
+    if len(inputs) < 2 or not inputs.is_floating_point():
+        return False
+    inputs = inputs.detach().clone().requires_grad_()
+    model.eval()
+    try:
+        outputs = model(inputs)[0].float()
+        (gradient,) = torch.autograd.grad(outputs.sum() + outputs.square().sum(), inputs, allow_unused=True)
+    except RuntimeError:  # a network without gradients on its inputs
+        return False
+    return gradient is not None and bool(gradient[1:].abs().max() > 1e-6 * gradient[0].abs().max())
+
+
+def _gradient(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    logits = logits.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(logits, labels), logits)
+    return gradient
+
+
+def mixes_labels(loss: Callable[[Tensor, Tensor], Tensor], labels: Tensor, classes: int) -> bool:
+    """Tell whether the gradient of an image turns when the labels of the others change; its length may change."""
+    labels = labels[: min(8, len(labels))]
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(labels), classes, generator=rng).to(labels.device)
+    others = (labels + 1) % classes
+    others[0] = labels[0]
+    try:
+        one, two = (_gradient(loss, logits, each)[0] for each in (labels, others))
+    except RuntimeError:
+        return False
+    return bool(torch.cosine_similarity(one, two, dim=0) < 0.99) if float(one.norm() * two.norm()) > 0 else False
+
+
+def is_upside_down(loss: Callable[[Tensor, Tensor], Tensor], labels: Tensor, classes: int) -> bool:
+    """Tell whether a step down the loss, from equal logits, lowers the right classes beside the others."""
+    logits = torch.zeros(len(labels), classes, device=labels.device)
+    try:
+        gradient = _gradient(loss, logits, labels)
+    except RuntimeError:
+        return False
+    right = gradient.gather(1, labels[:, None]).squeeze(1)
+    others = (gradient.sum(1) - right) / max(1, classes - 1)
+    return bool(((right - others) > 1e-12 * gradient.abs().max()).float().mean() > 0.9)
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    return bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+
+
+def _takes_softmax(loss: object) -> bool:
+    return loss is cross_entropy or isinstance(loss, CrossEntropy | nn.CrossEntropyLoss)
+
+
+def _scale(inputs: Tensor) -> tuple[float, float]:
+    """Return mean and standard deviation of the channel that is furthest from 0 and 1."""
+    values = inputs.float().transpose(0, 1).flatten(1)
+    pairs = list(zip(values.mean(1).tolist(), values.std(1).tolist(), strict=True))
+    return max(pairs, key=lambda pair: abs(pair[0]) + abs(math.log(max(pair[1], 1e-9))))

@@ -1,0 +1,166 @@
+"""What a diagnosis chooses and tells: pure functions of trials, tests and speeds; and the file that keeps them."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from deeptrain.analysis.diagnosis.advice import Test as Tried
+from deeptrain.analysis.diagnosis.advice import read_curves, read_tests
+from deeptrain.analysis.diagnosis.budget import FEWEST, PLANNED, SHORTEST, SPARE, Speed, plan_lengths, seconds_of
+from deeptrain.analysis.diagnosis.controls import Controls
+from deeptrain.analysis.diagnosis.grid import Refined, decays, read_refined
+from deeptrain.analysis.diagnosis.ledger import Ledger
+from deeptrain.analysis.diagnosis.trial import Trial, choose, errors_ahead
+from deeptrain.analysis.reader import Record
+from deeptrain.analysis.verdicts import Verdict
+
+RNG = np.random.default_rng(0)
+
+
+def trial(right: int, loss: float = 0.5, of: int = 1000, **facts) -> Trial:
+    """Make a trial that has the last `right` images of val right."""
+    known = {"rate": 0.01, "decay": 0.0, "change": "", "steps": 100, "fitted": 0.95} | facts
+    return Trial(right=(np.arange(of) >= of - right).astype(float), losses=np.full(of // 25, loss), **known)
+
+
+# --- which trial ---
+
+
+def test_of_the_best_within_the_noise_the_lowest_loss_is_chosen():
+    best, close, far = trial(901, 0.9), trial(900, 0.3), trial(800, 0.1)
+    assert errors_ahead(best, close) == pytest.approx(1.0, abs=0.01), "one image in 1,000: one error"
+    assert choose([best, close, far]) is close
+    assert choose([best, close, far], own=best) is best, "what was typed stays where nothing is better"
+    assert choose([best, close, far], own=far) is close
+
+
+def test_paired_errors_are_those_of_the_images_on_which_two_differ():
+    one, other = (trial(0) for _ in range(2))
+    object.__setattr__(one, "right", (RNG.random(1000) < 0.9).astype(float))
+    object.__setattr__(other, "right", (RNG.random(1000) < 0.8).astype(float))
+    difference = one.right - other.right
+    expected = difference.mean() / (difference.std(ddof=1) / math.sqrt(1000))
+    assert errors_ahead(one, other) == pytest.approx(expected)
+
+
+def test_decays_of_a_grid():
+    assert decays(None, 0.05) == [None], "an optimizer without decay"
+    assert decays(1.0, 0.05) == [0.0, 0.005, 0.05, 1.0]
+    assert decays(0.05, 0.05) == [0.0, 0.005, 0.05]
+
+
+@pytest.mark.parametrize(("right", "confidence"), [(903, None), (915, "likely"), (990, "certain")])
+def test_another_setting_is_advised_only_beyond_the_noise(right, confidence):
+    own, better = trial(900, rate=0.1), trial(right, rate=0.01)
+    verdicts = read_refined(Refined((own, better), own, better)).verdicts
+    assert [verdict.confidence for verdict in verdicts] == ([confidence] if confidence else [])
+    assert [verdict.override for verdict in verdicts] == (["optimizer.lr=0.01"] if confidence else [])
+
+
+def test_an_open_rate_is_not_compared():
+    assert not read_refined(Refined((trial(900),), None, trial(900))).verdicts
+
+
+# --- remedies that were tried ---
+
+LONGER = Verdict("train_longer", "advice", "likely", "val still rises", "epochs=60")
+
+
+@pytest.mark.parametrize(
+    ("gain", "errors", "loss_errors", "confidence"),
+    [
+        (0.05, 6, 0, "certain"),
+        (0.03, 3.5, 0, "likely"),
+        (0.01, 1.5, 4, "possible"),
+        (0.01, 1.5, 1, None),
+        (-0.02, -4, 9, None),
+    ],
+)
+def test_only_a_remedy_that_helped_is_told(gain, errors, loss_errors, confidence):
+    reading = read_tests([Tried(LONGER, gain, errors, loss_errors)])
+    assert [verdict.confidence for verdict in reading.verdicts] == ([confidence] if confidence else [])
+    assert bool(reading.excluded) == (confidence is None)
+
+
+def test_a_remedy_that_could_not_be_tried_is_excluded_with_its_reason():
+    reading = read_tests([Tried(LONGER, 0.0, -math.inf, reason="epochs=60: no")])
+    assert not reading.verdicts and reading.excluded == ["epochs=60 (not tried: epochs=60: no)"]
+
+
+# --- curves beside controls ---
+
+
+@dataclass
+class Regularized:
+    def regularizers(self):
+        return ["model.dropout=0.0"]
+
+
+def judge(own: Trial, linear: Trial, told: float = 0.5):
+    record = Record([], {}, 1000, 1000, 10, {"status": "finished"}, largest_class=0.1)
+    return read_curves(own, record, Controls(linear.right, told, 2000), Regularized(), True)  # type: ignore[arg-type]
+
+
+def test_a_network_as_good_as_a_straight_line_has_no_fault():
+    assert not judge(trial(900), trial(905)).reading.verdicts
+
+
+def test_a_network_below_a_straight_line_has_each_regularizer_tested():
+    curves = judge(trial(700), trial(900))
+    assert [verdict.name for verdict in curves.reading.verdicts] == ["below_linear"]
+    assert [verdict.override for verdict in curves.suspicions] == ["model.dropout=0.0"]
+
+
+@pytest.mark.parametrize(("right", "told", "names"), [(105, 0.95, ["split_differs"]), (105, 0.6, []), (600, 0.95, [])])
+def test_another_kind_of_val_is_a_fault_only_where_val_is_not_learned(right, told, names):
+    found = judge(trial(right), trial(100), told).reading.verdicts
+    assert [verdict.name for verdict in found if verdict.kind == "fault"] == names
+
+
+# --- time ---
+
+SIZES = (5000, 1000)
+
+
+def test_without_need_nothing_is_made_shorter():
+    assert plan_lengths(Speed(1e-4, 1e-6), 400, SIZES, None, 7).planned == 400
+    assert plan_lengths(Speed(1e-4, 1e-6), 40000, SIZES, 1e9, 7).planned == PLANNED
+
+
+@pytest.mark.parametrize("budget", [30.0, 300.0, 3000.0])
+@pytest.mark.parametrize("step", [1e-3, 1e-2, 0.1])
+def test_what_is_planned_fits_into_its_budget(budget, step):
+    speed = Speed(step, step / 100)
+    found = plan_lengths(speed, 40000, SIZES, budget, 7)
+    assert found.seconds <= budget
+    one_more = sum(seconds_of(number, FEWEST, speed, 2000) for number in range(1, min(found.last + 1, 7) + 1))
+    assert found.last == 7 or one_more > SPARE * budget, "steps are left out only where the shortest runs do not fit"
+
+
+def test_on_its_own_it_takes_as_long_as_the_run_and_leaves_nothing_out():
+    long = plan_lengths(Speed(0.1, 1e-4), 4000, SIZES, None, 7)
+    assert long.last == 7 and SHORTEST < long.seconds <= 400
+    assert plan_lengths(Speed(60.0, 1.0), 4000, SIZES, None, 7).last == 7
+    busy = plan_lengths(Speed(0.1, 1e-4, share=0.25), 4000, SIZES, None, 7)
+    idle = plan_lengths(Speed(0.025, 2.5e-5), 4000, SIZES, None, 7)
+    assert busy.planned == idle.planned, "other programs do not change what is measured"
+
+
+# --- the file ---
+
+
+def test_measurements_come_back_bit_for_bit(tmp_path):
+    value = replace(trial(3, of=50), rows=[{"loss/val": 0.1 + 0.2}], blank=math.nan, rate=None)
+    measured = {"trial": value, "pair": (1.0, math.inf), "dict": {0.1: np.array([1 / 3, math.inf])}, "none": None}
+    first = Ledger(tmp_path / "it.json", (Trial,), {"words": ["a=1"]})
+    for name, item in measured.items():
+        first.once(name, lambda item=item: item)
+    again = Ledger.read(tmp_path / "it.json", (Trial,))
+    assert again.facts == {"words": ["a=1"]}
+    found = {name: again.once(name, lambda: pytest.fail("it is known")) for name in measured}
+    assert np.array_equal(found["trial"].right, value.right) and found["trial"].rows == value.rows
+    assert math.isnan(found["trial"].blank) and found["trial"].rate is None
+    assert found["pair"] == (1.0, math.inf) and found["none"] is None
+    assert found["dict"][0.1].tolist() == [1 / 3, math.inf]
