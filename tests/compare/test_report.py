@@ -6,11 +6,13 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from folders import write_run, write_study
+from scipy import stats
 
 from deeptrain.commands.cli import main
-from deeptrain.compare import collect, page, report, study, verdict
+from deeptrain.compare import collect, page, report, study, tables, verdict
 from deeptrain.errors import UsageError
 from deeptrain.report import comparison
 
@@ -197,3 +199,41 @@ def test_it_imports_no_torch(tmp_path):
     script = f"import sys; from deeptrain.commands.cli import main; main(['report', {str(tmp_path)!r}]); "
     heavy = "heavy = {'torch', 'matplotlib', 'sklearn', 'hydra'} & set(sys.modules); assert not heavy, heavy"
     subprocess.run([sys.executable, "-c", script + heavy], check=True, stdout=subprocess.DEVNULL)
+
+
+def write_folds(base, seeds=(0, 1), folds=3, **accuracies):
+    for aug, right in accuracies.items():
+        for seed in seeds:
+            for fold in range(folds):
+                words = [f"data.folds={folds}", f"data.fold={fold}", f"data.split_seed={seed}"]
+                noise = 0.01 * ((7 * seed + 3 * fold) % 5) + 0.005 * (aug != "none") * (fold % 2)
+                write_run(base / f"{aug},{seed},{fold}", f"aug={aug}", f"seed={seed}", *words, right=right + noise)
+    return base
+
+
+def test_folds_are_one_row_with_the_corrected_variance(tmp_path):
+    found = compared(write_folds(tmp_path, none=0.80, mixup=0.88))
+    assert [row.label for row in found.rows] == ["aug=mixup", "aug=none"] and found.folds == 3
+    (row,) = found.compared
+    gains = np.array(list(row.gains.values()))
+    assert len(gains) == 6 and row.gain and not found.images
+    assert row.gain.half == pytest.approx(stats.t.ppf(0.975, 5) * np.sqrt(gains.var(ddof=1) * (1 / 6 + 1 / 2)))
+    assert "other images of the same kind" in verdict.scope(found) and "Nadeau and Bengio" in str(page._method(found))
+    assert page.repeat_command(row).endswith("-m aug=mixup folds=3 seed=0,1")
+    rows = list(csv.DictReader(tables.as_csv(found).splitlines()))
+    assert [row["fold"] for row in rows[:3]] == ["0", "1", "2"]
+    assert "95 % interval" in tables.terminal(found)[0] and "seed" not in tables.terminal(found)[0]
+
+
+def test_one_setting_over_folds_has_an_interval_for_other_images(tmp_path):
+    found = compared(write_folds(tmp_path, seeds=(0,), folds=5, none=0.80))
+    values = np.array(list(found.rows[0].values.values()))
+    half = stats.t.ppf(0.975, 4) * np.sqrt(values.var(ddof=1) * (1 / 5 + 1 / 4))
+    low, high = (f"{100 * (values.mean() + sign * half):.2f}%" for sign in (-1, 1))
+    assert f"over 5 folds. With other images of the same kind it is {low} to {high}" in said(found)
+
+
+def test_five_folds_are_not_paired_with_five_seeds(tmp_path):
+    write_folds(tmp_path / "a", seeds=(0,), folds=5, none=0.8)
+    write_study(tmp_path / "b", mixup=[0.9] * 5)
+    assert not compared(tmp_path).is_claim

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from deeptrain.compare import statistics
+from deeptrain.data.split import deal
 
 PUBLISHED = {
     (1, 2): 4.303,
@@ -136,3 +137,57 @@ def test_intervals_hold_for_other_images():
         return abs(found.mean) <= found.half
 
     assert share(500, holds) > 0.93
+
+
+def test_folds_have_the_corrected_resampled_t():
+    """Nadeau and Bengio, 2003: s² (1/n + n_val/n_train) with n - 1 degrees of freedom, n = folds times seeds."""
+    values = np.array([0.3, 0.1, 0.5, 0.2, 0.25, 0.4, 0.1, 0.35, 0.3, 0.15])  # 2 seeds of 5 folds
+    (found,) = statistics.compare([values], val_ratio=1 / 4)
+    half = stats.t.ppf(0.975, 9) * np.sqrt(values.var(ddof=1) * (1 / 10 + 1 / 4))
+    assert found.half == pytest.approx(half) and found.degrees == 9
+
+
+def test_more_folds_do_not_help_beyond_the_images_there_are():
+    differences = [np.array([0.1, -0.2, 0.3, 0.1, -0.1])]
+    assert statistics.seeds_needed(differences, 0.2) != (None, None)
+    assert statistics.seeds_needed(differences, 0.2, val_ratio=1 / 4) == (None, None)
+
+
+SHIFT = np.array([0.6, 0.4, 0.3, 0.2, 0.25])  # of two classes, half their distance
+
+
+def nearest_mean(images: np.ndarray, labels: np.ndarray, used: int) -> tuple[np.ndarray, float]:
+    one, other = (images[labels == label][:, :used].mean(0) for label in (0, 1))
+    return other - one, float((one + other) @ (other - one)) / 2
+
+
+def test_intervals_over_folds_hold_for_other_images_where_the_plain_t_does_not():
+    """Real cross-validations of two classifiers, 3 seeds of 5 folds: the expected difference is known by formula."""
+    rng = np.random.default_rng(0)
+
+    def draw_images(count):
+        labels = np.arange(count) % 2
+        return rng.normal(size=(count, 5)) + np.outer(labels - 0.5, 2 * SHIFT), labels
+
+    def accuracy(used, count):
+        direction, offset = nearest_mean(*draw_images(count), used)
+        middle, spread = SHIFT[:used] @ direction, np.linalg.norm(direction)
+        return stats.norm.cdf([(middle - offset) / spread, (middle + offset) / spread]).mean()
+
+    def hits(images, labels, used, train):
+        direction, offset = nearest_mean(images[train], labels[train], used)
+        return (((images @ direction_of(direction)) > offset) == labels)[~train].mean()
+
+    def direction_of(direction):
+        return np.pad(direction, (0, 5 - len(direction)))
+
+    expected = np.mean([accuracy(5, 160) - accuracy(3, 160) for _ in range(2000)])
+    held = {0.0: 0, 1 / 4: 0}
+    for _ in range(300):
+        images, labels = draw_images(200)
+        trains = [deal(labels, 5, seed) != fold for seed in range(3) for fold in range(5)]
+        values = np.array([hits(images, labels, 5, train) - hits(images, labels, 3, train) for train in trains])
+        for ratio in held:
+            (found,) = statistics.compare([values], val_ratio=ratio)
+            held[ratio] += found.low <= expected <= found.high
+    assert held[1 / 4] / 300 > 0.94 and held[0.0] / 300 < 0.85

@@ -22,6 +22,9 @@ CHARACTERS = replace(GREY, characters=True)
 NO_JITTER = " ".join(f"aug.color_jitter.{name}=0" for name in ("brightness", "contrast", "saturation"))
 
 REFUSED = [
+    ("data.folds=5", None, "data.folds=5: says not which fold is held out; write folds=5 for each in turn"),
+    ("data.fold=2", None, "data.fold=2: must be a number below data.folds"),
+    ("data.folds=5 data.fold=0 overfit=9", None, "data.folds=5: does not go with overfit=9, which holds out no image"),
     ("early_stop.patience=5 epochs=5", None, "early_stop.patience=5: must be shorter than the run (epochs=5,"),
     ("early_stop.patience=2 epochs=9 validate.every_epochs=5", None, "validated every 5)"),
     ("batch_size=4 accumulate=8", None, "accumulate=8: must be at most batch_size=4"),
@@ -41,6 +44,7 @@ REFUSED = [
 ]
 
 POINTLESS = [
+    ("data.folds=5 data.fold=0 data.val_fraction=0.3", None, "data.val_fraction has no effect: data.folds=5 holds out"),
     ("checkpoint.snapshots=5", None, "write schedule=cyclic"),
     ("checkpoint.snapshots=3 schedule=cyclic", None, "checkpoint.snapshots=3 and schedule.cycles=5 should be the same"),
     ("base_batch=64", None, "base_batch=64 has no effect without scale_lr: write scale_lr=linear"),

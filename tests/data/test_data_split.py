@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeptrain.data.split import balanced, stratified
+from deeptrain.data.split import balanced, deal, stratified
 
 
 def test_each_class_gives_its_exact_share():
@@ -56,3 +56,14 @@ def test_a_larger_choice_contains_a_smaller_one_and_a_seed_makes_another():
     labels = np.tile(np.arange(4), 50)
     assert set(balanced(labels, 20, seed=1)) < set(balanced(labels, 60, seed=1))
     assert set(balanced(labels, 20, seed=1)) != set(balanced(labels, 20, seed=2))
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 7])
+def test_folds_are_dealt_evenly_over_all_images_and_each_class(folds):
+    counts = np.array([13, 29, 47, 7])
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), counts))
+    fold = deal(labels, folds, seed=1)
+    assert np.ptp(np.bincount(fold, minlength=folds)) <= 1
+    for label in range(4):
+        assert np.ptp(np.bincount(fold[labels == label], minlength=folds)) <= 1
+    assert np.array_equal(fold, deal(labels, folds, seed=1)) and not np.array_equal(fold, deal(labels, folds, seed=2))

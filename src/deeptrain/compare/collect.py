@@ -41,6 +41,7 @@ PLUMBING = (  # settings that change where and how fast a run computes, not what
     "workers",
 )
 SEED = "seed"
+FOLDS, FOLD, SPLIT_SEED = "data.folds", "data.fold", "data.split_seed"
 ALONE = "all runs"  # the only setting
 DEFAULTS = "defaults"  # the setting for which nothing is typed that others change
 Settings = dict[str, str]
@@ -64,8 +65,32 @@ class Run:
 
     @property
     def seed(self) -> str:
-        typed = [override_value(word) for word in self.words if override_key(word) == SEED]
-        return self.config.get(SEED) or (typed or ["0"])[-1]
+        return self._setting(SEED, "0")
+
+    @property
+    def folds(self) -> int:
+        """Return the number of folds, one of which the run has held out; 0 without."""
+        text = self._setting(FOLDS, "null")
+        return int(text) if text.isdigit() else 0
+
+    @property
+    def fold(self) -> str:
+        return self._setting(FOLD, "") if self.folds else ""
+
+    @property
+    def repeat(self) -> str:
+        """Name what tells the run from the others of its setting, and pairs it with a run of another: seed and fold."""
+        return f"{self.seed}, fold {self.fold} of {self.folds}" if self.folds else self.seed
+
+    def is_repeat_key(self, key: str) -> bool:
+        """Tell whether a key makes a repeat of a setting, not another setting: each seed may deal the folds anew."""
+        return key in (SEED, FOLD) or (
+            key == SPLIT_SEED and self.folds > 0 and self._setting(SPLIT_SEED, "0") == self.seed
+        )
+
+    def _setting(self, key: str, default: str) -> str:
+        typed = [override_value(word) for word in self.words if override_key(word) == key]
+        return self.config.get(key) or (typed or [default])[-1]
 
     @property
     def monitor(self) -> str:
@@ -247,16 +272,12 @@ def _flatten(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ in their seed alone. values: what distinguishes it from the other settings, by key."""
+    """Runs that differ in seed and fold alone. values: what distinguishes it from the other settings, by key."""
 
     label: str
     values: Settings
     runs: list[Run]
     repeated: list[Run] = field(default_factory=list)  # of a seed that another run has too
-
-    @property
-    def by_seed(self) -> dict[str, Run]:
-        return {run.seed: run for run in self.runs}
 
 
 def group(runs: Sequence[Run]) -> list[Setting]:
@@ -286,10 +307,10 @@ def _label(run: Run, keys: Sequence[str]) -> str:
 
 
 def _setting(runs: list[Run], values: Settings, label: str) -> Setting:
-    by_seed: dict[str, list[Run]] = defaultdict(list)
+    by_repeat: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        by_seed[run.seed].append(run)
-    chosen = [min(same, key=lambda run: not run.is_done) for same in by_seed.values()]
+        by_repeat[run.repeat].append(run)
+    chosen = [min(same, key=lambda run: not run.is_done) for same in by_repeat.values()]
     return Setting(label, values, chosen, [run for run in runs if run not in chosen])
 
 
@@ -311,7 +332,8 @@ def _identity(run: Run, shared: set[str]) -> tuple[tuple[str, str], ...]:
     typed = _typed(run)
     if not run.config:
         return tuple(sorted(typed.items()))
-    found = {key: value for key, value in run.config.items() if key in shared or key in typed}
+    own = {key: value for key, value in run.config.items() if not run.is_repeat_key(key)}
+    found = {key: value for key, value in own.items() if key in shared or key in typed}
     nodes = {key.partition(".")[0] for key in run.config}  # whose options are in the config by their values
     found |= {key: value for key, value in typed.items() if key not in run.config and key not in nodes}
     return tuple(sorted((key, value) for key, value in found.items() if key != "experiment"))
@@ -320,7 +342,7 @@ def _identity(run: Run, shared: set[str]) -> tuple[tuple[str, str], ...]:
 def _typed(run: Run) -> Settings:
     """Return what was typed by key, without what only says where and how fast a run computes."""
     pairs = ((override_key(word), override_value(word)) for word in run.words if not word.startswith("~"))
-    return {key: _plain(value) for key, value in pairs if not is_plumbing(key)}
+    return {key: _plain(value) for key, value in pairs if not is_plumbing(key) and not run.is_repeat_key(key)}
 
 
 def _plain(value: str) -> str:
@@ -336,7 +358,9 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
     keys = [key for key in keys if len({_value(run, key) for run in runs}) > 1]
     if len({tuple(_value(run, key) for key in keys) for run in runs}) == len(runs):
         return keys
-    known = dict.fromkeys(key for run in runs for key in run.config if not is_plumbing(key))
+    known = dict.fromkeys(
+        key for run in runs for key in run.config if not is_plumbing(key) and not run.is_repeat_key(key)
+    )
     return [*keys, *(key for key in known if key not in keys and len({_value(run, key) for run in runs}) > 1)]
 
 

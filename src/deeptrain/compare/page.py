@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from deeptrain.compare import tables, verdict
+from deeptrain.compare import collect, tables, verdict
 from deeptrain.compare.collect import Run
 from deeptrain.compare.statistics import Interval
 from deeptrain.compare.study import Comparison, Contrast, Row
@@ -55,7 +55,8 @@ def _subtitle(found: Comparison) -> str:
     settings = len(found.rows) + len(found.left_out)
     seeds = sorted({len(row.values) for row in found.rows})
     most = (seeds or [0])[-1]
-    each = f"{seeds[0]} to {most} seeds each" if len(seeds) > 1 else f"{most} seed{'' if most == 1 else 's'} each"
+    what = found.repeats[:-1] if most == 1 else found.repeats
+    each = f"{seeds[0]} to {most} {found.repeats} each" if len(seeds) > 1 else f"{most} {what} each"
     base = f", against {found.baseline.label}" if found.baseline and found.compared else ""
     return f"{count}, {settings} settings, {each}. {found.monitor} by the {found.value} weights{base}."
 
@@ -129,7 +130,7 @@ def _curves(found: Comparison) -> list[Curve]:
     curves = []
     for row in found.rows[:MAX_CURVES]:
         by_epoch: dict[float, list[float]] = defaultdict(list)
-        for run in (run for run in row.setting.runs if run.seed in row.values):
+        for run in (run for run in row.setting.runs if run.repeat in row.values):
             for line in run.rows:
                 tag = f"{found.monitor}_average" if average and f"{found.monitor}_average" in line else found.monitor
                 if tag in line and math.isfinite(line[tag]):
@@ -183,15 +184,20 @@ def _method(found: Comparison) -> list[str]:
         "final": "The weights at the end of each run count. A best epoch is chosen on the same images, which flatters.",
         "best": "The best weights of each run count, since all runs stop early.",
     }
-    said = [why[found.value], "± beside a value is the standard deviation over the seeds."]
+    said = [why[found.value], f"± beside a value is the standard deviation over the {found.repeats}."]
     if not found.is_claim:
-        return [*said, "No intervals: they need at least two seeds of a setting that the baseline has too."]
+        return [*said, f"No intervals: they need at least two {found.repeats} of a setting that the baseline has too."]
     said += [
-        f"The differences are paired: equal seeds are compared with each other. {verdict.scope(found)}.",
+        f"The differences are paired: equal {found.repeats} are compared with each other. {verdict.scope(found)}.",
         "The width comes from the larger of a setting's own variance and the mean of all, by Dunnett's method.",
-        "'better' is the share of runs in which the setting would beat the baseline at the same seed.",
+        f"'better' is the share of runs in which the setting would beat the baseline at the same {found.repeats[:-1]}.",
     ]
-    if not found.images:
+    if found.folds:
+        said.append(
+            f"Two trainings share most of their images. So the variance of a mean of n folds is s² (1/n + "
+            f"1/{found.folds - 1}) with n - 1 degrees of freedom, not s²/n (Nadeau and Bengio, 2003)."
+        )
+    elif not found.images:
         said.append(
             "Not all runs have kept their answers (answers.npz), so the luck of the images is not in the intervals."
         )
@@ -199,15 +205,22 @@ def _method(found: Comparison) -> list[str]:
         said.append("What may be the best comes from Hsu's comparison with the best, at 95 %.")
     if correlations := [row.correlation for row in found.compared if math.isfinite(row.correlation)]:
         low, high = min(correlations), max(correlations)
-        said.append(f"Equal seeds correlate with {low:.2f} to {high:.2f}: the nearer to 1, the more pairing helps.")
+        said.append(
+            f"Equal {found.repeats} correlate with {low:.2f} to {high:.2f}: the nearer to 1, the more pairing helps."
+        )
     return said
 
 
 def repeat_command(row: Row) -> str:
-    """Return the command that runs a setting again with all its seeds."""
-    words = [word for word in row.setting.runs[0].words if override_key(word) not in ("seed", "dir")]
-    seeds = [run.seed for run in row.setting.runs]
-    flag = ["-m"] if len(seeds) > 1 else []
+    """Return the command that runs a setting again with all its seeds and folds."""
+    first = row.setting.runs[0]
+    words = [
+        word for word in first.words if override_key(word) != "dir" and not first.is_repeat_key(override_key(word))
+    ]
+    if first.folds:
+        words = [*(word for word in words if override_key(word) != collect.FOLDS), f"folds={first.folds}"]
+    seeds = list(dict.fromkeys(run.seed for run in row.setting.runs))
+    flag = ["-m"] if len(row.setting.runs) > 1 else []
     return " ".join([command("train"), *flag, *map(quote, words), f"seed={','.join(_by_number(seeds))}"])
 
 

@@ -61,12 +61,15 @@ def compare(
     resolution: float = 0.0,
     level: float = LEVEL,
     one_sided: bool = False,
+    val_ratio: float = 0.0,
 ) -> list[Interval]:
     """Return the simultaneous paired intervals of k settings: all of them hold in `level` of such comparisons.
 
     differences: setting minus baseline at each seed that both have, (n,) a setting. images: the same image by image,
     (n, m) a setting; then the intervals hold over seeds and images, else for these images. resolution: one image's
-    share of the value. one_sided: only the upper ends hold, which is enough to exclude.
+    share of the value. one_sided: only the upper ends hold, which is enough to exclude. val_ratio: validation images to
+    training images, where the values are of folds: these share their images, so the variance of a mean of n is
+    s² (1/n + val_ratio) (corrected resampled t, Nadeau and Bengio, 2003).
     """
     k, counts = len(differences), [len(each) for each in differences]
     own = [float(np.var(each, ddof=1)) if len(each) > 1 else 0.0 for each in differences]
@@ -78,7 +81,7 @@ def compare(
     found = []
     for index, values in enumerate(differences):
         variance = max(own[index], mean_variance, resolution**2 / 6)
-        total, freedom = variance / counts[index], degrees
+        total, freedom = variance * (1 / counts[index] + val_ratio), degrees
         if images is not None:
             total, freedom = over_images(total, degrees, images[index])
         half = critical_value(k, freedom, level, one_sided) * math.sqrt(total)
@@ -147,27 +150,36 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
     return middle
 
 
-def may_be_best(values: np.ndarray, images: np.ndarray | None = None, *, resolution: float = 0.0) -> list[int]:
+def may_be_best(
+    values: np.ndarray, images: np.ndarray | None = None, *, resolution: float = 0.0, val_ratio: float = 0.0
+) -> list[int]:
     """Return the settings that may be the best: the true best is among them in 95 % (Hsu's comparison).
 
-    values: (settings, seeds), larger is better. images: image by image, (settings, seeds, images).
+    values: (settings, seeds), larger is better. images: image by image, (settings, seeds, images). val_ratio: as in
+    `compare`.
     """
     best = int(values.mean(1).argmax())
     others = [index for index in range(len(values)) if index != best]
     if not others or values.shape[1] < 2:
         return list(range(len(values)))
     by_image = None if images is None else [images[best] - images[index] for index in others]
-    found = compare([values[best] - values[index] for index in others], by_image, resolution=resolution, one_sided=True)
+    differences = [values[best] - values[index] for index in others]
+    found = compare(differences, by_image, resolution=resolution, one_sided=True, val_ratio=val_ratio)
     near = [index for index, interval in zip(others, found, strict=True) if interval.mean <= interval.half]
     return sorted([best, *near])
 
 
 def seeds_needed(
-    differences: Sequence[np.ndarray], smallest: float, image_variance: float = 0.0, level: float = LEVEL
+    differences: Sequence[np.ndarray],
+    smallest: float,
+    image_variance: float = 0.0,
+    level: float = LEVEL,
+    val_ratio: float = 0.0,
 ) -> tuple[int | None, int | None]:
     """Return how many seeds find `smallest` in 80 % of comparisons: by the variance, and by its upper limit.
 
     The limit holds in 80 %. image_variance: of the mean, which more seeds do not lower. None: over 200, or never.
+    val_ratio: as in `compare`; then what is counted are folds.
     """
     k, degrees = len(differences), sum(len(each) - 1 for each in differences) / (1 + (len(differences) - 1) * SHARED)
     if degrees <= 0:
@@ -176,7 +188,8 @@ def seeds_needed(
     own = [float(np.var(each, ddof=1)) if len(each) > 1 else 0.0 for each in differences]
     variance = float(np.average(own, weights=weights))
     upper = variance * degrees / (2 * float(gammaincinv(degrees / 2, 1 - POWER)))
-    return _seeds(k, variance, smallest, image_variance, level), _seeds(k, upper, smallest, image_variance, level)
+    low, high = (_seeds(k, each, smallest, image_variance + each * val_ratio, level) for each in (variance, upper))
+    return low, high
 
 
 def _seeds(k: int, variance: float, smallest: float, image_variance: float, level: float) -> int | None:

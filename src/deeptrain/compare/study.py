@@ -25,7 +25,8 @@ MIN_SEEDS = 2  # for an interval
 class Row:
     """A setting in a comparison. values, others: of its runs by seed, by the kind that counts and by the other one.
 
-    gain: the interval of its difference from the baseline, larger is better; None for the baseline, or without pairs.
+    With folds, each fold of each seed has its value. gain: the interval of its difference from the baseline, larger is
+    better; None for the baseline, or without pairs. over_folds: the interval of the value itself, for other images.
     """
 
     setting: Setting
@@ -37,6 +38,7 @@ class Row:
     gains: dict[str, float] = field(default_factory=dict)  # of each seed
     correlation: float = math.nan
     may_be_best: bool = False
+    over_folds: Interval | None = None
 
     @property
     def label(self) -> str:
@@ -52,18 +54,18 @@ class Row:
 
     @property
     def spread(self) -> float:
-        """Return the standard deviation over the seeds."""
+        """Return the standard deviation over the seeds, or the folds."""
         return float(np.std(list(self.values.values()), ddof=1)) if len(self.values) > 1 else math.nan
 
     def mean_of(self, key: str) -> float:
         """Return the mean of a number in result.json over the runs that count."""
-        found = [collect.number(run.result.get(key)) for run in self.setting.runs if run.seed in self.values]
+        found = [collect.number(run.result.get(key)) for run in self.setting.runs if run.repeat in self.values]
         found = [value for value in found if math.isfinite(value)]
         return float(np.mean(found)) if found else math.nan
 
     @property
     def gap(self) -> float:
-        gaps = [run.gap for run in self.setting.runs if run.seed in self.values]
+        gaps = [run.gap for run in self.setting.runs if run.repeat in self.values]
         return float(np.mean(gaps)) if gaps else math.nan
 
 
@@ -92,6 +94,7 @@ class Comparison:
     smallest: float | None = None
     looks: int = 1
     images: int = 0  # over which the intervals hold too; 0: for these images only
+    folds: int = 0  # of k-fold cross-validation, whose images differ from value to value
     classes: list[Contrast] = field(default_factory=list)
     pairs: list[Contrast] = field(default_factory=list)
     seeds: tuple[int | None, int | None] | None = None  # that `smallest` needs
@@ -101,6 +104,16 @@ class Comparison:
     @property
     def level(self) -> float:
         return 1 - 0.05 / self.looks
+
+    @property
+    def val_ratio(self) -> float:
+        """Return validation images to training images of a fold; 0 without folds."""
+        return 1 / (self.folds - 1) if self.folds else 0.0
+
+    @property
+    def repeats(self) -> str:
+        """Name what the values of a setting differ in."""
+        return "folds" if self.folds else "seeds"
 
     @property
     def compared(self) -> list[Row]:
@@ -139,6 +152,7 @@ def compare_runs(
     found.smallest = smallest
     if found.rows:
         found.baseline = _baseline(found.rows, baseline, settings)
+        found.folds = found.baseline.setting.runs[0].folds
         _estimate(found)
     found.rows.sort(key=lambda row: -row.mean if is_higher else row.mean)
     found.notes = _notes(found)
@@ -174,7 +188,7 @@ def _row(setting: Setting, kind: str, monitor: str, any_learned: bool) -> Row:
     collapsed = [run for run in setting.runs if any_learned and not run.has_learned]
     counted = [run for run in setting.runs if run not in collapsed]
     values, others = (
-        {run.seed: found for run in counted if (found := run.value(each, monitor)) is not None}
+        {run.repeat: found for run in counted if (found := run.value(each, monitor)) is not None}
         for each in (kind, "best" if kind == "final" else "final")
     )
     return Row(setting, values, {seed: others[seed] for seed in values if seed in others}, collapsed)
@@ -212,13 +226,15 @@ def _estimate(found: Comparison) -> None:
         seeds = [seed for seed in base.values if seed in row.values]
         row.gains = {seed: sign * (row.values[seed] - base.values[seed]) for seed in seeds}
         row.correlation = _correlation([row.values[s] for s in seeds], [base.values[s] for s in seeds])
-    scores = _scores(found, [base, *rows])
+    scores = {} if found.folds else _scores(found, [base, *rows])
     found.images = len(next(iter(scores.values()))) if scores else 0
     if repeated := [row for row in rows if len(row.gains) >= MIN_SEEDS]:
         _set_intervals(found, base, repeated, scores)
     for row in (row for row in rows if row not in repeated):
         (row.gain,) = statistics.compare([np.array(list(row.gains.values()))])
     _set_best(found, [base, *repeated], scores)
+    for row in [base, *rows] if found.folds else []:
+        (row.over_folds,) = statistics.compare([np.array(list(row.values.values()))], val_ratio=found.val_ratio)
     found.classes = _by_class(found, rows, scores)
     found.pairs = _interactions(found, scores)
 
@@ -226,16 +242,27 @@ def _estimate(found: Comparison) -> None:
 def _set_intervals(found: Comparison, base: Row, rows: list[Row], scores: dict[str, np.ndarray]) -> None:
     differences = [np.array(list(row.gains.values())) for row in rows]
     images = [_image_gains(row, base, scores) for row in rows] if scores else None
-    resolution = 1 / found.images if found.images and found.scale > 1 else 0.0
+    resolution = _resolution(found)
     for level, name in ((found.level, "gain"), (0.9, "at_90")):
-        intervals = statistics.compare(differences, images, resolution=resolution, level=level)
+        intervals = statistics.compare(
+            differences, images, resolution=resolution, level=level, val_ratio=found.val_ratio
+        )
         for row, interval in zip(rows, intervals, strict=True):
             setattr(row, name, interval)
     if found.smallest:
         noise = [float(each.mean(0).var(ddof=1)) / each.shape[1] for each in images or []]
         found.seeds = statistics.seeds_needed(
-            differences, found.smallest / found.scale, float(np.mean(noise or [0.0])), found.level
+            differences, found.smallest / found.scale, float(np.mean(noise or [0.0])), found.level, found.val_ratio
         )
+
+
+def _resolution(found: Comparison) -> float:
+    """Return one image's share of the value, as far as it is known; 0 for a metric that is no share."""
+    if found.scale == 1:
+        return 0.0
+    answers = found.baseline.setting.runs[0].answers if found.folds and found.baseline else None
+    images = len(answers.labels) if answers else found.images
+    return 1 / images if images else 0.0
 
 
 def _image_gains(row: Row, base: Row, scores: dict[str, np.ndarray]) -> np.ndarray:
@@ -254,7 +281,7 @@ def _scores(found: Comparison, rows: Sequence[Row]) -> dict[str, np.ndarray]:
         return {}
     scores, first = {}, None
     for row in rows:
-        for run in (run for run in row.setting.runs if run.seed in row.values):
+        for run in (run for run in row.setting.runs if run.repeat in row.values):
             own = run.answers
             first = first or own
             if own is None or first is None or found.value not in own.predicted:
@@ -262,7 +289,7 @@ def _scores(found: Comparison, rows: Sequence[Row]) -> dict[str, np.ndarray]:
             if own.images != first.images or not is_same(own.data, first.data):
                 return {}
             right = own.predicted[found.value] == own.labels
-            scores[_key(row, run.seed)] = (
+            scores[_key(row, run.repeat)] = (
                 right.astype(np.float32) if kind == "accuracy" else -own.losses[found.value].astype(np.float32)
             )
     return scores
@@ -276,8 +303,8 @@ def _set_best(found: Comparison, rows: Sequence[Row], scores: dict[str, np.ndarr
     sign = 1 if found.higher else -1
     values = np.array([[sign * row.values[seed] for seed in seeds] for row in rows])
     images = np.array([[scores[_key(row, seed)] for seed in seeds] for row in rows]) if scores else None
-    resolution = 1 / found.images if found.images and found.scale > 1 else 0.0
-    for index in statistics.may_be_best(values, images, resolution=resolution):
+    resolution = _resolution(found)
+    for index in statistics.may_be_best(values, images, resolution=resolution, val_ratio=found.val_ratio):
         rows[index].may_be_best = True
     base, leading = rows[0], rows[int(values.mean(1).argmax())]
     for row in rows[1:]:  # what the table cannot tell from the best one is not excluded by a narrower one-sided bound
@@ -325,7 +352,9 @@ def _interactions(found: Comparison, scores: dict[str, np.ndarray]) -> list[Cont
             images.append(
                 np.stack([sum(w * scores[_key(row, s)] for w, row in zip(signs, rows, strict=True)) for s in seeds])
             )
-    intervals = statistics.compare(values, images or None, level=found.level) if names else []
+    intervals = (
+        statistics.compare(values, images or None, level=found.level, val_ratio=found.val_ratio) if names else []
+    )
     return [Contrast(name, interval) for name, interval in zip(names, intervals, strict=True)]
 
 
@@ -372,11 +401,12 @@ def _notes(found: Comparison) -> list[str]:
         )
     correlations = [row.correlation for row in found.compared if math.isfinite(row.correlation)]
     if correlations and float(np.mean(correlations)) < 0:
-        notes.append("equal seeds do not give alike values, so comparing them in pairs does not help here")
+        notes.append(f"equal {found.repeats} do not give alike values, so comparing them in pairs does not help here")
     if opened := sum(run.test_openings for run in found.runs):
         notes.append(f"the test split was opened {opened} times for these runs: what was chosen by it is flattered")
     if repeated := [run for row in found.rows for run in row.setting.repeated]:
-        notes.append(f"{len(repeated)} runs repeat a seed that their setting has already; they are left out")
+        what = "fold" if found.folds else "seed"
+        notes.append(f"{len(repeated)} runs repeat a {what} that their setting has already; they are left out")
     if found.looks > 1:
         notes.append(
             f"seeds were added {found.looks - 1} times, so each look has {100 * found.level:.1f} % instead of 95 %"
@@ -386,7 +416,7 @@ def _notes(found: Comparison) -> list[str]:
 
 def _ends_at_zero(row: Row) -> bool:
     """Tell whether the learning rate has come down at the end, as far as metrics.csv tells."""
-    run = next((run for run in row.setting.runs if run.seed in row.values), None)
+    run = next((run for run in row.setting.runs if run.repeat in row.values), None)
     rates = [row["rate/lr"] for row in run.rows if "rate/lr" in row] if run else []
     return not rates or rates[-1] <= ENDS_AT_ZERO * max(rates)
 

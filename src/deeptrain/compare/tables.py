@@ -21,6 +21,7 @@ def header(found: Comparison) -> list[str]:
         "setting",
         "runs",
         f"{found.monitor}, {found.value}",
+        "95 % interval",
         other,
         "difference",
         "better",
@@ -34,6 +35,7 @@ def cells(found: Comparison, row: Row) -> list[str]:
     """Return the cells of a row as text, in the order of `header`."""
     numbers = [
         value_and_spread(found, row),
+        over_folds(found, row),
         verdict.value_text(found, row.other_mean),
         difference(found, row),
         better_in(row),
@@ -47,6 +49,13 @@ def cells(found: Comparison, row: Row) -> list[str]:
 def value_and_spread(found: Comparison, row: Row) -> str:
     spread = "" if math.isnan(row.spread) else f" ± {verdict.amount(found, row.spread)}"
     return verdict.value_text(found, row.mean) + spread
+
+
+def over_folds(found: Comparison, row: Row) -> str:
+    """Write the interval of the value itself, which only folds give: they differ in their images too."""
+    if row.over_folds is None or math.isnan(row.over_folds.half):
+        return ""
+    return " to ".join(verdict.fold_ends(found, row))
 
 
 def difference(found: Comparison, row: Row) -> str:
@@ -89,14 +98,17 @@ def as_csv(found: Comparison) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     costs = ("train_seconds", "seconds", "images_per_second", "peak_memory", "parameters", "epochs")
-    writer.writerow([*keys, "seed", "status", f"{found.monitor} final", f"{found.monitor} best", *costs, "folder"])
+    fold = ["fold"] if found.folds else []
+    writer.writerow(
+        [*keys, "seed", *fold, "status", f"{found.monitor} final", f"{found.monitor} best", *costs, "folder"]
+    )
     for row in [*found.rows, *found.left_out]:
         for run in [*row.setting.runs, *row.setting.repeated]:
             values = [run.value(kind, found.monitor) for kind in ("final", "best")]
             numbers = [run.result.get(cost) for cost in costs]
             settings = [row.setting.values.get(key, "") for key in keys]
             texts = ["" if value is None else value for value in (*values, *numbers)]
-            writer.writerow([*settings, run.seed, run.status, *texts, run.path])
+            writer.writerow([*settings, run.seed, *([run.fold] if fold else []), run.status, *texts, run.path])
     return file.getvalue()
 
 
@@ -115,7 +127,12 @@ def latex(found: Comparison) -> str:
 
 
 def _paper_header(found: Comparison) -> list[str]:
-    return ["setting", "seeds", found.monitor, f"difference from {found.baseline.label if found.baseline else '-'}"]
+    return [
+        "setting",
+        found.repeats,
+        found.monitor,
+        f"difference from {found.baseline.label if found.baseline else '-'}",
+    ]
 
 
 def _paper_cells(found: Comparison, row: Row) -> list[str]:
@@ -123,7 +140,7 @@ def _paper_cells(found: Comparison, row: Row) -> list[str]:
 
 
 def _caption(found: Comparison) -> str:
-    what = f"Values by the {found.value} weights: mean ± standard deviation over the seeds."
+    what = f"Values by the {found.value} weights: mean ± standard deviation over the {found.repeats}."
     if not found.is_claim:
         return what
     unit = " in points" if found.scale > 1 else ""

@@ -56,11 +56,28 @@ def headline(found: Comparison) -> str:
 def _alone(found: Comparison, base: Row) -> str:
     """Say what one setting has reached: there is nothing to compare it with."""
     if len(found.rows) > 1:
-        return f"No setting has a seed in common with {base.label}, so nothing can be compared in pairs."
-    seeds = f"{len(base.values)} seeds" if len(base.values) > 1 else "one seed"
+        return (
+            f"No setting has a {found.repeats[:-1]} in common with {base.label}, so nothing can be compared in pairs."
+        )
+    seeds = f"{len(base.values)} {found.repeats}" if len(base.values) > 1 else f"one {found.repeats[:-1]}"
+    if base.over_folds and not math.isnan(base.over_folds.half):
+        low, high = fold_ends(found, base)
+        return (
+            f"One setting, {found.monitor} {value_text(found, base.mean)} over {seeds}. With other images of the same "
+            f"kind it is {low} to {high} (95 % interval)."
+        )
     spread = f" ± {amount(found, base.spread)}" if len(base.values) > 1 else ""
     reached = f"{found.monitor} {value_text(found, base.mean)}{spread} over {seeds}"
     return f"One setting, {reached}. A comparison needs two, with the same seeds."
+
+
+def fold_ends(found: Comparison, row: Row) -> tuple[str, str]:
+    """Write the ends of the interval that the folds give a setting's value; a share stays in [0, 1]."""
+    assert row.over_folds
+    low, high = row.over_folds.low, row.over_folds.high
+    if found.scale > 1:
+        low, high = max(0.0, low), min(1.0, high)
+    return value_text(found, low), value_text(found, high)
 
 
 def sentences(found: Comparison) -> list[str]:
@@ -87,6 +104,8 @@ def scope(found: Comparison) -> str:
     every = f"all {k} intervals hold at once" if k > 1 else "the interval holds"
     images = f"other seeds and other images ({found.images:,} were measured)" if found.images else "other seeds"
     limits = "" if found.images else ", on these validation images"
+    if found.folds:
+        images, limits = "other seeds and other images of the same kind", f", by the spread over {found.folds} folds"
     return f"{level} intervals: {every}, for {images}{limits}"
 
 
@@ -149,9 +168,13 @@ def _smallest(found: Comparison) -> list[str]:
 def _seeds(found: Comparison, wanted: str) -> str:
     low, high = found.seeds or (None, None)
     if low is None:
-        return f"More seeds do not show {wanted}: that takes more validation images."
-    upper = "over 200" if high is None else str(high)
-    return f"To see {wanted}, {low if str(low) == upper else f'{low} to {upper}'} seeds a setting are needed."
+        more = "images" if found.folds else "validation images"
+        return f"More seeds do not show {wanted}: that takes more {more}."
+    low, high = (each if each is None or not found.folds else -(-each // found.folds) for each in (low, high))
+    upper = f"over {200 // (found.folds or 1)}" if high is None else str(high)
+    each = f" of {found.folds} folds" if found.folds else ""
+    one_or_more = f"{low if str(low) == upper else f'{low} to {upper}'}"
+    return f"To see {wanted}, {one_or_more} seed{'' if one_or_more == '1' else 's'}{each} a setting are needed."
 
 
 def _collapsed(found: Comparison) -> str:
@@ -165,7 +188,11 @@ def _collapsed(found: Comparison) -> str:
 def _single(found: Comparison) -> str:
     rows = [row for row in found.compared if row.at_90 is None]
     what = "have" if len(rows) > 1 else "has"
-    return f"{names(rows)} {what} only one seed in common with the baseline, so nothing is claimed." if rows else ""
+    return (
+        f"{names(rows)} {what} only one {found.repeats[:-1]} in common with the baseline, so nothing is claimed."
+        if rows
+        else ""
+    )
 
 
 def names(rows: Sequence[Row], most: int = MOST) -> str:

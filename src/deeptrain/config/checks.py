@@ -92,6 +92,19 @@ class Check:
 
 ERRORS = (
     Check(
+        "data.folds={data.folds}: says not which fold is held out; write folds={data.folds} for each in turn, or "
+        "data.fold=0 beside it",
+        lambda s: s["data.folds"] is not None and s["data.fold"] is None,
+    ),
+    Check(
+        "data.fold={data.fold}: must be a number below data.folds, the number of folds; write data.folds=5 beside it",
+        lambda s: s["data.fold"] is not None and s["data.fold"] >= (s["data.folds"] or 0),
+    ),
+    Check(
+        "data.folds={data.folds}: does not go with overfit={overfit}, which holds out no image; leave out one of them",
+        lambda s: s["data.folds"] is not None and s["overfit"] is not None,
+    ),
+    Check(
         "checkpoint.snapshots={checkpoint.snapshots}: needs epochs that it divides, and a validation at each part's "
         "end; write epochs and validate.every_epochs so",
         lambda s: (
@@ -146,6 +159,10 @@ ERRORS = (
 )
 
 WARNINGS = (
+    Check(
+        "data.val_fraction has no effect: data.folds={data.folds} holds out a fold",
+        lambda s: s["data.folds"] is not None and "data.val_fraction" in s.given,
+    ),
     Check(
         "checkpoint.snapshots={checkpoint.snapshots} keeps weights that differ little, since schedule={schedule} does "
         "not start again at the full rate: write schedule=cyclic",

@@ -34,6 +34,7 @@ RENAMED = {  # a setting that we have too: its key here
 
 ANSWERS = {  # what is written in another way, or does not exist
     "bf16": "write precision=bf16",
+    "cv": "write folds=5",
     "checkpoint": "a run writes checkpoints by itself; write resume=RUN to go on from one",
     "ckpt": "write resume=RUN to go on from a checkpoint",
     "early_stopping": "write early_stop.patience=5",
@@ -47,10 +48,13 @@ ANSWERS = {  # what is written in another way, or does not exist
     "fp16": "write precision=fp16",
     "freeze": "write freeze=backbone beside init_from=RUN to train the last layer only",
     "gpus": "write device=cuda for one; torchrun --nproc-per-node 2 train.py uses two",
+    "k_fold": "write folds=5",
+    "kfold": "write folds=5",
     "inference": "write python scripts/predict.py RUN PICTURE",
     "img_size": "write data.image_size=64 beside data=image_folder",
     "imgsz": "write data.image_size=64 beside data=image_folder",
     "jobs": "goes with -m, or with resume=SWEEP: so many runs of a sweep at a time",
+    "folds": "goes with train.py, -m or ablate: folds=5 trains on every fold; here write data.folds=5 data.fold=0",
     "lr_find": "write optimizer.lr=auto, or python scripts/find_lr.py",
     "mlflow": "write loggers=mlflow",
     "num_classes": "the data set says how many classes there are; leave it out",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from deeptrain.data.decode import Decoder
-from deeptrain.data.split import balanced, stratified
+from deeptrain.data.split import balanced, deal, stratified
 from deeptrain.runtime.paths import read_path
 from deeptrain.schema import NonNegativeInt, PositiveFloat, PositiveInt, Range, Seed, UnitFloat
 
@@ -117,6 +117,8 @@ class DataSource:
     download: bool = False
     val_fraction: SplitFraction = 0.1  # of the training images, if there is no validation split
     split_seed: Seed = 0
+    folds: Annotated[int, Range(minimum=2)] | None = None  # of k-fold cross-validation; then val is one of them
+    fold: NonNegativeInt | None = None  # which one
     train_images: PositiveInt | None = None  # of those that are left for training, as many of each class as possible
     val_images: PositiveInt | Literal["train"] | None = None  # "train": val is what is trained on, as overfit=N asks
     loader: Loading = "auto"
@@ -188,11 +190,13 @@ class Partition:
 def partition(source: DataSource, labels: np.ndarray, *, has_val: bool) -> Partition:
     """Hold out validation images unless the source has some, then choose train_images and val_images of both."""
     train, held_out = np.arange(len(labels)), np.arange(0)
-    if not has_val:
+    if source.folds is not None:
+        held_out = _held_out_fold(source, labels, has_val=has_val)
+    elif not has_val:
         held_out = stratified(labels, source.val_fraction, source.split_seed)
         if not len(held_out):
             raise ValueError(f"val_fraction={source.val_fraction}: no class has two images to hold one out; add some")
-        train = np.delete(train, held_out)
+    train = np.delete(train, held_out)
     available = len(train)
     if source.train_images is not None:
         if source.train_images > available:
@@ -204,6 +208,27 @@ def partition(source: DataSource, labels: np.ndarray, *, has_val: bool) -> Parti
         return Partition(train, train, held_out, available)
     val = held_out[evenly_spaced(len(held_out), source.val_images or len(held_out))]
     return Partition(train, val, held_out, available)
+
+
+def _held_out_fold(source: DataSource, labels: np.ndarray, *, has_val: bool) -> np.ndarray:
+    """Return sorted indices of the images of the source's fold; ValueError if there are no such folds."""
+    folds, fold = source.folds, source.fold
+    assert folds is not None
+    if has_val:
+        raise ValueError(
+            f"folds={folds}: these data have validation images of their own, and folds are made of the training images "
+            "alone; put them among the training images, or repeat over seeds: seed=0,1,2,3,4 with -m"
+        )
+    if source.val_images == "train":
+        raise ValueError(f"folds={folds}: does not go with val_images=train, where nothing is held out; leave out one")
+    if fold is None or fold >= folds:
+        raise ValueError(f"fold={fold}: must be from 0 to {folds - 1}, one of folds={folds}")
+    smallest = int(np.unique(labels, return_counts=True)[1].min())
+    if smallest < folds:
+        remedy = f"write folds={smallest}, or add images" if smallest > 1 else "add images, or leave that class out"
+        has = "one image" if smallest == 1 else f"{smallest} images"
+        raise ValueError(f"folds={folds}: the smallest class has {has}, so not every fold would have one; {remedy}")
+    return np.flatnonzero(deal(labels, folds, source.split_seed) == fold)
 
 
 def make_dataset(
@@ -236,7 +261,8 @@ def make_dataset(
         split={
             "source": _val_source(source, splits),
             "seed": None if splits.val else source.split_seed,
-            "val_fraction": None if splits.val else source.val_fraction,
+            "val_fraction": None if splits.val or source.folds else source.val_fraction,
+            **({"folds": source.folds, "fold": source.fold} if source.folds else {}),
             "val": [] if source.val_images == "train" else parts.held_out.tolist(),
         },
         notes=[*splits.notes, *(_absent(train.labels, len(classes)) if source.train_images else [])],
@@ -297,6 +323,8 @@ def _summary(
     shape, folder = "x".join(map(str, train.shape)), f" ({splits.train_folder})" if splits.train_folder else ""
     total, held = splits.val_total or len(splits.val or parts.held_out), len(parts.held_out)
     whole = splits.val_folder if splits.val else None
+    if source.folds is not None:
+        whole = f"fold {source.fold} of {source.folds} of {splits.train_folder or 'train'}, from 0, stratified"
     whole = whole or _held_out(source.val_fraction, parts.available, held, splits.train_folder or "train")
     if source.val_images == "train":
         val_text = "val the same images"

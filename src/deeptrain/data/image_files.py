@@ -292,7 +292,12 @@ class ImageFiles(DataSource):
 
         key = {
             "files": self.layout.splits["train"].cache_key(cache_dir),
-            "split": [self.val_fraction, self.split_seed, *([self.train_images] if self.train_images else [])],
+            "split": [
+                self.val_fraction,
+                self.split_seed,
+                *([self.train_images] if self.train_images else []),
+                *([f"fold {self.fold} of {self.folds}"] if self.folds else []),
+            ],
             "decoder": decoder.cache_key,
         }
         folder = get_or_build(cache_dir, "statistics", key, build)

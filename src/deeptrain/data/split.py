@@ -24,6 +24,19 @@ def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(held)) if held else np.arange(0)
 
 
+def deal(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Return the fold of each image, int64 (N,): each class is shuffled by itself and dealt like cards.
+
+    So the sizes of two folds differ by at most one image, and so do their shares of any class.
+    """
+    found, dealt = np.zeros(len(labels), np.int64), 0
+    for label in np.unique(labels):
+        members = generator(seed, "folds", int(label)).permutation(np.flatnonzero(labels == label))
+        found[members] = (dealt + np.arange(len(members))) % folds
+        dealt += len(members)
+    return found
+
+
 def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return sorted indices of `count` images, int64, with as many of each class as possible.
 

@@ -80,6 +80,8 @@ POLICY = {
             "data",
             "data.val_fraction",
             "data.split_seed",
+            "data.folds",
+            "data.fold",
             "data.range",
             "data.background",
             "data.resize",
@@ -104,8 +106,10 @@ POLICY = {
 }
 OPTIONS: dict[str, ResumePolicy] = dict.fromkeys(("data", "model", "optimizer"), FORBIDDEN)  # another option
 WHY = {
-    "data.val_fraction": "images held out so far would be trained on",
-    "data.split_seed": "images held out so far would be trained on",
+    **dict.fromkeys(
+        ("data.val_fraction", "data.split_seed", "data.folds", "data.fold"),
+        "images held out so far would be trained on",
+    ),
     **dict.fromkeys(("data.range", "data.background", "data.resize"), "the pictures would be read in another way"),
     "monitor": "the best value so far is of another metric",
     "batch_size": "a step is no longer the same step",

@@ -9,6 +9,7 @@ from deeptrain.config.options import options
 from deeptrain.config.override import override_key, override_value
 from deeptrain.errors import UsageError
 from deeptrain.schema import PositiveInt, suggest, type_error
+from deeptrain.sweep import folds
 from deeptrain.sweep import plan as plans
 from deeptrain.sweep.plan import SEED, Plan
 
@@ -33,6 +34,8 @@ def lay_out(words: Sequence[str]) -> Plan:
     given = {override_key(word): override_value(word) for word in words if override_key(word) in OPTIONS}
     shared = [word for word in words if override_key(word) not in OPTIONS]
     methods, seeds, pairs = _methods(given.get("over")), _seeds(given.get("seeds")), _pairs(given.get("pairs"))
+    count, shared = folds.take_out(shared)
+    folds.check_seeds(count, shared, seeds)
     if swept := [word for word in shared if override_key(word) == SEED]:
         raise UsageError([f"{swept[0]}: an ablation has several seeds; write seeds=5, or seeds=[3,4,5]"])
     jobs = [
@@ -40,7 +43,9 @@ def lay_out(words: Sequence[str]) -> Plan:
         for seed in seeds
         for label, chosen in subsets(methods, pairs=pairs).items()
     ]
-    return plans.make(words, [KEY, SEED], jobs, Path())
+    if count:
+        jobs = [folds.hold_out(*job, count, fold) for job in jobs for fold in range(count)]
+    return plans.make(words, [KEY, SEED, *([folds.FOLD] if count else [])], jobs, Path())
 
 
 def subsets(methods: dict[str, str], *, pairs: bool = False) -> dict[str, dict[str, str]]:

@@ -18,8 +18,8 @@ from deeptrain.run import folder, lock, saved
 from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.paths import as_typed, quote, quote_setting
 from deeptrain.runtime.resources import command as typed_command
+from deeptrain.sweep import folds, server
 from deeptrain.sweep import plan as plans
-from deeptrain.sweep import server
 from deeptrain.sweep.check import Facts, check, count_gpus
 from deeptrain.sweep.ledger import Ledger
 from deeptrain.sweep.options import Options
@@ -198,8 +198,11 @@ def _head(plan: Plan, facts: dict[str, Facts], slots: int, gpus: list[str]) -> l
     places += f", threads={'|'.join(map(str, threads))} each" if threads else ""
     if threads and not gpus and (most := min(len(plan.jobs), cores() // threads[-1])) > slots:
         places += f"; jobs={most} would use all cores"
+    parts = folds.take_out(plan.words)[0]
+    held_out = f"folds   the training images in {parts} parts, each held out once as val; the test images stay shut"
     return [
         f"sweep   {len(plan.jobs)} runs over {', '.join(plan.keys) or 'nothing'}; {places}",
+        *([held_out] if parts else []),
         f"folder  {plan.folder}",
         f"join    {resume_command(plan.folder, plan.words)}   (also to go on after Ctrl-C, which saves all runs)",
     ]

@@ -14,6 +14,7 @@ from deeptrain.errors import UsageError
 from deeptrain.run import folder as run_folder
 from deeptrain.run.saved import TRUSTED, read_json, writes_elsewhere
 from deeptrain.runtime.files import write_atomically
+from deeptrain.sweep import folds
 
 FILE = "sweep.json"
 SEED = "seed"  # runs that differ in nothing else are repeats of one setting
@@ -35,8 +36,8 @@ class Job:
 
     @property
     def setting(self) -> str:
-        """Name the setting that this run repeats: what is swept, the seed left out."""
-        return " ".join(f"{key}={value}" for key, value in self.swept.items() if key != SEED) or "all"
+        """Name the setting that this run repeats: what is swept, seed and fold left out."""
+        return " ".join(f"{key}={value}" for key, value in self.swept.items() if key not in (SEED, folds.FOLD)) or "all"
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,14 @@ class Plan:
 def lay_out(words: Sequence[str], base: Path = Path()) -> Plan:
     """Expand the words of a sweep into its jobs, every one composed and checked; UsageError with all mistakes.
 
-    Seeds are outermost, so that a sweep which is cut short has measured all settings equally often.
+    Seeds are outermost, so that a sweep which is cut short has measured all settings equally often. Then come folds.
     """
-    all_words, keys = compose_sweep(list(words))
+    count, rest = folds.take_out(words)
+    all_words, keys = compose_sweep([*rest, *folds.axis(count)])
     swept = [{key: _value(job_words, key) for key in keys} for job_words in all_words]
+    folds.check_seeds(count, rest, list({each.get(SEED) for each in swept}))
+    if count:
+        all_words = [folds.deal_by_seed(job_words) for job_words in all_words]
     return make(words, keys, list(zip(all_words, swept, strict=True)), base)
 
 
@@ -64,8 +69,8 @@ def make(
     words: Sequence[str], keys: Sequence[str], jobs: Sequence[tuple[list[str], dict[str, str]]], base: Path
 ) -> Plan:
     """Make a plan of jobs, each given by its words and what is swept of them."""
-    seeds = list(dict.fromkeys(swept.get(SEED) for _, swept in jobs))
-    ordered = sorted(jobs, key=lambda job: seeds.index(job[1].get(SEED)))
+    seeds, parts = (list(dict.fromkeys(swept.get(key) for _, swept in jobs)) for key in (SEED, folds.FOLD))
+    ordered = sorted(jobs, key=lambda job: (seeds.index(job[1].get(SEED)), parts.index(job[1].get(folds.FOLD))))
     made: list[Job] = []
     for index, (job_words, swept) in enumerate(ordered):
         job = Job(base, tuple(job_words), swept)
@@ -151,8 +156,9 @@ def start_words(job: Job) -> list[str]:
 
 
 def is_declared(words: list[str]) -> bool:
-    """Tell whether an experiment's file makes this command a sweep without -m (hydra.mode: MULTIRUN)."""
-    return any(word.startswith("experiment=") for word in words) and declares_multirun(words)
+    """Tell whether a command is a sweep without -m: by folds=, or an experiment's file (hydra.mode: MULTIRUN)."""
+    is_experiment = any(word.startswith("experiment=") for word in words)
+    return folds.WORD in map(override_key, words) or (is_experiment and declares_multirun(words))
 
 
 def named(words: list[str]) -> Path | None:
