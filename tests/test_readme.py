@@ -12,8 +12,8 @@ import pytest
 
 from deeptrain.commands.cli import EXAMPLES, split_flags, train
 from deeptrain.config.command_options import split_options
-from deeptrain.config.compose import compose_run, compose_sweep
-from deeptrain.sweep import ablation
+from deeptrain.config.compose import compose_run
+from deeptrain.sweep import ablation, plan
 from deeptrain.sweep.options import Options
 
 pytestmark = pytest.mark.slow
@@ -42,8 +42,8 @@ def test_commands_compose(command, tmp_path):
     flags, words = split_flags(words)
     if "scripts/ablate.py" in command:
         assert all(compose_run(list(job.words)) for job in ablation.lay_out(split_options(words, Options)[1]).jobs)
-    elif "multirun" in flags:
-        assert len(compose_sweep(split_options(words, Options)[1])[0]) > 1
+    elif "multirun" in flags or plan.is_declared(words):
+        assert len(plan.lay_out(split_options(words, Options)[1]).jobs) > 1
     else:
         compose_run(words)
 
