@@ -72,24 +72,12 @@ class VGG(MultiDrawClassifier):
     ):
         super().__init__()
         large = layout == "large" or (layout == "auto" and min(input_shape[1:]) >= MIN_LARGE_SIDE)
-        channels, rows, columns = input_shape
-        norms, pools = (
-            Normalization(norm, norm_momentum, norm_eps, norm_groups),
-            Pooling(pool, pool_ratio, test_samples),
-        )
-        layers: list[nn.Module] = []
-        for count, base_channels in _stages(
-            STAGE_CONVOLUTIONS[depth] if blocks is None else blocks, WIDTHS if widths is None else widths
-        ):
-            out_channels = max(1, round(width * base_channels))
-            for _ in range(count):  # the bias in front of a norm has no effect; it gives the known parameter counts
-                layers += convolution(channels, out_channels, 3, bias=True, norm=norms, activation=activation)
-                channels = out_channels
-            if min(rows, columns) > 1:
-                index = len(layers) if not early_pool else len(layers) - (1 if norm == "none" else 2)
-                layers.insert(index, pools.layer(2, index=index))
-                rows, columns = pools.output_size(rows, 2), pools.output_size(columns, 2)
-        average, (rows, columns) = adaptive_pool((rows, columns), 7 if large else 1)
+        norms = Normalization(norm, norm_momentum, norm_eps, norm_groups)
+        pools = Pooling(pool, pool_ratio, test_samples)
+        blocks = STAGE_CONVOLUTIONS[depth] if blocks is None else blocks
+        stages = _stages(blocks, WIDTHS if widths is None else widths, width)
+        layers, channels, sides = _convolutions(input_shape, stages, early_pool, norms, pools, activation)
+        average, (rows, columns) = adaptive_pool(sides, 7 if large else 1)
         self.features, self.test_samples = Features(*layers, average), test_samples
         hidden = ([4096, 4096] if large else [512]) if classifier is None else classifier
         self.classifier = fully_connected(
@@ -103,8 +91,30 @@ class VGG(MultiDrawClassifier):
         initialize(self, initialization, activation, init_std, output=self.classifier[-1])
 
 
-def _stages(blocks: list[int], widths: list[int]) -> list[tuple[int, int]]:
-    """Pair the number of convolutions of each stage with its channels; ValueError if the lengths differ."""
+def _stages(blocks: list[int], widths: list[int], width: float) -> list[tuple[int, int]]:
+    """Return convolutions and channels of each stage; ValueError if the lengths differ."""
     if not blocks or len(blocks) != len(widths):
         raise ValueError(f"blocks={blocks}: must have one number for each of widths={widths}")
-    return list(zip(blocks, widths, strict=True))
+    return [(count, max(1, round(width * channels))) for count, channels in zip(blocks, widths, strict=True)]
+
+
+def _convolutions(
+    input_shape: tuple[int, int, int],
+    stages: list[tuple[int, int]],
+    early_pool: bool,
+    norms: Normalization,
+    pools: Pooling,
+    activation: Activation,
+) -> tuple[list[nn.Module], int, tuple[int, int]]:
+    """Return the layers of all stages, and the channels and sides of what they give."""
+    channels, rows, columns = input_shape
+    layers: list[nn.Module] = []
+    for count, out_channels in stages:
+        for _ in range(count):  # the bias in front of a norm has no effect; it gives the known parameter counts
+            layers += convolution(channels, out_channels, 3, bias=True, norm=norms, activation=activation)
+            channels = out_channels
+        if min(rows, columns) > 1:
+            index = len(layers) if not early_pool else len(layers) - (1 if norms.kind == "none" else 2)
+            layers.insert(index, pools.layer(2, index=index))
+            rows, columns = pools.output_size(rows, 2), pools.output_size(columns, 2)
+    return layers, channels, (rows, columns)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from deeptrain.config.settings import RunConfig
 from deeptrain.errors import error_line
 from deeptrain.runtime import signals
+from deeptrain.runtime.garbage import USUALLY, collect_every
 
 if TYPE_CHECKING:
     from deeptrain.training.trainer import Trainer
 
 
+@collect_every(USUALLY)
 def fit(trainer: "Trainer", run: RunConfig, run_dir: Path | None) -> tuple[str, str]:
     """Train; return status and reason, also of an error. The traceback of an unforeseen error goes into run.log."""
     from deeptrain.runtime.device import is_out_of_memory

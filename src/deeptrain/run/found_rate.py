@@ -14,6 +14,7 @@ from deeptrain.errors import UsageError
 from deeptrain.report import formatting
 from deeptrain.run import saved
 from deeptrain.runtime.files import write_atomically
+from deeptrain.runtime.garbage import USUALLY, collect_every
 from deeptrain.runtime.paths import quote
 from deeptrain.runtime.resources import command
 from deeptrain.runtime.world import get_world
@@ -54,6 +55,7 @@ def train_command(run: RunConfig, rate: float) -> str:
     return " ".join([command("train"), *(quote(word) for word in with_rate(run, rate))])
 
 
+@collect_every(USUALLY)
 def search(setup: build.Setup, report: Callable[[str], None]) -> "RateSearch":
     """Search the rate of a run whose data are open; report takes a line at every step."""
     from deeptrain.analysis.find_lr import find_lr

@@ -26,6 +26,7 @@ from deeptrain.run.resume import (
 )
 from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.files import write_atomically
+from deeptrain.runtime.garbage import RARELY, collect_every
 from deeptrain.runtime.paths import quote_setting
 from deeptrain.runtime.world import get_world
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # what a run needs once its settings are right; a mistake is 
 EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": signals.EXIT_CODE}
 
 
+@collect_every(RARELY)
 def main(overrides: list[str]) -> int:
     """Compose, check and train; return the exit code. Nothing is written before all checks have passed."""
     try:
@@ -156,17 +158,17 @@ def finish(
     console: "Console",
     original: "Original | None",
 ) -> int:
-    """Draw the figures, say how it ended, write the result; return the exit code."""
+    """Say how it ended, draw the figures, write the result; return the exit code."""
     from deeptrain.run import artifacts
     from deeptrain.run.summary import closing_lines
 
     status = result["status"]
+    sentence, is_same = original.compare(setup.run, result) if original else ("", True)
+    console.end([*closing_lines(trainer, setup, run_dir, result), *([f"rerun  {sentence}"] if sentence else [])])
     if status != "failed" or setup.world.is_single:  # else the other ranks are gone, and torchrun ends this one soon
         artifacts.draw(trainer, setup, run_dir, result, console)
     trainer.logger.close()
     trainer.close()
-    sentence, is_same = original.compare(setup.run, result) if original else ("", True)
-    console.end([*closing_lines(trainer, setup, run_dir, result), *([f"rerun  {sentence}"] if sentence else [])])
     try:
         write_atomically(run_dir / "result.json", json.dumps(result, indent=1).encode())
     except OSError as error:

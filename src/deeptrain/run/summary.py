@@ -172,7 +172,8 @@ def closing_lines(trainer: "Trainer", setup: build.Setup, run_dir: Path, result:
         lines.append(f"overfit  {_learned_by_heart(metrics['accuracy/val'], overfit)}")
     speed = f"{result['images_per_second']:,.0f} images/s"
     lines.append(f"time  {result['train_seconds']:.1f} s of training, {speed}; {result['seconds']:.1f} s in all")
-    lines.append(f"folder  {run_dir}" + (" (card.html, curves.png)" if (run_dir / "card.html").is_file() else ""))
+    is_drawn = (run_dir / "checkpoints" / "best.pt").is_file()  # soon: nobody waits for the pictures
+    lines.append(f"folder  {run_dir}" + (" (card.html, curves.png)" if is_drawn else ""))
     lines += reading(run_dir, result)
     return [*lines, *(f"{what}  {command}" for what, command in next_commands(trainer, run_dir))]
 
