@@ -50,6 +50,7 @@ RUNTIME |= {
     "decoder",
     "class_names",
     "initial_loss",
+    "input_recipe",
     "learned_classes",
     "metrics",
     "params",
@@ -61,7 +62,8 @@ RUNTIME |= {
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 OPTIONS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.parent.name == "configs")
-PARTS = [path for path in OPTIONS if path.parent.name != "experiment"]
+PRESETS = [path for path in OPTIONS if path.parent.name == "finetune"]  # of settings that every run has
+PARTS = [path for path in OPTIONS if path.parent.name not in ("experiment", "finetune")]
 
 
 def imports(path: Path) -> set[str]:
@@ -151,7 +153,16 @@ def test_settings_and_train_yaml_agree():
 
     written = yaml.safe_load((ROOT / "configs" / "train.yaml").read_text())
     settings = {key: value for key, value in written.items() if key not in ("defaults", "hydra", *LISTS)}
-    assert settings == asdict(Settings())
+    default = yaml.safe_load((ROOT / "configs" / "finetune" / "all.yaml").read_text())
+    assert settings | {"finetune": default} == asdict(Settings())
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_holds_settings(path):
+    from deeptrain.config.settings import Finetune
+    from deeptrain.config.validate import settings_messages
+
+    assert not list(settings_messages(yaml.safe_load(path.read_text()), Finetune))
 
 
 def test_the_command_line_answers_without_torch():

@@ -14,6 +14,7 @@ from deeptrain.config import checks
 from deeptrain.config.instantiate import instantiate, locate, name_setting
 from deeptrain.config.settings import RunConfig, part_nodes
 from deeptrain.errors import UsageError, error_line
+from deeptrain.model import published
 from deeptrain.runtime.world import SINGLE, World, get_world
 from deeptrain.schema import format_value
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # a part that needs no torch is built without importing it
     from deeptrain.loggers.logger import Logger
     from deeptrain.loggers.run_logger import RunLogger
     from deeptrain.metrics.metric import Metric
+    from deeptrain.model.published import InputRecipe
     from deeptrain.runtime.device import Runtime
     from deeptrain.training.initial_weights import InitialWeights
     from deeptrain.training.progress import Plan
@@ -91,9 +93,10 @@ def open_setup(
         raise UsageError([str(error)]) from error
     check_loggers(run)
     val_images = "train" if settings.overfit else settings.validate.images
-    source = instantiate("data", run.parts["data"], learned_classes=learned_classes, val_images=val_images)
+    facts = {"learned_classes": learned_classes, "val_images": val_images, "input_recipe": input_recipe(run)}
+    source = instantiate("data", run.parts["data"], **facts)
     dataset = load_data(run, source.load)
-    if (initial := initial_weights(run, initial)) is not None:
+    if (initial := initial_weights(run, initial)) is not None and initial.mean:
         check_inputs(run, initial, source, dataset)
         dataset = normalised_as(initial, source, dataset)
     precision = pick_precision(settings.precision, device)
@@ -107,7 +110,25 @@ def open_setup(
     reason += ", products in TF32" if device.type == "cuda" and precision == "fp32" else ""
     setup.machine = reason
     setup.warnings = [*checks.check(run, _known(setup)), *dataset.warnings, *describe_leaks(source, dataset)]
+    setup.warnings += _smaller_than_known(run, facts["input_recipe"], dataset)
     return setup
+
+
+def _smaller_than_known(run: RunConfig, recipe: "InputRecipe | None", dataset: "Dataset") -> list[str]:
+    """Return a line if images are less than half as large as those that published weights know."""
+    side = min(dataset.image_shape[1:])
+    if recipe is None or 2 * side > recipe.size or run.parts["data"].get("image_size"):
+        return []
+    remedy = "larger ones transfer better, as files with data=image_folder data.image_size=112"
+    return [f"model.weights know images of {recipe.size}x{recipe.size}, these have a side of {side}: {remedy}"]
+
+
+def input_recipe(run: RunConfig) -> "InputRecipe | None":
+    """Return how the images of model.weights became inputs, None without; UsageError if there are no such weights."""
+    try:
+        return published.recipe(run.parts["model"])
+    except ValueError as error:
+        raise UsageError([f"model.weights={published.weights_of(run.parts['model'])}: {error}"]) from error
 
 
 def normalised_as(initial: "InitialWeights", source: Any, dataset: "Dataset") -> "Dataset":
@@ -115,11 +136,10 @@ def normalised_as(initial: "InitialWeights", source: Any, dataset: "Dataset") ->
     import numpy as np
 
     mean, std = getattr(source, "mean", None), getattr(source, "std", None)
-    return replace(
-        dataset,
-        mean=dataset.mean if mean else np.array(initial.mean),
-        std=dataset.std if std else np.array(initial.std),
-    )
+    known = np.array(initial.mean), np.array(initial.std)
+    if dataset.image_shape[0] == 1:  # grey images for weights of colour ones
+        known = known[0].mean(keepdims=True), known[1].mean(keepdims=True)
+    return replace(dataset, mean=dataset.mean if mean else known[0], std=dataset.std if std else known[1])
 
 
 def input_pipeline(run: RunConfig, source: Any, dataset: "Dataset", initial: "InitialWeights | None") -> "Pipeline":
@@ -130,7 +150,7 @@ def input_pipeline(run: RunConfig, source: Any, dataset: "Dataset", initial: "In
     nodes = [(key, node) for key, node in part_nodes(run.parts) if key.startswith("aug.")]
     augmentations = [augmentation(key, node, run, dataset) for key, node in nodes]
     pipeline = Pipeline(augmentations, dataset.mean, dataset.std, subtract_image_mean=source.subtract_image_mean)
-    if initial is None:
+    if initial is None or not initial.mean:
         pipeline.whitening = whitening(run, source, dataset, pipeline)
     else:
         pipeline.subtract_image_mean = initial.subtract_image_mean
@@ -139,35 +159,54 @@ def input_pipeline(run: RunConfig, source: Any, dataset: "Dataset", initial: "In
 
 
 def initial_weights(run: RunConfig, known: "InitialWeights | None" = None) -> "InitialWeights | None":
-    """Return the weights of init_from on all ranks, None without any. Only rank 0 reads them, unless it knows them."""
-    from deeptrain.training.initial_weights import InitialWeights, find, read
+    """Return the weights to start from on all ranks, None without any. Only rank 0 reads them, unless it knows them."""
+    from deeptrain.training.initial_weights import InitialWeights
 
-    path, world = run.settings.init_from, get_world()
-    if path is None:
+    world = get_world()
+    if run.origin is None:
         return None
+    key, path = run.origin
     try:
-        known = known or (read(find(path)) if world.is_main else None)
+        known = known or (_read_initial(run) if world.is_main else None)
     except ValueError as error:
-        raise UsageError([f"init_from={path}: {error}".replace(f"{path}: {path}", path)]) from error
+        raise UsageError([f"{key}={path}: {error}".replace(f"{path}: {path}", path)]) from error
     fields: Any = world.broadcast(known and vars(known))
     return InitialWeights(**fields)
 
 
+def _read_initial(run: RunConfig) -> "InitialWeights":
+    """Read the weights of init_from or model.weights, fetched if they are not there; ValueError in a line."""
+    from deeptrain.training.initial_weights import find, read, read_published
+
+    if run.settings.init_from is not None:
+        return read(find(run.settings.init_from))
+    node = run.parts["model"]
+    recipe = published.recipe(node)
+    assert recipe is not None
+    return read_published(published.find(node), recipe.mean, recipe.std)
+
+
 def check_inputs(run: RunConfig, initial: "InitialWeights", source: Any, dataset: "Dataset") -> None:
     """Raise UsageError if images cannot become inputs as they did for the initial weights."""
-    (channels, *sides), name = initial.input_shape, f"init_from={run.settings.init_from}"
-    if channels != dataset.image_shape[0]:
-        remedy = f"; write data.channels={channels}" if "channels" in run.parts["data"] else ""
-        count = f"{channels} channel" + "s" * (channels > 1)
-        raise UsageError([f"{name}: was trained on images of {count}, these have {dataset.image_shape[0]}{remedy}"])
-    if initial.whitening and tuple(initial.input_shape) != dataset.image_shape:
-        raise UsageError([f"{name}: was trained on whitened images of {sides[0]}x{sides[1]}; take images of that size"])
+    name = "{}={}".format(*(run.origin or ("init_from", initial.path)))
+    if initial.is_of_a_run:
+        _check_shape(run, initial, dataset, name)
     for key, asked, was in (
         ("data.whiten", source.whiten, bool(initial.whitening)),
         ("data.subtract_image_mean", source.subtract_image_mean, initial.subtract_image_mean),
     ):
         if asked and not was:
             raise UsageError([f"{key}={format_value(asked)}: {name} was trained without it; leave it out"])
+
+
+def _check_shape(run: RunConfig, initial: "InitialWeights", dataset: "Dataset", name: str) -> None:
+    channels, *sides = initial.input_shape
+    if channels != dataset.image_shape[0]:
+        remedy = f"; write data.channels={channels}" if "channels" in run.parts["data"] else ""
+        count = f"{channels} channel" + "s" * (channels > 1)
+        raise UsageError([f"{name}: was trained on images of {count}, these have {dataset.image_shape[0]}{remedy}"])
+    if initial.whitening and tuple(initial.input_shape) != dataset.image_shape:
+        raise UsageError([f"{name}: was trained on whitened images of {sides[0]}x{sides[1]}; take images of that size"])
 
 
 def _known(setup: Setup) -> checks.Facts:
@@ -272,10 +311,12 @@ def model(setup: Setup) -> "nn.Module":
 
 
 def _load_initial(setup: Setup, initial: "InitialWeights", network: "nn.Module") -> None:
-    """Load the weights of another run; UsageError with what to type if they do not fit."""
+    """Load the weights to start from; UsageError with what to type if they do not fit."""
     try:
-        initial.load_into(network, setup.dataset.classes)
+        initial.load_into(network, setup.dataset.classes, setup.run.settings.init_match)
     except ValueError as error:
+        if not initial.is_of_a_run:
+            raise UsageError(["{}={}: {}".format(*(setup.run.origin or ("", "")), error)]) from error
         there, here = ("x".join(map(str, shape)) for shape in (initial.input_shape, setup.dataset.image_shape))
         images = f", images {there} there, here {here}" if there != here else ""
         words = _fitting_stem(setup, initial) or " ".join(initial.model_settings())
@@ -441,8 +482,7 @@ def _network(setup: Setup) -> "nn.Module":
     check_compiler(setup)
     if setup.run.settings.sync_batch_norm:
         setup.world.sync_batch_norm(network)
-    if setup.run.settings.freeze is not None:
-        freeze_parts(setup, network)
+    freeze_parts(setup, network)
     return network
 
 
@@ -466,8 +506,7 @@ def _optimizer(setup: Setup, network: "nn.Module") -> "Optimizer":
     if needs_closure(optimizer):
         _check_closure(setup)
     multiply_rates(optimizer, setup.rate_factor)
-    if setup.run.settings.backbone_lr_factor != 1:
-        _scale_backbone(setup, network, optimizer)
+    _scale_backbone(setup, network, optimizer)
     setup.warnings += [
         f"optimizer={setup.run.choices['optimizer']}: the schedule does not reach {name}, an optimizer in it; "
         f"put the groups of {name} into its own param_groups"
@@ -493,29 +532,45 @@ def rates_of(setup: Setup, network: "nn.Module") -> Callable[[float], list[float
 
 
 def freeze_parts(setup: Setup, network: "nn.Module") -> None:
-    """Freeze the parts of freeze=; UsageError that names the setting."""
-    from deeptrain.model.freezing import freeze
+    """Freeze what finetune says; UsageError that names the setting."""
+    from deeptrain.model.freezing import backbone, freeze, freeze_norms
 
-    parts = setup.run.settings.freeze or []
+    finetune, classes = setup.run.settings.finetune, len(setup.dataset.classes)
     try:
-        freeze(network, parts, len(setup.dataset.classes))
+        if parts := backbone(network, classes) if finetune.head_only == 1 else finetune.freeze:
+            freeze(network, parts)
     except ValueError as error:
-        raise UsageError([f"freeze={format_value(parts)}: {error}"]) from error
+        name = "finetune=head" if finetune.head_only == 1 else f"finetune.freeze={format_value(finetune.freeze)}"
+        raise UsageError([f"{name}: {error}"]) from error
+    if finetune.norms == "freeze":
+        freeze_norms(network)
+    learns = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    random = setup.initial_weights.random if setup.initial_weights else []
+    known = {name for name, _ in network.named_parameters()}
+    if still := [name for name in random if name in known - learns]:
+        setup.warnings.append(f"{', '.join(still[:2])}: left at random, and frozen; train them too (finetune.freeze)")
 
 
 def _scale_backbone(setup: Setup, network: "nn.Module", optimizer: "Optimizer") -> None:
-    """Give all but the head another rate; UsageError if it is not known, or the optimizer takes one group only."""
-    from deeptrain.model.freezing import backbone
-    from deeptrain.optimizer import needs_closure, scale_rate
+    """Give the layers below the head their own rates and start; UsageError if they are not known, or not possible."""
+    from deeptrain.model.freezing import layer_rates
+    from deeptrain.optimizer import needs_closure, scale_rates
 
-    factor = setup.run.settings.backbone_lr_factor
+    finetune = setup.run.settings.finetune
+    changed = [
+        f"finetune.{name}={getattr(finetune, name):g}"
+        for name, neutral in (("head_only", 0), ("backbone_lr_factor", 1), ("decay", 1))
+        if getattr(finetune, name) != neutral
+    ]
+    if not changed or finetune.head_only == 1:
+        return
     try:
         if needs_closure(optimizer):
             raise ValueError(f"does not go with optimizer={setup.run.choices['optimizer']}, which has one rate for all")
-        names = backbone(network, len(setup.dataset.classes))
+        factors = layer_rates(network, len(setup.dataset.classes), finetune.backbone_lr_factor, finetune.decay)
     except ValueError as error:
-        raise UsageError([f"backbone_lr_factor={factor:g}: {error}"]) from error
-    scale_rate(optimizer, map(network.get_parameter, names), factor)
+        raise UsageError([f"{changed[0]}: {error}"]) from error
+    scale_rates(optimizer, factors, finetune.head_only)
 
 
 def _gradient(setup: Setup, network: "nn.Module", optimizer: "Optimizer") -> "Gradient":

@@ -22,7 +22,6 @@ VALUES = {
     [
         ("pretrained=true", "init_from=RUN"),
         ("model.pretrained=true", "init_from=RUN"),
-        ("finetune=head", "freeze=backbone"),
         ("find_lr", "optimizer.lr=auto"),
         ("weights=imagenet", "init_from=RUN"),
         ("num_classes=3", "leave it out"),

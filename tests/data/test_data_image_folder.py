@@ -253,13 +253,13 @@ def test_a_cut_off_picture_is_named(tmp_path):
     ],
 )
 def test_the_size_follows_the_pictures_or_the_setting(sizes, image_size, expected, said):
-    decoder, notes = choose_decoder(sizes, False, image_size, None, "auto")
+    decoder, notes = choose_decoder(sizes, False, image_size, None, None, "auto")
     assert decoder == expected and len(notes) == len(said)
     assert all(note.startswith(start) for note, start in zip(notes, said, strict=True))
 
 
 def test_resident_large_pictures_keep_one_size():
-    decoder, notes = choose_decoder([(500, 375)], False, None, None, "resident")
+    decoder, notes = choose_decoder([(500, 375)], False, None, None, None, "resident")
     assert decoder == Decoder(224, 224, 3, 256) and "resized once" in notes[-1]
 
 

@@ -133,8 +133,8 @@ def test_what_the_run_is_asked_later_needs_no_origin(capsys):
     [
         ("init_from=nowhere", "init_from=nowhere: there is no such run"),
         ("init_from=empty", "init_from=empty: has no checkpoints/best.pt; name"),
-        ("init_from=text.pt", "init_from=text.pt: damaged or not a checkpoint of deeptrain"),
-        ("init_from=pickle.pt", "init_from=pickle.pt: damaged or not a checkpoint of deeptrain"),
+        ("init_from=text.pt", "init_from=text.pt: is no file of weights, or holds more than weights"),
+        ("init_from=pickle.pt", "init_from=pickle.pt: holds no weights by name"),
         ("init_from=bare.pt", "init_from=bare.pt: does not say what it was trained on"),
         (
             "init_from=origin model.widths=[4,8,16]",
@@ -188,11 +188,14 @@ def test_the_head_is_the_layer_that_gives_the_logits(model):
 
 
 @pytest.mark.parametrize("words", ["", "average=ema penalty=l2 max_norm=1", "gradient=sam average=swa average.start=0"])
-@pytest.mark.parametrize("parts", ["backbone", "[stem,stages.0]"])
+@pytest.mark.parametrize("parts", [["finetune=head"], ["finetune.freeze=[stem,stages.0]"]], ids=["head", "parts"])
 def test_frozen_parts_keep_their_bits_statistics_included(parts, words):
-    now = [*DATA, *PLAIN, *OTHER, *RESNET, "init_from=origin", f"freeze={parts}", "dir=run", *words.split()]
+    now = [*DATA, *PLAIN, *OTHER, *RESNET, "init_from=origin", *parts, "dir=run", *words.split()]
     assert train(now) == 0
-    origin, frozen = weights("origin", "best"), ("stem.", "stages.") if parts == "backbone" else ("stem.", "stages.0.")
+    origin, frozen = (
+        weights("origin", "best"),
+        ("stem.", "stages.") if parts == ["finetune=head"] else ("stem.", "stages.0."),
+    )
     expected = {name for name in origin if name.startswith(frozen)}
     for name in ("last", "best"):
         found = {tensor for tensor in same(weights("run", name), origin) if not tensor.endswith("tracked")}
@@ -202,7 +205,15 @@ def test_frozen_parts_keep_their_bits_statistics_included(parts, words):
 
 
 def test_a_frozen_run_goes_on_to_the_same_bits():
-    words = [*DATA, *PLAIN, *OTHER, *RESNET, "init_from=origin", "freeze=[stem]", "backbone_lr_factor=0.1"]
+    words = [
+        *DATA,
+        *PLAIN,
+        *OTHER,
+        *RESNET,
+        "init_from=origin",
+        "finetune.freeze=[stem]",
+        "finetune.backbone_lr_factor=0.1",
+    ]
     assert (
         train([*words, "dir=short"]) == train([*words, "epochs=2", "dir=long"]) == train(["resume=short", "epochs=2"])
     )
@@ -210,7 +221,14 @@ def test_a_frozen_run_goes_on_to_the_same_bits():
 
 
 def test_the_backbone_has_its_own_rate():
-    words = [*OTHER, *RESNET, "init_from=origin", "backbone_lr_factor=0.1", "optimizer=sgd", "optimizer.lr=0.5"]
+    words = [
+        *OTHER,
+        *RESNET,
+        "init_from=origin",
+        "finetune.backbone_lr_factor=0.1",
+        "optimizer=sgd",
+        "optimizer.lr=0.5",
+    ]
     trainer = built(*words, "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0")
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     rates = {
@@ -231,11 +249,20 @@ def test_the_backbone_has_its_own_rate():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("freeze=[stage]", "freeze=[stage]: did you mean stages? choose from stem, stages, classifier"),
-        ("freeze=[stem,stages,classifier]", "leaves nothing to train; name fewer parts"),
-        ("backbone_lr_factor=0.1 optimizer=lbfgs", "backbone_lr_factor=0.1: does not go with optimizer=lbfgs"),
-        ("freeze=stem", "freeze=stem: choose from backbone or a list, written [a,b]"),
-        ("backbone_lr_factor=0", "backbone_lr_factor=0: must be > 0"),
+        (
+            "finetune.freeze=[stage]",
+            "finetune.freeze=[stage]: did you mean stages? choose from stem, stages, classifier",
+        ),
+        ("finetune.freeze=[stem,stages,classifier]", "leaves nothing to train; name fewer parts"),
+        (
+            "finetune.backbone_lr_factor=0.1 optimizer=lbfgs",
+            "finetune.backbone_lr_factor=0.1: does not go with optimizer=lbfgs",
+        ),
+        ("finetune.decay=0.5 optimizer=lbfgs", "finetune.decay=0.5: does not go with optimizer=lbfgs"),
+        ("finetune.freeze=stem", "finetune.freeze=stem: must be a list, written [a,b]"),
+        ("finetune.backbone_lr_factor=0", "finetune.backbone_lr_factor=0: must be > 0"),
+        ("finetune.decay=2", "finetune.decay=2: must be > 0 and <= 1"),
+        ("finetune=body", "finetune=body: no such finetune; choose from all, gradual, head"),
     ],
 )
 def test_what_cannot_be_frozen_is_one_line(words, line):

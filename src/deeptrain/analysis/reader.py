@@ -111,7 +111,7 @@ class Record:
     def factors(self) -> list[float]:
         """Return the rate of each row as a part of the highest one, which may lie between two rows."""
         rates = self.curve("rate/lr")
-        is_own = self.setting("backbone_lr_factor") in (None, 1) and self.setting("scale_lr") in (None, "none")
+        is_own = self.setting("finetune.backbone_lr_factor") in (None, 1) and self.setting("scale_lr") in (None, "none")
         full = self.number("optimizer.lr") if is_own else 0.0
         highest = max([full, *rates])
         return [rate / (highest or 1.0) for rate in rates]

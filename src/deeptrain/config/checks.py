@@ -10,6 +10,7 @@ from deeptrain.config.override import override_key
 from deeptrain.config.settings import RunConfig, Settings
 from deeptrain.errors import UsageError
 from deeptrain.metrics.metric import TOP
+from deeptrain.model.published import BUILDERS
 from deeptrain.runtime.world import get_world
 from deeptrain.schema import flatten, format_value
 
@@ -69,6 +70,13 @@ class CombinedSettings(dict):
         """Tell whether settings that are there are all 0."""
         return all(self[key] == 0 for key in keys)
 
+    def has_published_weights(self) -> bool:
+        """Tell whether model.weights names weights; a model of the user's own may have a setting of that name."""
+        return self["model"] in BUILDERS.values() and self["model.weights"] is not None
+
+    def starts_from_weights(self) -> bool:
+        return self["init_from"] is not None or self.has_published_weights()
+
     def micro_batch(self) -> float:
         """Return how many images of a full batch go through the network at once. A rest joins the piece before."""
         if self["batch_size"] is None:
@@ -103,6 +111,10 @@ ERRORS = (
     Check(
         "data.folds={data.folds}: does not go with overfit={overfit}, which holds out no image; leave out one of them",
         lambda s: s["data.folds"] is not None and s["overfit"] is not None,
+    ),
+    Check(
+        "init_from={init_from}: the run starts from model.weights={model.weights}; leave one of them out",
+        lambda s: s["init_from"] and s.has_published_weights(),
     ),
     Check(
         "checkpoint.snapshots={checkpoint.snapshots}: needs epochs that it divides, and a validation at each part's "
@@ -187,12 +199,20 @@ WARNINGS = (
         ),
     ),
     Check(
-        "freeze={freeze} keeps random weights as they are: write init_from=RUN beside it",
-        lambda s: s["freeze"] is not None and s["init_from"] is None,
+        "finetune.head_only={finetune.head_only} keeps random weights as they are: write init_from=RUN beside it",
+        lambda s: s["finetune.head_only"] and not s.starts_from_weights(),
     ),
     Check(
-        "backbone_lr_factor={backbone_lr_factor} has no effect: freeze=backbone",
-        lambda s: s["freeze"] == "backbone" and s.has_changed("backbone_lr_factor"),
+        "finetune.freeze={finetune.freeze} keeps random weights as they are: write init_from=RUN beside it",
+        lambda s: s["finetune.freeze"] and not s.starts_from_weights(),
+    ),
+    Check(
+        "finetune.norms=freeze keeps the statistics 0 and 1 of new batch norms: write init_from=RUN beside it",
+        lambda s: s["finetune.norms"] == "freeze" and not s.starts_from_weights(),
+    ),
+    Check(
+        "init_match={init_match} has no effect without a file of weights (init_from, or model.weights)",
+        lambda s: s.has_changed("init_match") and not s.starts_from_weights(),
     ),
     Check(
         "model.norm=batch norms every image by itself where batch_size / accumulate is 1: take model.norm=group",

@@ -44,9 +44,8 @@ ANSWERS = {  # what is written in another way, or does not exist
     "f1": "write metrics=macro_f1",
     "fail_fast": "goes with -m, or with resume=SWEEP",
     "find_lr": "write optimizer.lr=auto, or python scripts/find_lr.py",
-    "finetune": "write init_from=RUN, with freeze=backbone or backbone_lr_factor=0.1",
     "fp16": "write precision=fp16",
-    "freeze": "write freeze=backbone beside init_from=RUN to train the last layer only",
+    "freeze": "write finetune=head beside init_from=RUN to train the last layer only",
     "gpus": "write device=cuda for one; torchrun --nproc-per-node 2 train.py uses two",
     "k_fold": "write folds=5",
     "kfold": "write folds=5",
@@ -58,7 +57,7 @@ ANSWERS = {  # what is written in another way, or does not exist
     "lr_find": "write optimizer.lr=auto, or python scripts/find_lr.py",
     "mlflow": "write loggers=mlflow",
     "num_classes": "the data set says how many classes there are; leave it out",
-    "pretrained": "write init_from=RUN to start from the weights of another run",
+    "pretrained": "write model=torchvision model.name=resnet18 model.weights=DEFAULT, or init_from=RUN",
     "predict": "write python scripts/predict.py RUN PICTURE",
     "retry": "goes with -m, or with resume=SWEEP: retry=failed",
     "snapshots": "write checkpoint.snapshots=5 schedule=cyclic",
@@ -67,7 +66,7 @@ ANSWERS = {  # what is written in another way, or does not exist
     "tensorboard": "write loggers=tensorboard, which is the default",
     "tta": "write it behind python scripts/evaluate.py RUN, as in tta=flip",
     "wandb": "write loggers=wandb",
-    "weights": "write init_from=RUN to start from the weights of another run",
+    "weights": "write init_from=RUN, or model.weights=DEFAULT beside model=torchvision",
 }
 
 

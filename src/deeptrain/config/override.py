@@ -5,7 +5,7 @@ import re
 from deeptrain.runtime.paths import path_exists
 
 # whose values are taken as they are
-PATHS = ("dir", "init_from", "resume", "rerun", "cache_dir", "data.root", "data.file")
+PATHS = ("dir", "init_from", "model.weights", "resume", "rerun", "cache_dir", "data.root", "data.file")
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(.*\)", re.DOTALL)  # of Hydra's grammar
 QUOTES = ("'", '"')
 

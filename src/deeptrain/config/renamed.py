@@ -19,6 +19,8 @@ KEYS = {  # a key, and with it all keys below it
     "average.norm_images": "average.bn_images",
     "model.test_draws": "model.test_samples",
     "model.zero_init_last": "model.zero_init_residual",
+    "freeze": "finetune.freeze",
+    "backbone_lr_factor": "finetune.backbone_lr_factor",
 }
 KEYS |= {f"{group}.{old}": f"{group}.{new}" for (group, old), new in OPTIONS.items() if group == "aug"}
 MODULES = {  # of a `_target_`
@@ -31,6 +33,8 @@ MODULES = {  # of a `_target_`
 VALUES = {  # a key with a value, that is now a choice
     "log.tensorboard=false": "loggers=none",
     "log.tensorboard=true": "loggers=tensorboard",
+    "freeze=backbone": "finetune=head",
+    "freeze=null": "finetune=all",
 }
 
 WORD = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w./]+)(?P<rest>.*)", re.DOTALL)
@@ -122,7 +126,8 @@ def translate_saved(settings: dict[str, Any]) -> dict[str, Any]:
     """Translate a run's config.yaml. It may be a stranger's, so only the places that hold old names are read."""
     settings = dict(settings)
     for old, new in KEYS.items():
-        (group, old_name), new_name = old.split("."), new.rpartition(".")[2]
+        group, _, old_name = old.rpartition(".")
+        new_name = new.rpartition(".")[2]
         if isinstance(settings.get(group), dict):
             settings[group] = {new_name if name == old_name else name: v for name, v in settings[group].items()}
     if isinstance(settings.get("aug"), dict):

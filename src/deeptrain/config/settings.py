@@ -2,13 +2,25 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from deeptrain.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Threads, Workers
+from deeptrain.model.published import weights_of
+from deeptrain.schema import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Seed,
+    Threads,
+    UnitFloat,
+    Workers,
+)
 
 PARTS = ("data", "model", "loss", "penalty", "optimizer", "gradient", "schedule", "average")  # one option each
 LISTS = ("aug", "metrics", "loggers")  # of these several options make a list
 
+LayerDecay = Annotated[float, Range(above=0, maximum=1)]
 Device = Literal[
     "auto", "cpu", "cuda", "mps", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7"
 ]
@@ -33,6 +45,15 @@ class Checkpoint:
     every_steps: PositiveInt | None = None
     every_minutes: PositiveFloat | None = 1.0
     snapshots: PositiveInt | None = None
+
+
+@dataclass
+class Finetune:
+    head_only: UnitFloat = 0.0
+    freeze: list[str] = field(default_factory=list)
+    norms: Literal["train", "freeze"] = "train"
+    backbone_lr_factor: PositiveFloat = 1.0
+    decay: LayerDecay = 1.0
 
 
 @dataclass
@@ -65,8 +86,7 @@ class Settings:
     max_seconds: PositiveFloat | None = None
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     init_from: str | None = None
-    freeze: Literal["backbone"] | list[str] | None = None
-    backbone_lr_factor: PositiveFloat = 1.0
+    init_match: Literal["names", "order"] = "names"
     dir: str | None = None
     resume: str | None = None
     resume_changed: bool = False
@@ -76,6 +96,7 @@ class Settings:
     validate: Validate = field(default_factory=Validate)
     early_stop: EarlyStop = field(default_factory=EarlyStop)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    finetune: Finetune = field(default_factory=Finetune)
     log: Log = field(default_factory=Log)
     allow_targets: list[str] = field(default_factory=list)
 
@@ -93,6 +114,14 @@ class RunConfig:
     renamed: list[str] = field(default_factory=list)  # a line for each old name that was typed
     turned_off: list[str] = field(default_factory=list)  # by overfit, as one types it
     find_lr: bool = False  # optimizer.lr=auto: the rate is searched first; until then it is the option's own
+
+    @property
+    def origin(self) -> tuple[str, str] | None:
+        """Return the setting that names the weights which the run starts from, and its value; None without any."""
+        if self.settings.init_from is not None:
+            return "init_from", self.settings.init_from
+        weights = weights_of(self.parts["model"])
+        return None if weights is None else ("model.weights", weights)
 
     @property
     def title(self) -> str:

@@ -29,6 +29,7 @@ def _pillow_has(module: str) -> bool:
 
 
 Resize = Literal["crop", "pad", "squash"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MAX_SIDE = 4096  # pixels of an input that a checkpoint may ask for: a stranger's could fill the memory
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000")  # others may start Ghostscript
@@ -45,6 +46,7 @@ STATE: dict[str, Any] = {  # a decoder in a checkpoint
     "ranges": list[list],
     "background": list[Annotated[int, Range(minimum=0, maximum=255)]] | None,
     "resize": Literal["crop", "pad", "squash", "fit"],
+    "interpolation": Interpolation,
 }
 
 logger = logging.getLogger(__name__)
@@ -70,12 +72,20 @@ class Decoder:
     background: Color | None = None  # behind transparent pixels and around padded ones; None: white
     resize: Resize | Literal["fit"] = "crop"  # of a picture of other proportions than the window
     # fit: crop from all detail, by Pillow's ImageOps.fit, as map-style datasets do
+    interpolation: Interpolation = "bilinear"
+
+    @property
+    def resampling(self) -> Any:
+        """Return Pillow's name of the interpolation."""
+        from PIL.Image import Resampling
+
+        return Resampling[self.interpolation.upper()]
 
     @property
     def cache_key(self) -> dict[str, Any]:
         """Return what a cache entry of decoded images depends on; names and defaults are those of version 0.3."""
         names = {"short_side_range": "drawn"}
-        later = {"ranges": (), "background": None, "resize": "crop"}
+        later = {"ranges": (), "background": None, "resize": "crop", "interpolation": "bilinear"}
         values = {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
         return {names.get(name, name): value for name, value in values.items()}
 
@@ -86,7 +96,8 @@ class Decoder:
     @classmethod
     def from_state(cls, state: Any) -> "Decoder":
         """Read what state_dict wrote; ValueError if it is anything else, since it may be a stranger's."""
-        known = isinstance(state, dict) and state.keys() == STATE.keys()
+        state = {"interpolation": "bilinear", **state} if isinstance(state, dict) else {}  # of before there were others
+        known = state.keys() == STATE.keys()
         if not known or any(type_error(state[name], kind) for name, kind in STATE.items()):
             raise ValueError("is not how pictures are read")
         sides, color = (state[name] and tuple(state[name]) for name in ("short_side_range", "background"))
@@ -109,14 +120,13 @@ class Decoder:
         side = round(scale * min(self.height, self.width))
 
         def resize(image: Any) -> Any:
-            from PIL.Image import Resampling
-
             larger = Decoder(round(self.height * scale), round(self.width * scale), self.channels)
-            image, across, down = replace(larger, resize=self.resize, background=self.background)._fit(image, None)
+            kept = {name: getattr(self, name) for name in ("resize", "background", "interpolation")}
+            image, across, down = replace(larger, **kept)._fit(image, None)
             if max(across, down) > 1 and not enlarge:
                 return None
             size = max(round(image.width * across), larger.width), max(round(image.height * down), larger.height)
-            return image.resize(size, Resampling.BILINEAR)
+            return image.resize(size, self.resampling)
 
         array = _read(path, side, lambda image: resize(self._convert(image)))
         return array.reshape(*array.shape[:2], self.channels) if array.ndim else None
@@ -129,9 +139,9 @@ class Decoder:
 
     def _crop_center(self, image: Any) -> Any:
         if self.resize == "fit":
-            from PIL import Image, ImageOps
+            from PIL import ImageOps
 
-            return ImageOps.fit(image, (self.width, self.height), Image.Resampling.BILINEAR)
+            return ImageOps.fit(image, (self.width, self.height), self.resampling)
         image, across, down = self._fit(image, self.short_side)
         left, top = (image.width * across - self.width) / 2, (image.height * down - self.height) / 2
         return self._window(image, across, down, round(left), round(top))
@@ -161,7 +171,7 @@ class Decoder:
             grow = short_side / min(self.width, self.height) if short_side else 1
             width, height = round(self.width * grow), round(self.height * grow)
             if self.resize == "pad":
-                return pad(image, width, height, self.background or WHITE), 1, 1
+                return pad(image, width, height, self.background or WHITE, self.resampling), 1, 1
             return image, width / image.width, height / image.height
         wide, tall = image.size
         scale = short_side / min(wide, tall) if short_side else max(self.width / wide, self.height / tall)
@@ -178,14 +188,12 @@ class Decoder:
 
     def _window(self, image: Any, across: float, down: float, left: int, top: int) -> Any:
         """Crop a window from the resized image. Only the window is computed."""
-        from PIL.Image import Resampling
-
         wide, tall = image.size
         box = (left / across, top / down, (left + self.width) / across, (top + self.height) / down)
         box = (max(box[0], 0), max(box[1], 0), min(box[2], wide), min(box[3], tall))  # rounding may exceed the image
         if box == (0, 0, self.width, self.height) == (0, 0, *image.size):
             return image
-        return image.resize((self.width, self.height), Resampling.BILINEAR, box=box)
+        return image.resize((self.width, self.height), self.resampling, box=box)
 
 
 def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 64) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -112,6 +112,7 @@ class ImageFiles(DataSource):
     background: Literal["white"] | list[Byte] = "white"  # behind transparent pixels, around padded pictures
     resize: Resize = "crop"
     decoder: Decoder | None = None  # of the run that is evaluated, which then decides on all of these
+    input_recipe: Any = None  # of published weights: size, short_side and interpolation of the images they know
 
     def __post_init__(self):
         if self.download:
@@ -198,7 +199,8 @@ class ImageFiles(DataSource):
         seen = self._survey(cache_dir)
         color = self._color()
         gray = seen.gray and not (seen.transparent and len(set(color)) > 1)
-        decoder, notes = choose_decoder(seen.sizes, gray, self.image_size, self.channels, self.loader, self.resize)
+        size = self.image_size, self.input_recipe
+        decoder, notes = choose_decoder(seen.sizes, gray, *size, self.channels, self.loader, self.resize)
         if not self.augment:
             notes = [note for note in notes if not note.startswith("large pictures: ")]
         if seen.transparent or color != WHITE:
@@ -309,6 +311,7 @@ def choose_decoder(
     sizes: list[tuple[int, int]],
     gray: bool,
     image_size: int | None,
+    recipe: Any,
     channels: int | None,
     loader: Loading,
     resize: Resize = "crop",
@@ -317,7 +320,7 @@ def choose_decoder(
 
     All of one small size: that size. Mostly small: the median short side, rounded down to a multiple of 8. Large: the
     ResNet recipe at 224, or in proportion at image_size. Small pictures that are kept whole get the median height and
-    width.
+    width. With published weights their recipe decides, unless image_size does.
     """
     notes = []
     inspected = f"the {len(sizes)} pictures looked at"
@@ -326,7 +329,7 @@ def choose_decoder(
         notes += [f"1 channel: {inspected} are all grey; data.channels=3 for three"] if gray else []
     short = int(median(min(size) for size in sizes))
     alike = len({tuple(size) for size in sizes}) == 1
-    if image_size is None and short <= MAX_SMALL_SIDE:
+    if image_size is None and recipe is None and short <= MAX_SMALL_SIDE:
         if alike:
             width, height = sizes[0]
         elif resize == "crop":
@@ -337,18 +340,27 @@ def choose_decoder(
             notes.append(f"image size {height}x{width}: {inspected} differ in size, these are near the medians")
         return Decoder(height, width, channels, resize=resize), notes
     size = image_size or RESNET_CROP
-    if image_size is None:
+    kept: dict[str, Any] = {"resize": resize}
+    if recipe is not None:
+        size, kept["interpolation"] = image_size or recipe.size, recipe.interpolation
+        notes.append(
+            f"image size {size}: the weights know pictures of {recipe.size}, resized by {recipe.interpolation}; "
+            "data.image_size sets another"
+        )
+    elif image_size is None:
         notes.append(
             f"image size {size}: the median short side of {inspected} is {short}; data.image_size sets another"
         )
     if size <= MAX_SMALL_SIDE:
-        return Decoder(size, size, channels, resize=resize), notes
+        return Decoder(size, size, channels, **kept), notes
     eval_side, low, high = (round(size * side / RESNET_CROP) for side in (RESNET_EVAL_SIDE, *RESNET_TRAIN_SIDES))
+    if recipe is not None:
+        eval_side = round(size * recipe.short_side / recipe.size)
     if loader == "resident":
         notes.append(f"loader=resident: pictures are resized once, short side to {eval_side}, not anew each time")
-        return Decoder(size, size, channels, eval_side, resize=resize), notes
+        return Decoder(size, size, channels, eval_side, **kept), notes
     notes.append(f"large pictures: short side drawn from {low} to {high}, crop {size}; evaluated at {eval_side}")
-    return Decoder(size, size, channels, eval_side, (low, high), resize=resize), notes
+    return Decoder(size, size, channels, eval_side, (low, high), **kept), notes
 
 
 def one_range(low: float, high: float) -> Ranges:

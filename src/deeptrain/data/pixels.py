@@ -48,7 +48,7 @@ def to_8_bit(image: Any, channels: int, ranges: Ranges = (), background: Color =
     return image.convert("RGB" if channels == 3 else "L")
 
 
-def pad(image: Any, width: int, height: int, color: Color) -> Any:
+def pad(image: Any, width: int, height: int, color: Color, resampling: Any) -> Any:
     """Resize a picture so that it just fits into a canvas of this size, and put it into the middle."""
     from PIL import Image
 
@@ -57,7 +57,7 @@ def pad(image: Any, width: int, height: int, color: Color) -> Any:
     scale = min(width / image.width, height / image.height)
     size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
     canvas = Image.new("RGB", (width, height), color).convert(image.mode)
-    resized = image.resize(size, Image.Resampling.BILINEAR)
+    resized = image.resize(size, resampling)
     canvas.paste(resized, ((width - size[0]) // 2, (height - size[1]) // 2))
     return canvas
 

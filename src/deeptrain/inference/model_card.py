@@ -33,7 +33,7 @@ WINDOW = """\
     left, top = round((image.width * across - {width}) / 2), round((image.height * down - {height}) / 2)
     box = (left / across, top / down, (left + {width}) / across, (top + {height}) / down)
     box = (max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height))
-    image = image.resize(({width}, {height}), Image.Resampling.BILINEAR, box=box)"""
+    image = image.resize(({width}, {height}), Image.Resampling.{resampling}, box=box)"""
 ONNX = """\
 import json
 import sys
@@ -172,8 +172,9 @@ def _read(decoder: Decoder) -> str:
 def _resize(decoder: Decoder) -> str:
     """Return the lines that resize an image and cut the window out of it."""
     height, width, short = decoder.height, decoder.width, decoder.short_side
+    resampling = decoder.interpolation.upper()
     if decoder.resize == "fit":
-        return f"    image = ImageOps.fit(image, ({width}, {height}), Image.Resampling.BILINEAR)"
+        return f"    image = ImageOps.fit(image, ({width}, {height}), Image.Resampling.{resampling})"
     grow = short / min(width, height) if short else 1
     wide, tall = round(width * grow), round(height * grow)
     if decoder.resize == "crop":
@@ -189,8 +190,8 @@ def _resize(decoder: Decoder) -> str:
                 "    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)",
                 f'    canvas = Image.new("RGB", ({wide}, {tall}), {color}).convert(image.mode)',
                 f"    corner = ({wide} - size[0]) // 2, ({tall} - size[1]) // 2",
-                "    canvas.paste(image.resize(size, Image.Resampling.BILINEAR), corner)",
+                f"    canvas.paste(image.resize(size, Image.Resampling.{resampling}), corner)",
                 "    image, across, down = canvas, 1, 1",
             ]
         )
-    return f"{lines}\n{WINDOW.format(height=height, width=width)}"
+    return f"{lines}\n{WINDOW.format(height=height, width=width, resampling=resampling)}"

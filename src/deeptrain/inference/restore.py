@@ -26,6 +26,7 @@ from deeptrain.data.decode import Decoder
 from deeptrain.data.image_files import ImageFiles, one_range
 from deeptrain.errors import UsageError
 from deeptrain.inference.predictor import Predictor
+from deeptrain.model.published import BUILDERS
 from deeptrain.run import calibration, folder, saved
 from deeptrain.runtime.device import Runtime, pick_device, pick_precision
 from deeptrain.schema import type_error
@@ -152,12 +153,14 @@ def _compose(run_dir: Path, words: list[str]) -> RunConfig:
 
 
 def _makes_networks(target: str) -> bool:
-    """Say whether a target in an allowed package makes networks: a class, or a function of torchvision or timm.
+    """Say whether a target makes networks: a class, one of our builders, or a function of torchvision or timm.
 
     The packages hold much else, and a stranger's config.yaml may name any of it.
     """
     if any(name.startswith("_") for name in target.split(".")):
         return False
+    if target in BUILDERS:
+        return True
     found = locate("model", target)
     if isinstance(found, type):
         return issubclass(found, nn.Module)

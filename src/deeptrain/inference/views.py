@@ -152,7 +152,7 @@ def _resized(picture: Picture, decoder: Decoder, scale: float, pad_small: bool) 
 
         image = Image.fromarray(picture.pixels.squeeze(2) if picture.pixels.shape[2] == 1 else picture.pixels)
         size = round(decoder.width * scale), round(decoder.height * scale)
-        found = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+        found = np.asarray(image.resize(size, decoder.resampling))
         return found.reshape(*found.shape[:2], -1)
     around = (min(PADDING, min(picture.pixels.shape[:2]) - 1),) * 2
     return np.pad(picture.pixels, (around, around, (0, 0)), mode="reflect")

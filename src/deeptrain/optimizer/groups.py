@@ -28,10 +28,10 @@ def weights_of(parameters: Iterable[Tensor]) -> list[Tensor]:
     return [parameter for parameter in parameters if parameter.ndim > 1]
 
 
-def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
-    """Give every group `factor` times its initial rate."""
+def set_learning_rate(optimizer: Optimizer, factor: float, progress: float = 1.0) -> None:
+    """Give every group `factor` times its initial rate, and 0 until its own start, a part of the run in [0, 1]."""
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+        group["lr"] = group["initial_lr"] * factor if progress >= group.get("start", 0.0) else 0.0
 
 
 def unreached_optimizers(optimizer: Optimizer) -> list[str]:
@@ -50,15 +50,18 @@ def _optimizers_in(value: Any) -> Iterator[Optimizer]:
     yield from (item for item in items if isinstance(item, Optimizer))
 
 
-def scale_rate(optimizer: Optimizer, parameters: Iterable[Tensor], factor: float) -> None:
-    """Give some of the parameters `factor` times the rate of the others, which come first, in groups of their own."""
-    slower = {id(parameter) for parameter in parameters}
+def scale_rates(optimizer: Optimizer, factors: Iterable[tuple[Tensor, float]], start: float = 0.0) -> None:
+    """Give parameters so many times their rate, in groups of their own behind those of the others.
+
+    start: the part of the run, in [0, 1], until which these parameters keep still.
+    """
+    factor_of = {id(parameter): factor for parameter, factor in factors}
     groups, optimizer.param_groups[:] = list(optimizer.param_groups), []
-    for is_slower in (False, True):
+    for factor in (None, *sorted(set(factor_of.values()), reverse=True)):
         for group in groups:
-            if own := [parameter for parameter in group["params"] if (id(parameter) in slower) == is_slower]:
-                rate = group["lr"] * (factor if is_slower else 1)
-                optimizer.param_groups.append({**group, "params": own, "lr": rate})
+            if own := [parameter for parameter in group["params"] if factor_of.get(id(parameter)) == factor]:
+                changed = {} if factor is None else {"lr": group["lr"] * factor, "start": start}
+                optimizer.param_groups.append({**group, "params": own, **changed})
 
 
 def multiply_rates(optimizer: Optimizer, factor: float) -> None:

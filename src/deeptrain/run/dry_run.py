@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeptrain import build
@@ -9,6 +10,7 @@ from deeptrain.config import checks
 from deeptrain.config.instantiate import instantiate
 from deeptrain.config.settings import RunConfig, Settings
 from deeptrain.errors import UsageError
+from deeptrain.model import published
 from deeptrain.runtime.world import get_world
 from deeptrain.training import initial_weights
 
@@ -21,7 +23,7 @@ def check_settings(run: RunConfig) -> list[str]:
 
     Returns a sentence for every setting that will have no effect, as far as the settings alone can tell.
     """
-    messages = [*_initial_weights_messages(run.settings), *_build_light_parts(run.parts, run.settings)]
+    messages = [*_initial_weights_messages(run), *_build_light_parts(run.parts, run.settings)]
     try:
         warnings = checks.check(run)
     except UsageError as error:
@@ -41,14 +43,18 @@ def check_test_split(run: RunConfig) -> None:
         build.load_data(run, source.test)
 
 
-def _initial_weights_messages(settings: Settings) -> list[str]:
-    """Return what is wrong with init_from. A run that goes on or is repeated has its own copy."""
-    if settings.init_from is None or settings.resume or settings.rerun or not get_world().is_main:
+def _initial_weights_messages(run: RunConfig) -> list[str]:
+    """Return what is wrong with the file to start from. A run that goes on or is repeated has its own copy."""
+    if run.origin is None or run.settings.resume or run.settings.rerun or not get_world().is_main:
         return []
+    key, path = run.origin
+    if key == "model.weights":
+        missing = published.is_file(path) and not Path(path).expanduser().is_file()
+        return [f"{key}={path}: there is no such file"] if missing else []
     try:
-        initial_weights.find(settings.init_from)
+        initial_weights.find(path)
     except ValueError as error:
-        return [f"init_from={settings.init_from}: {error}"]
+        return [f"{key}={path}: {error}"]
     return []
 
 
@@ -59,7 +65,7 @@ def with_settings_checked(error: UsageError) -> UsageError:
 
 def _build_light_parts(parts: Mapping[str, Any], settings: Settings | None = None) -> list[str]:
     """Build the data source, and with the settings of every run the schedule; return what is wrong with them."""
-    messages = []
+    messages = published.messages(parts.get("model", {}))
     try:
         available = getattr(instantiate("data", parts["data"]), "available", math.inf) if "data" in parts else math.inf
         if settings is not None and settings.batch_size != "auto" and settings.batch_size > available:

@@ -108,13 +108,13 @@ def initial_weights(run: RunConfig, run_dir: Path | None, state: dict[str, Any])
     run_dir: of the run that goes on or is repeated. It has its own copy, so the origin may be gone. state: the
     checkpoint that it goes on from, if any.
     """
-    if run.settings.init_from is None or run_dir is None:
+    if run.origin is None or run_dir is None:
         return None
     from deeptrain.training import initial_weights
 
     try:
         if state:
-            return initial_weights.continued(state, run.settings.init_from)
+            return initial_weights.continued(state, run.origin[1])
         return initial_weights.read(run_dir / initial_weights.COPY)
     except ValueError as error:
         raise UsageError([f"{'rerun' if run.settings.rerun else 'resume'}={error}"]) from error

@@ -91,8 +91,8 @@ POLICY = {
     **dict.fromkeys(
         [
             "init_from",
-            "freeze",
-            "backbone_lr_factor",
+            "init_match",
+            "finetune",
             "data.name",
             "data.shape",
             "data.num_classes",

@@ -61,11 +61,17 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path, rate: str | No
 
 
 def _initial_weights(setup: build.Setup) -> list[str]:
-    """Return a line that says which weights of another run are loaded, and which are new."""
+    """Return a line that says which weights are loaded, and which are new."""
     initial = setup.initial_weights
     if initial is None or not initial.summary:
         return []
-    return [f"init from  {initial.path}: {initial.summary}; images normalised as there"]
+    mean = " ".join(f"{value / 255:.3f}" for value in initial.mean)
+    if initial.is_of_a_run:
+        inputs = "images normalised as there"
+    else:
+        inputs = f"images normalised as for it, mean {mean}" if mean else "images normalised by this set's own mean"
+    path = initial.path if initial.is_of_a_run else Path(initial.path).name
+    return [f"init from  {path}: {initial.summary}; {inputs}"]
 
 
 def _stem(trainer: "Trainer") -> str:
@@ -75,12 +81,23 @@ def _stem(trainer: "Trainer") -> str:
 
 
 def _frozen(trainer: "Trainer", setup: build.Setup) -> list[str]:
-    """Return a line that says how much is trained, where parts are frozen."""
-    if (parts := setup.run.settings.freeze) is None:
-        return []
-    counts = [parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad]
-    what = parts if isinstance(parts, str) else ", ".join(parts)
-    return [f"frozen     {what}, with the statistics of its batch norms; {sum(counts):,} parameters are trained"]
+    """Return a line that says how much is trained, where parts are frozen or slower."""
+    finetune = setup.run.settings.finetune
+    trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    parts = ["all but the last layer"] if finetune.head_only == 1 else finetune.freeze
+    lines = []
+    if parts:
+        frozen = f"frozen {', '.join(parts)}, with the statistics of its batch norms"
+        lines.append(f"{frozen}; {trained:,} parameters are trained")
+    elif finetune.norms == "freeze":
+        lines.append("batch norms keep their statistics")
+    if 0 < finetune.head_only < 1:
+        lines.append(f"the last layer alone until {formatting.percent(finetune.head_only)} of the run")
+    rates = [group["initial_lr"] for group in trainer.optimizer.param_groups]
+    if finetune.backbone_lr_factor != 1 or finetune.decay != 1:
+        low, high = map(formatting.format_lr, (min(rates), rates[0]))
+        lines.append(f"rates from {low} to {high} at the last layer")
+    return [f"finetune   {'; '.join(lines)}"] if lines else []
 
 
 def _scaled_rate(setup: build.Setup) -> list[str]:

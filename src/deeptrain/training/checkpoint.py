@@ -7,7 +7,7 @@ import pickletools  # only lists what a file would call; nothing is called
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,10 +21,14 @@ MAX_DIRECTORY_BYTES = 96 * MAX_ENTRIES
 MAX_INDEX_BYTES = 16 * 2**20  # bytes of a checkpoint that are no tensor: names, shapes, settings
 OPERATIONS, OPERATIONS_PER_ENTRY = 200_000, 48  # that an index may have; a tensor of ours takes 31
 ENTRY = re.compile(
-    r"archive/(data\.pkl|data/\d+|byteorder|version|\.format_version|\.storage_alignment|\.data/\w+)", re.ASCII
-)
+    r"data\.pkl|data/\d+|byteorder|version|\.format_version|\.storage_alignment|\.data/\w+", re.ASCII
+)  # below the one folder of an archive
 SHARING = ("model", "average")  # parts of a state in which many names may share one storage
-TENSOR = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}  # besides storages, all that weights need
+TENSOR = {  # besides storages, all that weights need
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+}
 
 
 class Damaged(ValueError):
@@ -91,7 +95,7 @@ def is_whole(path: Path) -> bool:
     """Tell whether there is a file that ends in the digest of the rest, without importing torch."""
     try:
         with path.open("rb") as file:
-            return _Content(file).is_whole()
+            return Content(file).is_whole()
     except OSError:
         return False
 
@@ -106,7 +110,7 @@ def load(path: Path) -> dict[str, Any]:
 
     try:
         with path.open("rb") as file:
-            content = _Content(file)
+            content = Content(file)
             if not content.is_whole():
                 raise Damaged(f"{path}: damaged or not a checkpoint of deeptrain (its checksum does not fit)")
             return _read(content, torch)
@@ -150,12 +154,15 @@ def load_newest(path: Path) -> tuple[dict[str, Any], str | None]:
 # --- reading ---
 
 
-class _Content(io.RawIOBase):
-    """A checkpoint without its checksum, as a file of its own: all that is looked at, and all that torch gets."""
+class Content(io.RawIOBase):
+    """A checkpoint without its checksum, as a file of its own: all that is looked at, and all that torch gets.
 
-    def __init__(self, file: BinaryIO):
+    tail: bytes of the checksum at the end; a file of others has none.
+    """
+
+    def __init__(self, file: BinaryIO, tail: int = TAIL):
         self._file = file
-        self.size = max(0, file.seek(0, io.SEEK_END) - TAIL)
+        self.size = max(0, file.seek(0, io.SEEK_END) - tail)
 
     def is_whole(self) -> bool:
         """Say whether the file ends in the digest of the rest."""
@@ -185,32 +192,36 @@ class _Content(io.RawIOBase):
         return self._file.readinto(memoryview(buffer)[:left])  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _read(content: _Content, torch: Any) -> dict[str, Any]:
+def _read(content: Content, torch: Any) -> dict[str, Any]:
     """Look at a content, then read it; an error of any kind if it is not what save writes."""
-    _check_archive(content)
+    check_archive(content)
     content.seek(0)
     state = torch.load(content, map_location="cpu", weights_only=True)
     _check_weights(state)
-    _check_sizes(state, content.size)
+    check_sizes(state, content.size)
     return state
 
 
-def _check_archive(content: _Content) -> None:
-    """Raise ValueError if an archive could unfold to more than its size, or asks for anything but tensors."""
+def check_archive(content: Content, root: str = "archive") -> None:
+    """Raise ValueError if an archive could unfold to more than its size, or asks for anything but tensors.
+
+    root: the folder in it that holds everything.
+    """
     count = _count_entries(content)
     with zipfile.ZipFile(content) as archive:
         entries = archive.infolist()
         names = {entry.orig_filename for entry in entries}
         plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-        if not plain or not all(map(ENTRY.fullmatch, names)) or not len(entries) == len(names) == count:
+        inside = all(name.startswith(f"{root}/") and ENTRY.fullmatch(name[len(root) + 1 :]) for name in names)
+        if not plain or not inside or not len(entries) == len(names) == count:
             raise ValueError("not laid out like a checkpoint")
-        index = archive.getinfo("archive/data.pkl")
+        index = archive.getinfo(f"{root}/data.pkl")
         if sum(entry.file_size for entry in entries) > content.size or index.file_size > MAX_INDEX_BYTES:
             raise ValueError("larger than it may be")
-        _check_operations(archive.read(index), OPERATIONS + OPERATIONS_PER_ENTRY * count)
+        check_operations(pickletools.genops(archive.read(index)), OPERATIONS + OPERATIONS_PER_ENTRY * count)
 
 
-def _count_entries(content: _Content) -> int:
+def _count_entries(content: Content) -> int:
     """Return how many entries an archive has; ValueError if they are too many, or something is around it.
 
     Readers search for the end of an archive, each in its way. Here it must stand at the end, and nothing in front.
@@ -230,9 +241,9 @@ def _count_entries(content: _Content) -> int:
     return count
 
 
-def _check_operations(index: bytes, most: int) -> None:
+def check_operations(operations: Iterable[tuple[Any, Any, Any]], most: int) -> None:
     """Raise ValueError if a pickle calls for anything but tensors, or is longer than `most` operations."""
-    for number, (code, value, _) in enumerate(pickletools.genops(index)):
+    for number, (code, value, _) in enumerate(operations):
         if number >= most:
             raise ValueError("too many values for its tensors")
         if code.name in ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX", "OBJ"):
@@ -252,7 +263,7 @@ def _check_weights(state: Any) -> None:
         raise ValueError("weights that are none")
 
 
-def _check_sizes(state: dict[str, Any], size: int) -> None:
+def check_sizes(state: dict[str, Any], size: int) -> None:
     """Raise ValueError if all storages, or all tensors once they are copied, take more than the file.
 
     A tensor can be larger than its storage, and many can share one. Weights that share are copied into a model that

@@ -1,40 +1,46 @@
-"""Weights that a run starts from: those of another run, whose images were normalised in the same way."""
+"""Weights that a run starts from, those of another run or of a file, and how images became inputs for them."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeptrain.runtime.paths import read_path
-from deeptrain.training import checkpoint
+from deeptrain.training import checkpoint, weight_file
 from deeptrain.training.data_description import describes_data
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from deeptrain.training.matching import InitMatch
+
 COPY = "init_from.pt"  # in the run folder: a repeat of the run does not need the origin
 MAX_WORDS, MAX_CHARACTERS = 20, 80  # of a stranger's settings in a message
+MAX_CHANNELS = 3
 
 
 @dataclass
 class InitialWeights:
-    """The weights of another run, and how its images became inputs: plain values and tensors.
+    """Weights, and how images became inputs for them: plain values and tensors.
 
-    path, digest: of the checkpoint and its weights. tensors: empty in a run that goes on, whose own checkpoint has
-    them. overrides: of the other run. summary: what of the weights is used, once they are loaded.
+    path, digest: of the file and its weights. tensors: empty in a run that goes on, whose own checkpoint has them.
+    classes, input_shape: of another run; empty for a file of another program. mean, std: on the scale 0 to 255; empty
+    if they are not known. overrides: of the other run. summary: what of the weights is used, once they are loaded.
     """
 
     path: str
     digest: str
     tensors: dict[str, "Tensor"]
-    classes: list[str]
-    input_shape: list[int]
-    mean: list[float]
-    std: list[float]
-    subtract_image_mean: bool
-    whitening: dict[str, "Tensor"] | None
+    classes: list[str] = field(default_factory=list)
+    input_shape: list[int] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+    subtract_image_mean: bool = False
+    whitening: dict[str, "Tensor"] | None = None
     overrides: list[str] = field(default_factory=list)
     summary: str = ""
+    random: list[str] = field(default_factory=list)  # names that a file left as they were
 
     @property
     def origin(self) -> dict[str, str]:
@@ -50,11 +56,34 @@ class InitialWeights:
         words = [word for word in self.overrides if word.startswith(("model=", "model."))]
         return [word for word in words if len(word) <= MAX_CHARACTERS and word.isprintable()][:MAX_WORDS]
 
-    def load_into(self, model: "nn.Module", classes: list[str]) -> None:
+    @property
+    def is_of_a_run(self) -> bool:
+        """Tell whether another run of deeptrain wrote the weights, so that its classes and inputs are known."""
+        return bool(self.classes)
+
+    def load_into(self, model: "nn.Module", classes: list[str], how: "InitMatch" = "names") -> None:
         """Copy the weights into a model. With other classes its head keeps its own weights.
 
-        Raises ValueError if anything else differs in name, shape or type.
+        Raises ValueError if those of another run differ in anything else: name, shape or type; if those of a file fit
+        less than half of the network.
         """
+        if self.is_of_a_run:
+            self._load_all(model, classes)
+        else:
+            self._load_fitting(model, classes, how)
+
+    def _load_fitting(self, model: "nn.Module", classes: list[str], how: "InitMatch") -> None:
+        import torch
+
+        from deeptrain.training.matching import match
+
+        own, found = model.state_dict(), match(model, self.tensors, how, len(classes))
+        with torch.no_grad():
+            for name, tensor in found.filled.items():
+                own[name].copy_(tensor)
+        self.summary, self.random = found.describe(own, len(classes)), found.random
+
+    def _load_all(self, model: "nn.Module", classes: list[str]) -> None:
         import torch
 
         from deeptrain.model.head import head_name, is_in
@@ -77,21 +106,45 @@ class InitialWeights:
 
 
 def find(text: str) -> Path:
-    """Return the checkpoint that a person names, or the best one of a run folder; ValueError if there is none."""
+    """Return the file that a person names, or the best checkpoint of a run folder; ValueError if there is none."""
     path = read_path(text)
     if path.is_dir():
         path = path / "checkpoints" / "best.pt"
         if not path.is_file():
             raise ValueError("has no checkpoints/best.pt; name the folder of a run, or a checkpoint")
     if not path.is_file():
-        raise ValueError("there is no such run; name its folder, or a checkpoint such as RUN/checkpoints/best.pt")
+        raise ValueError("there is no such run; name its folder, a checkpoint as RUN/checkpoints/best.pt, or a file")
     return path
 
 
 def read(path: Path) -> InitialWeights:
-    """Read the weights of a checkpoint, and how images became inputs; ValueError in a line."""
+    """Read the weights of a checkpoint, and how images became inputs; of another file the weights alone.
+
+    Raises ValueError in a line.
+    """
+    if not checkpoint.is_whole(path):
+        tensors = weight_file.read(path)
+        return InitialWeights(str(path), checkpoint.digest(tensors), tensors)
     state = checkpoint.load(path)
-    return from_state(state, str(path), checkpoint.digest(state["model"]), state["model"])
+    digest = checkpoint.digest(state["model"])
+    if state.get("classes") == [] and _are_statistics(state):  # a run's copy of a file
+        return InitialWeights(str(path), digest, state["model"], mean=state["mean"], std=state["std"])
+    return from_state(state, str(path), digest, state["model"])
+
+
+def read_published(path: Path, mean: Sequence[float], std: Sequence[float]) -> InitialWeights:
+    """Read published weights, whose images had these statistics, in [0, 1]; ValueError in a line."""
+    found = read(path)
+    if found.is_of_a_run:
+        return found
+    return replace(found, mean=[255 * value for value in mean], std=[255 * value for value in std])
+
+
+def _are_statistics(state: Mapping[str, Any]) -> bool:
+    mean, std = state.get("mean"), state.get("std")
+    if not isinstance(mean, list) or not isinstance(std, list) or not len(mean) == len(std) <= MAX_CHANNELS:
+        return False
+    return all(isinstance(value, float) and math.isfinite(value) for value in [*mean, *std]) and min(std, default=1) > 0
 
 
 def continued(state: Mapping[str, Any], path: str) -> InitialWeights:

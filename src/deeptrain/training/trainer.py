@@ -124,7 +124,8 @@ class Trainer:
     def train_step(self, images: Tensor, labels: Tensor) -> Outputs:
         """Take one optimizer step on uint8 images (N, C, H, W) and class ids (N,)."""
         scaler = self.runtime.scaler
-        set_learning_rate(self.optimizer, self.schedule(self.plan.fraction(self.progress)) * self.progress.lr_scale)
+        done = self.plan.fraction(self.progress)
+        set_learning_rate(self.optimizer, self.schedule(done) * self.progress.lr_scale, done)
         compute_gradient = partial(self.compute_gradient, *self.augment(images, labels))
         outputs = compute_gradient()
         if self.needs_closure:

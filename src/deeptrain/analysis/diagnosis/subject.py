@@ -100,7 +100,7 @@ class ComposedRun:
 
     def __init__(self, run: RunConfig):
         self.run, self.title, self.is_rate_open = run, run.title, run.find_lr
-        self.is_frozen = run.settings.freeze is not None
+        self.is_frozen = bool(run.settings.finetune.freeze) or run.settings.finetune.head_only > 0
         optimizer = run.parts["optimizer"]
         self.rate, self.decay = optimizer.get("lr"), optimizer.get("weight_decay")
         self.words = [word for word in run.overrides if override_key(word) not in ("dir", "overfit")]
