@@ -75,7 +75,7 @@ def test_every_network_of_torchvision_has_a_recipe():
 
 
 def test_arguments_that_would_fetch_are_refused():
-    with pytest.raises(ValueError, match="arguments=.pretrained.* is not taken"):
+    with pytest.raises(ValueError, match=r"arguments=.pretrained.* is not taken"):
         published.timm_network((3, 32, 32), 5, name="resnet18", arguments={"pretrained": True})
     with pytest.raises(ValueError, match="name=resnet18: cannot be built so"):
         published.torchvision_network((3, 32, 32), 5, name="resnet18", arguments={"dropuot": 0.1})

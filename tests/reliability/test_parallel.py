@@ -33,7 +33,7 @@ TRIED = {
     "norms": (
         "epochs=2 optimizer=sgd model.norm=batch sync_batch_norm=true average=swa average.start=0.5 aug=random_crop"
     ),
-    "started": "epochs=2 data.num_classes=5 init_from=ORIGIN backbone_lr_factor=0.1",
+    "started": "epochs=2 data.num_classes=5 init_from=ORIGIN finetune.backbone_lr_factor=0.1",
     "stream": "epochs=1 data.loader=stream workers=1 aug=mixup validate.every_steps=2",
 }
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")]
