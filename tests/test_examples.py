@@ -47,6 +47,8 @@ def test_it_runs_and_leaves_nothing_behind(name, tmp_path):
     folder.mkdir()
     temporary.mkdir()
     sources = ["".join(cell["source"]) for cell in cells(name, "code")]
+    own = f"import subprocess, sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport forked\n"
+    sources.insert(0, f"{own}subprocess.run = forked.run_here")
     script.write_text("\n\n".join(sources) + "\n", encoding="utf-8")
     environment = {**os.environ, "MPLBACKEND": "Agg", "TMPDIR": str(temporary)}
     done = forked.run([sys.executable, script], cwd=folder, env=environment)

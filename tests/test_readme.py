@@ -30,9 +30,14 @@ def code(kind: str, marker: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if "--config-dir" not in line])
-def test_commands_compose(command, tmp_path):
-    words = shlex.split(command, comments=True)[2:]
+COMPOSED = {
+    line.partition("  #")[0]: shlex.split(line, comments=True)[2:] for line in COMMANDS if "--config-dir" not in line
+}
+SEEDS = {word for words in COMPOSED.values() for word in words if word.startswith("seed=") and "-m" in words}
+
+
+@pytest.mark.parametrize("words", COMPOSED.values(), ids=COMPOSED)
+def test_commands_compose(words):
     if words[0].startswith("explain="):
         assert train(words) == 0
         return
@@ -40,12 +45,19 @@ def test_commands_compose(command, tmp_path):
     if words == ["--help"] or "RUN" in words or any(word.startswith(("resume=", "outputs/")) for word in words):
         return
     flags, words = split_flags(words)
-    if "scripts/ablate.py" in command:
+    if any(word.startswith("over=") for word in words):
+        words = [*(word for word in words if not word.startswith("seeds=")), "seeds=1"]
         assert all(compose_run(list(job.words)) for job in ablation.lay_out(split_options(words, Options)[1]).jobs)
     elif "multirun" in flags or plan.is_declared(words):
+        words = ["seed=0,1" if word in SEEDS else word for word in words]  # each job takes 0.1 s
         assert len(plan.lay_out(split_options(words, Options)[1]).jobs) > 1
     else:
         compose_run(words)
+
+
+@pytest.mark.parametrize("seeds", sorted(SEEDS))
+def test_seeds_compose(seeds):
+    assert len(plan.lay_out([seeds]).jobs) > 1
 
 
 SHELL = re.compile(r"^(?:python|uv|pip|torchrun|tensorboard|source|deeptrain) .*", re.MULTILINE)

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 
@@ -23,7 +24,8 @@ from deeptrain.runtime.world import World, get_world
 from deeptrain.training import checkpoint
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
-TOGETHER, TRAIN = Path(__file__).with_name("together.py"), ROOT / "train.py"
+TOGETHER, LAUNCHED = (Path(__file__).with_name(f"{name}.py") for name in ("together", "launched"))
+TRAIN = ROOT / "train.py"
 SMALL = "data=synthetic data.size=459 model=fcn model.hidden=[16] model.norm=none batch_size=63 log.every_steps=3"
 SMALL += " schedule=constant device=cpu loggers=none"
 TRIED = {
@@ -42,6 +44,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.distributed.is_gloo
 def torchrun(count: int, script: Path, *words: str, **options) -> subprocess.Popen:
     command = [*TORCHRUN, str(count), "--standalone", str(script), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def launched(count: int, *words: str, **options: object) -> forked.Started:
+    """Start what torchrun does without importing anything; the processes train."""
+    options = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": count, "run_id": "one"} | options
+    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", **options}
+    return forked.start([sys.executable, LAUNCHED, json.dumps(rendezvous), *words])
 
 
 def finish(process: subprocess.Popen, seconds: float = 100) -> str:
@@ -76,14 +85,10 @@ def wait_for(condition, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def children(process: subprocess.Popen) -> list[int]:
-    """Return the processes that torchrun has started, by rank."""
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    ranks = {}
-    for pid in found:
-        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        ranks |= {int(word[5:]): int(pid) for word in words if word.startswith(b"RANK=")}
-    return [ranks[rank] for rank in sorted(ranks)]
+def children(job: forked.Started) -> list[int]:
+    """Return the processes that a job has started, which it does by rank."""
+    found = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    return [int(pid) for pid in found]
 
 
 def test_parts_make_the_whole():
@@ -134,7 +139,7 @@ def test_resumed_by_another_number_of_processes(folders):
     whole, at = folders / "whole", folders / "resumed"
     assert launch.main([*shlex.split(f"{SMALL} epochs=3"), f"dir={whole}"]) == 0
     assert launch.main([f"resume={at}", "limit_steps=9"]) == 0
-    said = finish(torchrun(2, TRAIN, f"resume={at}", "limit_steps=null"))
+    _, said, _ = launched(2, f"resume={at}", "limit_steps=null").finish(100)
     assert json.loads((at / "result.json").read_text())["status"] == "finished", said
     assert curve(at)[-1] == pytest.approx(curve(whole)[-1], abs=1e-5, rel=1e-5)
     assert "resumed" in said and said.count("finished  ") == 1, "one process speaks"
@@ -147,15 +152,15 @@ def test_resumed_by_another_number_of_processes(folders):
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 def test_a_killed_process_ends_all(tmp_path):
-    job = torchrun(2, TRAIN, *shlex.split(endless(tmp_path / "run")))
+    job = launched(2, *shlex.split(endless(tmp_path / "run")))
     last = tmp_path / "run" / "checkpoints" / "last.previous.pt"
     try:
         wait_for(last.is_file)
         pids, killed = children(job), time.monotonic()
         os.kill(pids[1], signal.SIGKILL)
-        said = finish(job, 30)
+        code, *said = job.finish(30)
         assert time.monotonic() - killed < 15, said
-        assert job.returncode and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert code and not any(Path(f"/proc/{pid}").exists() for pid in pids)
         assert checkpoint.load_newest(last.with_name("last.pt"))[0]["progress"]["step"] > 0
     finally:
         job.kill()
@@ -175,7 +180,7 @@ def test_torchrun_that_is_killed_takes_its_processes_with_it(tmp_path):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_stopped_process_is_named_and_a_signal_obeyed(tmp_path, rank):
     """The other one waits inside torch, where no handler of Python's runs."""
-    job = torchrun(2, TRAIN, *shlex.split(endless(tmp_path / "run")))
+    job = launched(2, *shlex.split(endless(tmp_path / "run")))
     last = tmp_path / "run" / "checkpoints" / "last.previous.pt"
     try:
         wait_for(last.is_file)
@@ -184,8 +189,8 @@ def test_a_stopped_process_is_named_and_a_signal_obeyed(tmp_path, rank):
         os.kill(pids[1 - rank], signal.SIGTERM)
         wait_for(lambda: not Path(f"/proc/{pids[1 - rank]}").exists())
         os.kill(pids[rank], signal.SIGKILL)  # torchrun does so after 30 s
-        text = finish(job)
-        assert "stopped by SIGTERM while it waited for another process; go on with resume" in text
+        _, *said = job.finish(100)
+        assert "stopped by SIGTERM while it waited for another process; go on with resume" in "".join(said)
         assert checkpoint.load_newest(last.with_name("last.pt"))[0]["progress"]["step"] > 0
     finally:
         job.kill()
@@ -193,11 +198,11 @@ def test_a_stopped_process_is_named_and_a_signal_obeyed(tmp_path, rank):
 
 def test_told_to_stop_all_save_at_the_same_step(folders, tmp_path):
     """A signal to any one process, and one to torchrun, which passes it on to all."""
-    job, at = torchrun(2, TRAIN, *shlex.split(endless(tmp_path / "run"))), tmp_path / "run"
+    job, at = launched(2, *shlex.split(endless(tmp_path / "run"))), tmp_path / "run"
     try:
         wait_for((at / "checkpoints" / "last.previous.pt").is_file)
         job.terminate()
-        said = finish(job, 40)
+        said = job.finish(40)
     finally:
         job.kill()
     for told in (folders / "told", at):
@@ -211,15 +216,13 @@ def test_two_nodes(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    meet = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "one"]
-    words = shlex.split(f"{SMALL} epochs=1 dir={tmp_path}/run")
-    command = [*TORCHRUN, "1", *meet, str(TRAIN), *words]
-    nodes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
-    said = [finish(node) for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
+    meet = {"min_nodes": 2, "max_nodes": 2, "rdzv_endpoint": f"localhost:{port}"}
+    nodes = [launched(1, *shlex.split(f"{SMALL} epochs=1 dir={tmp_path}/run"), **meet) for _ in range(2)]
+    codes, *said = zip(*[node.finish(100) for node in nodes], strict=True)
+    assert codes == (0, 0), said
     assert launch.main([*shlex.split(f"{SMALL} epochs=1"), f"dir={tmp_path}/one"]) == 0
     assert_alike(tmp_path / "one", tmp_path / "run")
-    assert sum("finished  " in words for words in said) == 1
+    assert sum("finished  " in words for words in said[0]) == 1
 
 
 def test_sweeps_and_torchrun_do_not_go_together(monkeypatch, capsys):
@@ -237,7 +240,6 @@ def test_no_process_gets_a_single_image_for_its_batch_norm(tmp_path):
     """179 training images are 11 batches of 16 and 3: two processes would get 1 and 2 of them."""
     words = "data=synthetic data.size=199 model=fcn model.hidden=[8] model.norm=batch batch_size=16 epochs=1"
     words += " device=cpu loggers=none"
-    process = torchrun(2, TRAIN, *words.split(), f"dir={tmp_path / 'run'}")
-    output = finish(process)
-    assert process.returncode == 0, output
+    code, *said = launched(2, *words.split(), f"dir={tmp_path / 'run'}").finish(100)
+    assert code == 0, said
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 11

@@ -4,9 +4,9 @@ At length: scripts/torture.py --kills 200, scripts/torture_sweep.py.
 """
 
 import os
-import subprocess
 import sys
 
+import forked
 import pytest
 
 from deeptrain.runtime.resources import ROOT
@@ -20,7 +20,7 @@ SMALL = ["model=fcn", "model.hidden=[16]", "model.dropout=0.2", "epochs=2", "bat
 def test_killed_runs_arrive_at_the_same_bits():
     """Weights, optimizer, average, metrics.csv and TensorBoard's points; mixup, cutout, dropout and EMA are on."""
     script = [sys.executable, str(ROOT / "scripts" / "torture.py"), "--kills", "2", "data=synthetic", *SMALL]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    done = forked.run(script)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all bits agree" in done.stdout and "differs" not in done.stdout
 
@@ -29,6 +29,6 @@ def test_killed_runs_arrive_at_the_same_bits():
 def test_a_killed_sweep_arrives_at_the_same_bits_and_runs_no_job_twice():
     """All its processes are killed at one moment; one or two terminals go on with it."""
     script = [sys.executable, str(ROOT / "scripts" / "torture_sweep.py"), "--kills", "2", "--seeds", "2"]
-    done = subprocess.run([*script, "aug=none,[mixup]"], capture_output=True, text=True, check=False)
+    done = forked.run([*script, "aug=none,[mixup]"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 jobs, 2 kills of everything: all bits agree, none was run again" in done.stdout
