@@ -317,8 +317,8 @@ def _load_initial(setup: Setup, initial: "InitialWeights", network: "nn.Module")
     except ValueError as error:
         if not initial.is_of_a_run:
             raise UsageError(["{}={}: {}".format(*(setup.run.origin or ("", "")), error)]) from error
-        there, here = ("x".join(map(str, shape)) for shape in (initial.input_shape, setup.dataset.image_shape))
-        images = f", images {there} there, here {here}" if there != here else ""
+        old, new = ("x".join(map(str, shape)) for shape in (initial.input_shape, setup.dataset.image_shape))
+        images = f", images {old} there, here {new}" if old != new else ""
         words = _fitting_stem(setup, initial) or " ".join(initial.model_settings())
         remedy = f"write {words}" if words else "choose the model that it had"
         name = f"init_from={setup.run.settings.init_from}"

@@ -74,7 +74,7 @@ def inverse_sqrt(epochs: int, *, warmup: EpochsOrFraction = 0) -> LRMultiplier:
 def one_cycle(
     epochs: int, *, peak: Inside = 0.3, start: UnitFloat = 0.04, floor: UnitFloat = 0.0, warmup: EpochsOrFraction = 0
 ) -> LRMultiplier:
-    """Rise in a line from `start` to the full rate at `peak` of the run, then fall to `floor` (Smith, 2018)."""
+    """Rise in a line from `start` to the full rate at `peak`, then fall to `floor` (Smith, 2018)."""
 
     def factor(progress: float) -> float:
         if progress < peak:

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch):
     monkeypatch.setattr(watch, "TICK", 0.1)
-    monkeypatch.setattr(watch, "PATIENCE", 2)
+    monkeypatch.setattr(watch, "WARN_AFTER", 2)
     monkeypatch.setattr(watch, "LIMIT", 5)
     yield
     assert not multiprocessing.active_children(), "a worker is left"

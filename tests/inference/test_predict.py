@@ -259,7 +259,7 @@ def test_three_lines_of_python():
 
 def test_a_disk_that_does_not_answer_ends_in_a_line(monkeypatch, caplog):
     answer = threading.Event()
-    for name, value in {"TICK": 0.02, "PATIENCE": 2, "LIMIT": 4, "work_of": lambda _: 0.0}.items():
+    for name, value in {"TICK": 0.02, "WARN_AFTER": 2, "LIMIT": 4, "work_of": lambda _: 0.0}.items():
         monkeypatch.setattr(watch, name, value)
     monkeypatch.setattr(predictor, "decode_picture", lambda *_: answer.wait(20))
     with pytest.raises(ValueError, match="no file was read for 4 s: the disk does not answer"):

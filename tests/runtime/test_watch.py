@@ -18,7 +18,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.fixture
 def lines(monkeypatch):
     monkeypatch.setattr(watch, "TICK", 0.02)
-    monkeypatch.setattr(watch, "PATIENCE", 2)
+    monkeypatch.setattr(watch, "WARN_AFTER", 2)
     monkeypatch.setattr(watch, "LIMIT", 4)
     monkeypatch.setattr(watch, "work_of", lambda _: 0.0)
     return []

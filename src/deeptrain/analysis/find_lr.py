@@ -73,7 +73,7 @@ class RateSearch:
 
     @property
     def span(self) -> tuple[float, float]:
-        """Return the lowest and the highest rate that is as good as the best, as far as the races can tell."""
+        """Return the lowest and the highest rate that the races cannot tell from the best."""
         equal = [rate for race in self.races for rate in race.equals()]
         return min(equal), max(equal)
 
@@ -152,7 +152,7 @@ def choose(race: Race, below: float) -> float:
 
 
 def read_test(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float | None]:
-    """Return where the smoothed loss of a range test falls fastest, and the rate at which it has diverged, if any.
+    """Return where the smoothed loss of a range test falls fastest, and the rate at which it diverges, if any.
 
     The steepest place lies before the lowest one. A test that is flat to its end gives a tenth of the last rate.
     """

@@ -204,7 +204,7 @@ def _not_finite(record: Record) -> Verdict | None:
 
 
 def _diverged(record: Record) -> Verdict | None:
-    """It had learned more than its error, then lost at least half of it, and the training loss rose with it."""
+    """It had learned more than its error, then lost half of it or more. The training loss rose with it."""
     accuracy, loss = record.curve("accuracy/val"), record.train_loss
     if len(accuracy) < 3 or not record.val or len(loss) != len(accuracy):
         return None
@@ -292,7 +292,7 @@ def _held_back(record: Record) -> Verdict | None:
 
 
 def _schedule(record: Record) -> Verdict | None:
-    """It does not fit its own images, and most of the run was spent at a small part of the rate."""
+    """It does not fit its own images, and had a small part of the rate for most of the run."""
     if not _underfits(record, LEARNED) or len(record.factors) < 4:
         return None
     low = [factor < 0.1 for factor in record.factors]

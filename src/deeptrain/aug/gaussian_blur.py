@@ -16,8 +16,8 @@ SIGMA = [0.1, 2.0]  # pixels, as in SimCLR
 class Blur:
     """Smooth every image with a Gaussian kernel; σ is uniform in `sigma`, in pixels (Chen et al., 2020).
 
-    The kernel's side is the odd number closest to `kernel` times the image's shorter side, at least 3, as in the
-    paper. The weights sum to 1. The border is padded by reflection. Raises ValueError if the kernel outgrows the image.
+    The kernel's side is the odd number closest to `kernel` times the image's shorter side, and at least 3. The weights
+    sum to 1. The border is padded by reflection. Raises ValueError if the kernel outgrows the image.
     """
 
     @validate_call

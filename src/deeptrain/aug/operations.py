@@ -164,7 +164,7 @@ def enhance(images: Tensor, magnitude: Tensor, channels: int, color: int, contra
     """Blend images with a degenerate version of themselves: (1 + magnitude) · image - magnitude · degenerate.
 
     The three integers are the first images of the operations. The degenerate image is black for Brightness (the first
-    ones), grey for Color, the mean grey for Contrast, and blurred for Sharpness.
+    ones) and grey for Color. It is the mean grey for Contrast, and blurred for Sharpness.
     """
     result = images.to(torch.float32)
     degenerate = torch.empty_like(result[color:])

@@ -140,7 +140,7 @@ def pad(images: Tensor, padding: int, border: Border) -> Tensor:
 
 
 def windows(padded: Tensor, down: np.ndarray, across: np.ndarray, size: Sequence[int]) -> Tensor:
-    """Cut a window of `size` (H, W) out of each padded image (N, H', W', C), at its own offsets (N,): (N, C, H, W).
+    """Cut a window of `size` (H, W) out of each padded image (N, H', W', C), at its offsets (N,): (N, C, H, W).
 
     On the host, NumPy sees the images as overlapping opaque elements; each is one row of a window. A window is then H
     copies of W·C values instead of H·W·C copies of one value. Other devices do one gather of pixels.

@@ -49,7 +49,7 @@ TORCHRUN_SWEEP = (
     "-m: a sweep does not go with torchrun; run python train.py -m ... (a process a run), "
     "or torchrun ... train.py for each run"
 )
-PATIENCE = 20  # seconds for the first of several processes to come to the same mistakes
+TIMEOUT = 20  # seconds for the first of several processes to come to the same mistakes
 
 EXAMPLES = """\
 python train.py                                          handwritten digits, a small ResNet: a minute
@@ -167,7 +167,7 @@ def guarded(command: Callable[[], int], *, debug: bool = False) -> int:
         if debug:
             raise
         lines = [f"error: {line}" for line in mistakes.lines]
-        get_world().report(lambda: terminal.report(*lines), PATIENCE)  # rank 0 comes to the same mistakes
+        get_world().report(lambda: terminal.report(*lines), TIMEOUT)  # rank 0 comes to the same mistakes
         return 2
     except KeyboardInterrupt:
         get_world().report(lambda: terminal.report("interrupted"))

@@ -184,31 +184,31 @@ def _method(found: Comparison) -> list[str]:
         "final": "The weights at the end of each run count. A best epoch is chosen on the same images, which flatters.",
         "best": "The best weights of each run count, since all runs stop early.",
     }
-    said = [why[found.value], f"± beside a value is the standard deviation over the {found.repeats}."]
+    texts = [why[found.value], f"± beside a value is the standard deviation over the {found.repeats}."]
     if not found.is_claim:
-        return [*said, f"No intervals: they need at least two {found.repeats} of a setting that the baseline has too."]
-    said += [
+        return [*texts, f"No intervals: they need at least two {found.repeats} of a setting that the baseline has too."]
+    texts += [
         f"The differences are paired: equal {found.repeats} are compared with each other. {verdict.scope(found)}.",
         "The width comes from the larger of a setting's own variance and the mean of all, by Dunnett's method.",
         f"'better' is the share of runs in which the setting would beat the baseline at the same {found.repeats[:-1]}.",
     ]
     if found.folds:
-        said.append(
+        texts.append(
             f"Two trainings share most of their images. So the variance of a mean of n folds is s² (1/n + "
             f"1/{found.folds - 1}) with n - 1 degrees of freedom, not s²/n (Nadeau and Bengio, 2003)."
         )
     elif not found.images:
-        said.append(
+        texts.append(
             "Not all runs have kept their answers (answers.npz), so the luck of the images is not in the intervals."
         )
     if any(row.may_be_best for row in found.rows):
-        said.append("What may be the best comes from Hsu's comparison with the best, at 95 %.")
+        texts.append("What may be the best comes from Hsu's comparison with the best, at 95 %.")
     if correlations := [row.correlation for row in found.compared if math.isfinite(row.correlation)]:
         low, high = min(correlations), max(correlations)
-        said.append(
+        texts.append(
             f"Equal {found.repeats} correlate with {low:.2f} to {high:.2f}: the nearer to 1, the more pairing helps."
         )
-    return said
+    return texts
 
 
 def repeat_command(row: Row) -> str:

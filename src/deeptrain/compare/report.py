@@ -58,15 +58,15 @@ def lines(found: "Comparison", out: Path) -> list[str]:
 
     table = tables.terminal(found) if found.rows else []
     marked = [f"{tables.MARK} more than chance; {verdict.scope(found)}"] if found.is_claim else []
-    said = [verdict.headline(found), *filter(None, verdict.sentences(found))]
+    texts = [verdict.headline(found), *filter(None, verdict.sentences(found))]
     notes = [f"note     {note}" for note in found.notes]
     again, best = [], found.best
     if best is not None and found.compared:
         basis = f"the best mean of {len(best.values)} runs" if len(best.values) > 1 else "by one run"
         again = [f"best     {best.label}, {basis}", f"again    {page.repeat_command(best)}"]
     files = f"report   {out / FILES[0]} (also {', '.join(Path(name).suffix for name in FILES[1:])})"
-    shown = [*table, *marked, "", *said, "", *notes, *_not_finished(found), *again, files]
-    return [printable(line) for line in shown]  # a folder may be a stranger's
+    printed = [*table, *marked, "", *texts, "", *notes, *_not_finished(found), *again, files]
+    return [printable(line) for line in printed]  # a folder may be a stranger's
 
 
 def _not_finished(found: "Comparison") -> list[str]:

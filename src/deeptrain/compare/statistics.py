@@ -68,7 +68,7 @@ def compare(
     differences: setting minus baseline at each seed that both have, (n,) a setting. images: the same image by image,
     (n, m) a setting; then the intervals hold over seeds and images, else for these images. resolution: one image's
     share of the value. one_sided: only the upper ends hold, which is enough to exclude. val_ratio: validation images to
-    training images, where the values are of folds: these share their images, so the variance of a mean of n is
+    training images, where the values are of folds: of these a mean of n has the variance
     s² (1/n + val_ratio) (corrected resampled t, Nadeau and Bengio, 2003).
     """
     k, counts = len(differences), [len(each) for each in differences]
@@ -112,7 +112,7 @@ def over_images(seed_variance: float, degrees: float, differences: np.ndarray) -
 def critical_value(k: int, degrees: float, level: float = LEVEL, one_sided: bool = False) -> float:
     """Return how many standard errors hold k differences from one baseline at once; for k = 1 that of Student's t.
 
-    It solves E_u E_z [Φ(z + √2 c √u) - Φ(z - √2 c √u)]^k = level, with z normal and u chi-square by its degrees.
+    It solves E_u E_z [Φ(z + √2 c √u) - Φ(z - √2 c √u)]^k = level, z normal and u chi-square by its degrees.
     Without the second term where one_sided (Dunnett, 1955).
     """
     if k == 1:

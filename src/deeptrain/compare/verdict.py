@@ -84,8 +84,8 @@ def sentences(found: Comparison) -> list[str]:
     """Say what else the intervals show, a fact each."""
     if not found.is_claim or found.baseline is None:
         return [REPEAT] if found.compared else []
-    said = [*_clear(found), _unclear(found), _best_set(found), *_smallest(found), _collapsed(found), _single(found)]
-    return list(filter(None, said))
+    texts = [*_clear(found), _unclear(found), _best_set(found), *_smallest(found), _collapsed(found), _single(found)]
+    return list(filter(None, texts))
 
 
 def clear(found: Comparison, sign: int) -> list[Row]:
@@ -119,8 +119,8 @@ def _by(found: Comparison, row: Row) -> str:
 
 def _clear(found: Comparison) -> list[str]:
     better, worse = clear(found, 1), clear(found, -1)
-    said = [f"{row.label} is better too, {_by(found, row)}." for row in better[1:MOST]]
-    return said + [f"{row.label} is worse, {_by(found, row)}." for row in worse[:MOST]]
+    texts = [f"{row.label} is better too, {_by(found, row)}." for row in better[1:MOST]]
+    return texts + [f"{row.label} is worse, {_by(found, row)}." for row in worse[:MOST]]
 
 
 def _unclear(found: Comparison) -> str:
@@ -159,10 +159,10 @@ def _smallest(found: Comparison) -> list[str]:
     excluded = [row for row in rows if row.at_90 and row.at_90.largest < limit]
     open_rows = [row for row in rows if row not in excluded]
     wanted = f"{found.smallest:g}{' point' if found.smallest == 1 and unit(found) else unit(found)}"
-    said = [f"A difference of {wanted} or more is excluded for {names(excluded)}."] if excluded else []
+    texts = [f"A difference of {wanted} or more is excluded for {names(excluded)}."] if excluded else []
     if open_rows:
-        said.append(f"A difference of {wanted} is still possible for {names(open_rows)}. {_seeds(found, wanted)}")
-    return said
+        texts.append(f"A difference of {wanted} is still possible for {names(open_rows)}. {_seeds(found, wanted)}")
+    return texts
 
 
 def _seeds(found: Comparison, wanted: str) -> str:

@@ -21,7 +21,7 @@ PREFIXES: dict[Split, tuple[str, ...]] = {"train": ("train_", ""), "val": ("val_
 @validate_call
 @dataclass
 class NPZFile(ArraySource):
-    """Arrays `images` uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) and `labels` (N,) or (N, 1).
+    """Arrays `images`, uint8 (N, H, W[, C]) or (N, C, H, W), and `labels`, (N,) or (N, 1).
 
     The names may have the prefixes train_, val_ and test_. Labels are integers from 0, or any integers: the classes are
     then the sorted labels of train. Pickled objects are never loaded.

@@ -111,15 +111,15 @@ def split_notes(root: Path, splits: dict[str, Folder], folders: list[Folder]) ->
 
 def refuse_one_split_of_several(root: Path) -> None:
     """Raise ValueError, with the folder to type, if root is a split and others lie beside it: P/train beside P/val."""
-    here = Path(os.path.abspath(root))  # noqa: PTH100 - a link keeps its name
-    part = split_part(here.name)[0]
+    named = Path(os.path.abspath(root))  # noqa: PTH100 - a link keeps its name
+    part = split_part(named.name)[0]
     if part is None:
         return
-    above = here.parent
-    if split_part(above.name) == split_part(here.name):
+    above = named.parent
+    if split_part(above.name) == split_part(named.name):
         above = above.parent  # seg_train/seg_train
     try:
-        names = set(inspect_folder(here).inside)
+        names = set(inspect_folder(named).inside)
         named = [path for path in visible_folders(above) if split_part(path.name)[0] not in (None, part)]
     except OSError:
         return

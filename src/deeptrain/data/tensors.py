@@ -17,7 +17,7 @@ def tensor_loader(
     flip: bool = False,
     device: torch.device | str | None = None,
 ) -> ResidentLoader:
-    """Make a loader of images uint8 (N, C, H, W) and labels (N,) for a Trainer, by default on the images' device.
+    """Make a Trainer's loader of images uint8 (N, C, H, W) and labels (N,), by default on the images' device.
 
     train=True shuffles anew in every epoch, by the seed, and applies crop and flip. train=False keeps the order. Raises
     ValueError if the tensors do not fit together.

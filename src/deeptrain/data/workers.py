@@ -162,7 +162,7 @@ class Wait:
         self.watch.tick()
         stop_if_asked(self.watch)
         line = f"no images for {self.watch.silent} s: the workers do nothing{self.watch.hint()}"
-        if self.watch.silent == watch.PATIENCE:
+        if self.watch.silent == watch.WARN_AFTER:
             logger.warning("%s; the run waits until %d s have passed", line, watch.LIMIT)
         if self.watch.silent >= watch.LIMIT:
             raise WorkerError(f"{line}; look at the disk, {FEWER}")
@@ -170,7 +170,7 @@ class Wait:
 
 def stop_if_asked(waiting: watch.Watch) -> None:
     """End a wait that takes long if a signal has asked the run to stop: Interrupted, or WorkerError in one of ranks."""
-    if waiting.waited >= watch.PATIENCE and signals.received:
+    if waiting.waited >= watch.WARN_AFTER and signals.received:
         if get_world().is_single:
             raise signals.Interrupted
         raise WorkerError(f"stopped by {signals.SIGNALS[signals.received[0]]} while it waited for images")

@@ -17,8 +17,8 @@ def true_class_probabilities(
     Computing needs the data of the run, and composes its settings.
     """
     weights = checkpoint.digest(network.model.state_dict())
-    if (kept := conformal.load(run_dir, weights)) is not None:
-        return kept
+    if (saved := conformal.load(run_dir, weights)) is not None:
+        return saved
     from deeptrain.config.compose import compose_run
     from deeptrain.inference.evaluate import answer
     from deeptrain.metrics import conformal as sets

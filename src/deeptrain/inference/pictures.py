@@ -43,7 +43,7 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def decode_picture(decoder: Decoder, picture: Any) -> np.ndarray | str:
-    """Return a picture as the network's input, uint8 (H, W, C), or one line that says why it cannot be read."""
+    """Return a picture as the network's input, uint8 (H, W, C); or a line that says why it cannot be read."""
     try:
         if isinstance(picture, str | Path):
             if not os.path.lexists(picture):
@@ -55,7 +55,7 @@ def decode_picture(decoder: Decoder, picture: Any) -> np.ndarray | str:
 
 
 def to_image(picture: Any) -> Any:
-    """Return a PIL image of an array (H, W) or (H, W, C), a tensor (C, H, W) or (H, W), or a PIL image."""
+    """Return a PIL image of an array (H, W[, C]), a tensor ([C,] H, W), or a PIL image."""
     from PIL import Image
 
     if isinstance(picture, Image.Image):

@@ -64,7 +64,7 @@ class Prediction:
 class Predictor:
     """A network, and all that turns a picture into its input. Made by `deeptrain.load`.
 
-    Pictures are paths, folders, PIL images, arrays (H, W) or (H, W, C), or tensors (C, H, W), from 0 to 255.
+    Pictures are paths, folders, PIL images, arrays (H, W[, C]), or tensors (C, H, W), from 0 to 255.
     """
 
     model: nn.Module
@@ -79,8 +79,8 @@ class Predictor:
 
     def to(self, device: str) -> "Predictor":
         """Move to a device, such as "cuda" or "cpu"; ValueError if it is not there."""
-        place, _ = pick_device(device)
-        self.runtime = Runtime(place, pick_precision(self.precision, place))
+        chosen, _ = pick_device(device)
+        self.runtime = Runtime(chosen, pick_precision(self.precision, chosen))
         self.model = self.runtime.to_device(self.model)
         return self
 

@@ -97,10 +97,10 @@ def _repair_table(path: Path, known: Mapping[str, Any]) -> list[str]:
     if _is_intact(lines, known):
         os.truncate(path, sum(map(len, lines)))
         return []
-    kept, aside = readable_lines(content), path.with_name(f"{path.stem}.damaged.csv")
+    readable, aside = readable_lines(content), path.with_name(f"{path.stem}.damaged.csv")
     write_atomically(aside, content)
-    write_atomically(path, b"".join(kept))
-    rows = f"{max(0, len(kept) - 1):,} rows can be read, the checkpoint knows {max(0, known['lines'] - 1):,}"
+    write_atomically(path, b"".join(readable))
+    rows = f"{max(0, len(readable) - 1):,} rows can be read, the checkpoint knows {max(0, known['lines'] - 1):,}"
     return [f"{path} was damaged or changed: {rows}; the run goes on, and the file as it was is {aside.name}"]
 
 

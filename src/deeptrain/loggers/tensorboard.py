@@ -29,7 +29,7 @@ class TensorBoard(Logger):
     """Appends scalars, images and hyper-parameters to one event file a session.
 
     step: the step that the run goes on from. Readers drop what earlier sessions, killed after their last checkpoint,
-    wrote after it. The first session marks its step 0 too, because one of TensorBoard's readers ignores the first mark
+    wrote after it. The first session marks its step 0 too, as one of TensorBoard's readers ignores the first mark
     of a run (tensorboard#4763). A failing disk calls `warn` once and never stops a training.
 
     Points are written once a second, together; `flush` before a checkpoint, which says that what came before is kept.
@@ -144,7 +144,7 @@ class TensorBoard(Logger):
         """Write, once a run, the settings for the HPARAMS tab, which compares the runs of a sweep.
 
         No list of columns is written: TensorBoard would take the first run's for all of them. Without one it shows
-        every setting that any run has, those that differ first, and the newest value of each curve.
+        every setting that any run has. Those that differ come first, then the newest value of each curve.
         """
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 

@@ -87,13 +87,13 @@ def risk_coverage_area(confidence: np.ndarray, right: np.ndarray) -> Statistic:
     they count by their expected error.
     """
     order = np.argsort(-confidence, kind="stable")
-    wrong = 1.0 - right[order]
+    mistakes = 1.0 - right[order]
     starts = np.flatnonzero(np.diff(confidence[order], prepend=np.inf))
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(order) + 1))])
 
     def area(counts: np.ndarray) -> np.ndarray:
         sizes = np.add.reduceat(counts[:, order], starts, 1)
-        errors = np.add.reduceat(counts[:, order] * wrong, starts, 1)
+        errors = np.add.reduceat(counts[:, order] * mistakes, starts, 1)
         before, errors_before = np.cumsum(sizes, 1) - sizes, np.cumsum(errors, 1) - errors
         share = errors / np.maximum(sizes, 1)
         spans = harmonic[(before + sizes).astype(np.int64)] - harmonic[before.astype(np.int64)]

@@ -48,7 +48,7 @@ class Pooling:
 
 
 class FractionalMaxPool(nn.Module):
-    """Divide the sides of maps by a ratio in (1, 2], with maxima over 2x2 windows at random positions (Graham, 2014).
+    """Divide sides of maps by a ratio in (1, 2], with maxima over 2x2 windows at random positions (Graham, 2014).
 
     (N, C, H, W) -> (N, C, int(H / ratio), int(W / ratio)); sides of 2 pixels or more. This is the paper's overlapping,
     pseudorandom form. The windows step by 1 or 2; one number in (0, 1) per axis decides, as in

@@ -189,7 +189,7 @@ def draw_layers(rows: Rows, path: Path, title: str) -> None:
         names = list(dict.fromkeys([*first[1], *last[1]]))
         for (step, values), color, shift in ((first, PALE, -0.12), (last, CURVES["train_clean"][1], 0.12)):
             points = [(index + shift, values[name]) for index, name in enumerate(names) if name in values]
-            points = [(place, value) for place, value in points if value > 0 or not is_log]
+            points = [(position, value) for position, value in points if value > 0 or not is_log]
             if points:
                 axes.plot(
                     *zip(*points, strict=True), "o-", color=color, label=f"step {step:,.0f}", markersize=5, linewidth=1
@@ -289,8 +289,8 @@ def _draw_steps(axes: "Axes", steps: Rows, x: str) -> None:
     label, color = CURVES["train"]
     points = [(row[x], row["loss/train"]) for row in steps if math.isfinite(row.get("loss/train", math.nan))]
     position, losses = np.array(points).T
-    shown = slice(None, None, -(-len(points) // MAX_DOTS))
-    axes.plot(position[shown], losses[shown], ".", color=color, markersize=4.5, alpha=0.7, markeredgewidth=0, zorder=1)
+    every = slice(None, None, -(-len(points) // MAX_DOTS))
+    axes.plot(position[every], losses[every], ".", color=color, markersize=4.5, alpha=0.7, markeredgewidth=0, zorder=1)
     average = moving_average(losses, max(3, len(losses) // 10))
     axes.plot(position, average, color=color, label=label, linewidth=1.8)
 

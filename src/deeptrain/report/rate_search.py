@@ -57,11 +57,11 @@ def _draw_test(axes: "Axes", summary: Mapping[str, Any]) -> None:
 def _mark_rules(axes: "Axes", rules: Mapping[str, float]) -> None:
     """Mark on the upper edge what the rules of other tools would take."""
     for number, (name, rate) in enumerate(sorted(rules.items(), key=lambda pair: pair[1])):
-        place = {"transform": axes.get_xaxis_transform(), "color": PALE}
-        axes.plot([rate], [0.985], marker="v", markersize=5, clip_on=False, **place)
+        options = {"transform": axes.get_xaxis_transform(), "color": PALE}
+        axes.plot([rate], [0.985], marker="v", markersize=5, clip_on=False, **options)
         height = 0.955 - 0.055 * (number % 3)
         box = {"facecolor": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}
-        axes.text(rate, height, name, ha="center", va="top", fontsize=8, bbox=box, **place)
+        axes.text(rate, height, name, ha="center", va="top", fontsize=8, bbox=box, **options)
 
 
 def _draw_races(axes: "Axes", summary: Mapping[str, Any]) -> None:
@@ -83,9 +83,9 @@ def _draw_races(axes: "Axes", summary: Mapping[str, Any]) -> None:
     axes.legend(fontsize=9.5, edgecolor="none", framealpha=0.9, borderpad=0.2, loc="lower left")
 
 
-def _note(axes: "Axes", words: str, place: tuple[float, float], units: tuple[str, str], side: str = "left") -> None:
+def _note(axes: "Axes", words: str, position: tuple[float, float], units: tuple[str, str], side: str = "left") -> None:
     shift = {"xytext": (-4 if side == "right" else 0, 3), "textcoords": "offset points"}
-    axes.annotate(words, place, xycoords=units, ha=side, fontsize=9, color=PALE, **shift)  # pyright: ignore
+    axes.annotate(words, position, xycoords=units, ha=side, fontsize=9, color=PALE, **shift)  # pyright: ignore
 
 
 def _log_ticks(axes: "Axes") -> None:

@@ -202,11 +202,11 @@ def _keep_answers(
 ) -> None:
     """Write answers.npz. logits: of the final weights, if the run has come to its end, and of the best ones."""
     dataset, ids = setup.dataset, labels.numpy()
-    kept = answers.Answers(ids, dataset.classes, dataset.fingerprint, answers.image_digest(dataset.split["val"], ids))
+    saved = answers.Answers(ids, dataset.classes, dataset.fingerprint, answers.image_digest(dataset.split["val"], ids))
     for weights, found in logits.items():
         if found is not None:
-            kept.predicted[weights], kept.losses[weights] = answers.of_logits(found, labels, trainer.validator.loss)
-    answers.save(run_dir, kept)
+            saved.predicted[weights], saved.losses[weights] = answers.of_logits(found, labels, trainer.validator.loss)
+    answers.save(run_dir, saved)
 
 
 def _draw_mistakes(val: "Loader", classes: list[str], logits: Any, labels: Any, path: Path) -> None:

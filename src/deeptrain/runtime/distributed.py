@@ -224,11 +224,11 @@ def _look_at_ranks(pipe: int, say: Callable[[str], None]) -> None:
             arrived += [number for number in os.read(pipe, 4096) if number in signals.SIGNALS]
         if signals.received:  # it has handled them; a later run in this process begins without any
             arrived = list(signals.received)
-        if ranks.silent >= watch.PATIENCE and arrived:
+        if ranks.silent >= watch.WARN_AFTER and arrived:
             name = signals.SIGNALS[arrived[0]]
             terminal.report(f"error: stopped by {name} while it waited for another process; go on with resume")
             os._exit(signals.EXIT_CODE)
-        if ranks.silent == watch.PATIENCE and _speaks(ranks):
+        if ranks.silent == watch.WARN_AFTER and _speaks(ranks):
             limit = int(TIMEOUT.total_seconds() / 60)
             line = f"no step for {ranks.silent} s: the processes wait for one another{ranks.hint()}"
             say(f"{line}; they do so for {limit} minutes at most")

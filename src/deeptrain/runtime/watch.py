@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 TICK = 1.0  # seconds between two looks
-PATIENCE, LIMIT = 10, 180  # ticks: until a line says what is waited for, until the wait ends
+WARN_AFTER, LIMIT = 10, 180  # ticks: until a line says what is waited for, until the wait ends
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -60,8 +60,8 @@ def map_in_threads(
 ) -> Iterator[Result]:
     """Yield function(item) in the order of the items. ValueError if the threads do nothing for LIMIT ticks.
 
-    ahead: items that may be done before they are asked for; None: all. warn: gets a line after PATIENCE ticks. look: is
-    called at each tick and may end the wait by an error. Threads that hang do not keep a process from its end.
+    ahead: items that may be done before they are asked for; None: all. warn: gets a line after WARN_AFTER ticks.
+    look: is called at each tick and may end the wait by an error. Threads that hang do not keep a process from its end.
     """
     tasks: queue.SimpleQueue = queue.SimpleQueue()
     for _ in range(threads):
@@ -99,7 +99,7 @@ def _await(future: Future, watch: Watch, warn: Callable[[str], None], look: Call
         watch.tick()
         look(watch)
         line = f"no file was read for {watch.silent} s: the disk does not answer"
-        if watch.silent == PATIENCE:
+        if watch.silent == WARN_AFTER:
             warn(f"{line}; it is waited for until {LIMIT} s have passed")
         if watch.silent >= LIMIT:
             raise ValueError(f"{line}; look at the disk")

@@ -20,7 +20,7 @@ from deeptrain.sweep.plan import SEED, Job, Plan
 if TYPE_CHECKING:
     from deeptrain.training.trainer import Trainer
 
-REPEATS = (SEED, folds.FOLD, folds.SPLIT_SEED)
+REPEAT_KEYS = (SEED, folds.FOLD, folds.SPLIT_SEED)
 MEASURED_STEPS, MEASURED_SECONDS = 20, 3.0  # of each setting, for an estimate
 FORWARD = 1 / 3  # of the time of a step, which goes forward once and backward as long as twice
 
@@ -38,13 +38,13 @@ class Facts:
 def check(plan: Plan, *, measure: bool = False) -> tuple[Plan, list[str], dict[str, Facts]]:
     """Build every job; UsageError names the jobs of each mistake. Nothing is written.
 
-    Jobs that differ in seed and fold alone are built once. Returns the plan with the number of threads among the words
-    of its jobs, since it is part of their results; the warnings; and the facts by the names of jobs. What else goes
-    wrong in building (too little memory here and now) is for the run itself to tell.
+    Jobs that differ in seed and fold alone are built once. Returns the plan, the warnings, and the facts by the names
+    of jobs. The words of the plan's jobs hold the number of threads, which is part of their results. What else goes
+    wrong in building (too little memory here and now) is for the run itself to say.
     """
     groups: dict[tuple[str, ...], list[Job]] = defaultdict(list)
     for job in plan.jobs:
-        groups[tuple(word for word in job.words if override_key(word) not in REPEATS)].append(job)
+        groups[tuple(word for word in job.words if override_key(word) not in REPEAT_KEYS)].append(job)
     jobs = list(groups.values())
     composed = [_attempt(compose_run, list(same[0].words)) for same in jobs]
     _gather([run if isinstance(run, UsageError) else [] for run in composed], jobs)

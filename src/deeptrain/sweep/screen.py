@@ -108,10 +108,10 @@ class Screen:
             return
         columns, rows = shutil.get_terminal_size()
         room = max(1, rows - 2)
-        shown = list(lines) if len(lines) <= room else [*lines[: room - 1], f"  and {len(lines) - room + 1} more"]
+        visible = list(lines) if len(lines) <= room else [*lines[: room - 1], f"  and {len(lines) - room + 1} more"]
         self._erase()
-        self._write("".join(f"{terminal.printable(line)[: columns - 1]}\n" for line in shown))
-        self._height = len(shown)
+        self._write("".join(f"{terminal.printable(line)[: columns - 1]}\n" for line in visible))
+        self._height = len(visible)
 
     def close(self) -> None:
         self._erase()

@@ -190,8 +190,8 @@ def _difference(given: "Mapping[str, Tensor]", expected: "Mapping[str, Tensor]")
         if given[name].dtype != tensor.dtype:
             return f"{name} is {given[name].dtype} there, here {tensor.dtype}"
     unused = [name for name in given if name not in expected]
-    shown = unused[0] if unused and unused[0].isprintable() and len(unused[0]) <= MAX_CHARACTERS else "a layer"
-    return f"it has {shown}{_more(unused)}, which this model has not" if unused else None
+    name = unused[0] if unused and unused[0].isprintable() and len(unused[0]) <= MAX_CHARACTERS else "a layer"
+    return f"it has {name}{_more(unused)}, which this model has not" if unused else None
 
 
 def _more(names: Iterable[str]) -> str:

@@ -40,7 +40,7 @@ def forward_backward(model: nn.Module, input_shape: tuple[int, ...], num_classes
 def min_images(model: nn.Module, input_shape: tuple[int, ...], num_classes: int, runtime: Runtime) -> int:
     """Return how many images at once a model needs in training: 1, or 2 where it fails on a single one.
 
-    A batch norm refuses a channel of a single number, and a squeeze() takes the axis of a single image away.
+    A batch norm refuses a channel of a single number. A squeeze() takes the axis of a single image away.
     """
     with unchanged(model), torch.no_grad():
         try:

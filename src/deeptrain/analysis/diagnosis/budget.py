@@ -1,4 +1,4 @@
-"""How long the runs of a diagnosis may be, so that all of its steps fit into a budget of time."""
+"""How long the runs of a diagnosis may be, so that all steps fit into a budget of time."""
 
 import math
 import time

@@ -19,8 +19,8 @@ FOLDS = 2
 class Controls:
     """linear: 1 for each image of val that a straight line gets right, on the images of a trial.
 
-    told_apart: the accuracy at which a straight line tells train from val, on images that it was not fitted to, and
-    how many these are; 0.5 is guessing.
+    told_apart: the accuracy at which a straight line tells train from val, and on how many images. It was not fitted
+    to these; 0.5 is guessing.
     """
 
     linear: np.ndarray

@@ -1,7 +1,7 @@
 """Leading a set-up through the seven steps of the lecture. The first that fails ends it.
 
 Start, memorise, rate, coarse grid of rate and decay, refine, read the curves, what next. Every test is a short run of
-the user's own set-up with a change, always from the same weights and on the same batches.
+the user's own set-up with a change. All start from the same weights and take the same batches.
 """
 
 import math

@@ -217,7 +217,7 @@ def _row(runs: ShortRuns, slices: list[Loader], step: int, losses: Sequence[floa
 
 
 def _blind(trainer: Trainer, loader: Loader) -> tuple[float, float]:
-    """Return the accuracy on images of val that are all grey, and with pixels in another order, the same for all."""
+    """Return the accuracy on grey images of val, and on those with pixels in another order, one for all."""
     right: dict[str, list[Tensor]] = {"blank": [], "shuffled": []}
     for images, labels in loader.first_images(BLIND_IMAGES).epoch(0):
         pixels = images.shape[2] * images.shape[3]
