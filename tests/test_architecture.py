@@ -27,7 +27,8 @@ FLOORS = (  # a room imports rooms of lower floors only; axes do not import one 
     ("analysis",),
     ("run",),
     ("inference", "compare"),
-    ("sweep", "search"),
+    ("sweep",),
+    ("search",),
     ("commands",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -142,8 +142,8 @@ def test_a_sweep_goes_on_and_says_how_instead_of_doing_work_twice(capfd):
     shutil.copytree("s", "outputs/sweeps/2026-01-01/00-00-00-aaaa")
     shutil.rmtree("outputs/sweeps/2026-01-01/00-00-00-aaaa/optimizer.lr=0.2,seed=1")
     capfd.readouterr()
-    assert launch._find_unfinished(command[1:]) == Path("outputs/sweeps/2026-01-01/00-00-00-aaaa")
-    assert launch._find_unfinished([*command[1:], "aug=mixup"]) is None
+    assert launch.find_unfinished(command[1:]) == Path("outputs/sweeps/2026-01-01/00-00-00-aaaa")
+    assert launch.find_unfinished([*command[1:], "aug=mixup"]) is None
 
 
 def test_a_terminal_without_a_job_to_take_says_who_works(capfd):

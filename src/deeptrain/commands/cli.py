@@ -39,6 +39,7 @@ deeptrain ensemble RUN RUN ...                        several runs as one networ
 deeptrain export RUN to=onnx                          one file of a network for other programs
 deeptrain report FOLDER...                            runs compared: what is better, and is it more than chance
 deeptrain ablate 'over=[METHOD,...]' [...]            a sweep: none of the methods, each, all, all but one
+deeptrain tune 'optimizer.lr=log(1e-4,1e-1)' [...]    search the best setting in ranges
 deeptrain preview [group=option ...]                  what a run would see, and its learning rate
 deeptrain check-data DIR                              read a folder of pictures before training on it
 deeptrain find-lr [group=option ...] [key=value ...]  search the learning rate of a run by short runs
@@ -86,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     from deeptrain.commands.preview import preview
     from deeptrain.commands.read import read
     from deeptrain.commands.report import report
+    from deeptrain.commands.tune import tune
 
     commands = {
         "train": train,
@@ -97,6 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         "read": read,
         "report": report,
         "ablate": ablate,
+        "tune": tune,
         "check-data": check_data,
         "find-lr": find_lr,
         "diagnose": diagnose,
@@ -141,6 +144,10 @@ def train(arguments: list[str]) -> int:
 
             if was_torchrun():
                 raise UsageError([in_this_installation(TORCHRUN_SWEEP)])
+            if begun and plan.is_search(begun):
+                from deeptrain.search import launch as searches
+
+                return searches.go_on(begun, words, train)
             return sweeps.go_on(begun, words, train) if begun else sweeps.sweep(with_our_dir(words, "sweep"), train)
         return launch.main(with_our_dir(words, "run"))
 

@@ -106,6 +106,13 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
     return [[*(f"{CONFIG_DIR}{folder}" for folder in searchpath), *job] for job in axes], keys
 
 
+def known_settings(words: list[str]) -> set[str]:
+    """Return the dotted keys of all settings that there are with the groups chosen among the words."""
+    words, searchpath = split_config_dirs(words)
+    chosen = [o for o in _parse(words, []) if o.key_or_group in groups(searchpath)]
+    return set(_compose_groups(tuple(str(o.input_line) for o in chosen), searchpath)[1])
+
+
 def in_jobs(names: Sequence[str], total: int) -> str:
     """Name the jobs of a sweep that have a mistake, unless all of them have it."""
     if len(names) == total:

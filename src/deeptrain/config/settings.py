@@ -38,6 +38,7 @@ class Validate:
 class EarlyStop:
     patience: PositiveInt | None = None
     min_delta: NonNegativeFloat = 0.0
+    prune: Literal["median"] | None = None
 
 
 @dataclass

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # what a run needs once its settings are right; a mistake is 
     from deeptrain.run.rerun import Original
     from deeptrain.training.trainer import Trainer
 
-EXIT_CODES = {"finished": 0, "stopped_early": 0, "failed": 1, "interrupted": signals.EXIT_CODE}
+EXIT_CODES = {"finished": 0, "stopped_early": 0, "pruned": 0, "failed": 1, "interrupted": signals.EXIT_CODE}
 
 
 @collect_every(RARELY)
@@ -113,7 +113,7 @@ def train_and_show(
 ) -> int:
     """Do what `train` says, and show it on a console."""
     from deeptrain.analysis.initial_loss import known_initial_loss, measure_initial_loss
-    from deeptrain.run import found_rate
+    from deeptrain.run import found_rate, pruning
     from deeptrain.run.fit import fit
     from deeptrain.run.result import make_result, provenance
     from deeptrain.run.summary import header
@@ -127,6 +127,7 @@ def train_and_show(
     found = found_rate.settle(setup, console.status)
     run = setup.run
     trainer = build_trainer(setup)
+    trainer.plan.prune = pruning.rule(trainer, run, run_dir)
     if setup.world.broadcast(checkpoint is not None):
         load_state(trainer, run, checkpoint, state, console)
         trainer.metadata["initial_loss"] = known_initial_loss(state)

@@ -18,6 +18,7 @@ CLONE_COMMANDS = {
     "read": "python scripts/read.py",
     "report": "python scripts/report.py",
     "ablate": "python scripts/ablate.py",
+    "tune": "python scripts/tune.py",
     "check-data": "python scripts/check_data.py",
     "find-lr": "python scripts/find_lr.py",
     "diagnose": "python scripts/diagnose.py",

@@ -32,27 +32,27 @@ def sweep(words: list[str], command: server.Command, lay_out: Callable[[Sequence
 
     command: what a job's words are given to. lay_out: makes the jobs from the words.
     """
-    with _interruptible():
+    with interruptible():
         options, words = split_options(words, Options)
         directory, words = last_value(words, "dir"), [word for word in words if override_key(word) != "dir"]
-        _check_directory(directory, words)
+        check_directory(directory, words)
         checked, warnings, facts = check(lay_out(words), measure=options.dry_run)
         warnings = list(dict.fromkeys([*renamed_in(words), *warnings]))
         slots, gpus = places(options, checked, facts)
         if options.dry_run:
             _show_dry_run(checked, facts, slots, warnings)
             return 0
-        if (same := _find_unfinished(words)) and directory is None:
+        if (same := find_unfinished(words)) and directory is None:
             warnings.append(f"the same sweep was begun before; to go on with it instead: {resume_command(same, words)}")
         plan = plans.moved(checked, folder.new_sweep_folder(directory))
-        _save_once(replace(plan, facts=_origin()), directory)
+        save_once(replace(plan, facts=origin()), directory)
         terminal.show(*_head(plan, facts, slots, gpus), *(f"warning: {sentence}" for sentence in warnings))
         return work(plan, command, slots, gpus, options)
 
 
 def go_on(path: Path, words: list[str], command: server.Command) -> int:
     """Go on with a sweep, or join the terminals that are at work on it."""
-    with _interruptible():
+    with interruptible():
         options, words = split_options([word for word in words if override_key(word) != "resume"], Options)
         unread = [word for word in words if override_key(word) not in saved.TRUSTED]
         if unread:
@@ -98,7 +98,7 @@ def work(plan: Plan, command: server.Command, slots: int, gpus: list[str], optio
 def show_report(plan: Plan) -> None:
     """Show what the runs say so far, and write the report into the sweep's folder."""
     try:
-        lines = report.report([plan.folder], plan.folder)
+        lines = report.report([plan.folder], plan.folder, baseline=plan.facts.get("baseline"))
     except (UsageError, OSError) as error:
         lines = [f"warning: there is no report: {error_line(error)}"]
     terminal.show("", *lines, f"curves   tensorboard --logdir {quote(as_typed(plan.folder))}")
@@ -120,7 +120,7 @@ def places(options: Options, plan: Plan, facts: dict[str, Facts]) -> tuple[int, 
         return options.jobs, gpus
     if gpus:
         return len(gpus), gpus
-    return min(len(plan.jobs), max(1, cores() // _threads(plan))), []
+    return min(plan.total, max(1, cores() // _threads(plan))), []
 
 
 def cores() -> int:
@@ -146,7 +146,7 @@ def _gpus(plan: Plan, facts: dict[str, Facts]) -> list[str]:
     return [str(number) for number in range(server.call(count_gpus))]
 
 
-def _check_directory(directory: str | None, words: Sequence[str]) -> None:
+def check_directory(directory: str | None, words: Sequence[str]) -> None:
     """Raise UsageError if dir= holds anything; of a sweep, say how to go on with it."""
     if directory is None:
         return
@@ -162,7 +162,7 @@ def _check_directory(directory: str | None, words: Sequence[str]) -> None:
     raise UsageError([f"dir={directory}: {message}"])
 
 
-def _find_unfinished(words: Sequence[str]) -> Path | None:
+def find_unfinished(words: Sequence[str]) -> Path | None:
     """Return the newest sweep in outputs/ that was made of the same words and has open jobs."""
     for file in sorted((folder.OUTPUTS / "sweeps").glob(f"*/*/{plans.FILE}"), reverse=True):
         try:
@@ -177,17 +177,17 @@ def _find_unfinished(words: Sequence[str]) -> Path | None:
     return None
 
 
-def _save_once(plan: Plan, directory: str | None) -> None:
+def save_once(plan: Plan, directory: str | None) -> None:
     """Write the plan, unless another sweep was begun in this folder at the same moment."""
     lock.lock(plan.folder, "dir=")
     try:
-        _check_directory(directory, plan.words)
+        check_directory(directory, plan.words)
         plans.save(plan)
     finally:
         lock.unlock(plan.folder)
 
 
-def _origin() -> dict[str, str]:
+def origin() -> dict[str, str]:
     return {"deeptrain": deeptrain.__version__, "made": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
 
 
@@ -222,6 +222,6 @@ def _show_dry_run(plan: Plan, facts: dict[str, Facts], slots: int, warnings: Seq
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     with signals.handle_signals(signals.first_then_exit(signals.raise_interrupt)):
         yield

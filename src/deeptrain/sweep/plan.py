@@ -48,7 +48,12 @@ class Plan:
     words: tuple[str, ...]
     keys: tuple[str, ...]
     jobs: tuple[Job, ...]
-    facts: dict[str, Any] = field(default_factory=dict)  # for the reader: versions, when it was made
+    facts: dict[str, Any] = field(default_factory=dict)  # versions, when it was made, what a search is to do
+
+    @property
+    def total(self) -> int:
+        """Return how many jobs there will be: a search makes them one by one."""
+        return max(len(self.jobs), self.facts.get("trials") or 0)
 
 
 def lay_out(words: Sequence[str], base: Path = Path()) -> Plan:
@@ -142,6 +147,11 @@ def _job(folder: Path, entry: dict[str, Any]) -> Job:
 
 def is_sweep(path: Path) -> bool:
     return (path / FILE).is_file()
+
+
+def is_search(path: Path) -> bool:
+    """Tell whether a sweep's jobs are drawn by a search."""
+    return "sampler" in read_json(path / FILE, dict, {})
 
 
 def start_words(job: Job) -> list[str]:

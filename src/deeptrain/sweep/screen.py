@@ -46,10 +46,12 @@ def seconds_left(
     results: Mapping[str, Mapping[str, Any]],
     standings: Mapping[str, Standing | None],
     at_once: int,
+    more: int = 0,
 ) -> float | None:
     """Estimate how long the open ones of the jobs take: as long as done ones of their setting, else as any.
 
-    Before the first is done, as long as those that run will have taken. None if nothing is known yet.
+    Before the first is done, as long as those that run will have taken. more: jobs that are still to be made. None if
+    nothing is known yet.
     """
     known: dict[str, list[float]] = defaultdict(list)
     for job in jobs:
@@ -60,7 +62,7 @@ def seconds_left(
     if not known:
         return None
     everything = statistics.fmean(value for values in known.values() for value in values)
-    total = 0.0
+    total = more * everything
     for job in jobs:
         if job.name not in results:
             standing = standings.get(job.name)
@@ -86,7 +88,8 @@ def describe(job: Job, standing: Standing | None, width: int, note: str = "") ->
 def outcome(result: Mapping[str, Any]) -> str:
     """Say in a few words what came of a job that is done."""
     best = formatting.metric_format(result["as_percent"])(result["best"]) if result["best"] is not None else "no value"
-    return f"{result['monitor']} {best}   {formatting.duration(result['seconds'])}"
+    pruned = f"pruned after epoch {result['epochs']:g}: " if result["status"] == "pruned" else ""
+    return f"{pruned}{result['monitor']} {best}   {formatting.duration(result['seconds'])}"
 
 
 class Screen:

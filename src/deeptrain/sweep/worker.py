@@ -2,6 +2,7 @@
 
 import platform
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,8 @@ class Worker:
     """Works through the jobs of a sweep, `slots` at a time, until none is left to take.
 
     command: what a job's words are given to. gpus: those to spread the jobs over. retry: failed jobs get another
-    attempt. fail_fast: the first failure stops the sweep. What others do in the same folder is seen at every look.
+    attempt. fail_fast: the first failure stops the sweep. grow: makes a plan with one more job where none is left to
+    take; None if there is to be no more. What others do in the same folder is seen at every look.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class Worker:
         *,
         retry: bool = False,
         fail_fast: bool = False,
+        grow: Callable[[Ledger], Plan | None] | None = None,
     ):
+        self.grow = grow
         self.plan, self.command, self.slots, self.gpus, self.fail_fast = plan, command, slots, gpus, fail_fast
         self.ledger, self.claims, self.screen = Ledger(plan), Claims(plan.folder / "claims"), Screen()
         self.retry = set(self.ledger.failures()) if retry else set()
@@ -83,7 +87,22 @@ class Worker:
         return started
 
     def _take(self) -> Job | None:
-        """Claim the first job that is open and that nobody works on."""
+        """Claim the first job that is open and that nobody works on, if need be a new one."""
+        job = self._claim()
+        while job is None and not self._has_orphans() and self._has_grown():
+            job = None if self.is_stopping else self._claim()
+        return job
+
+    def _has_grown(self) -> bool:
+        """Tell whether the plan has got another job."""
+        plan = self.grow(self.ledger) if self.grow else None
+        if plan is None:
+            return False
+        self.plan = self.ledger.plan = plan
+        self._width = max(len(job.name) for job in plan.jobs)
+        return True
+
+    def _claim(self) -> Job | None:
         for job in self._open():
             gpu = self._free_gpu()
             if is_locked(job.folder) or not self.claims.take(job.folder.name, **({"gpu": gpu} if gpu else {})):
@@ -141,7 +160,7 @@ class Worker:
     # --- what is seen ---
 
     def _show_ended(self, job: Job, what: str) -> None:
-        ended, total = len(self.ledger.results()) + len(self.ledger.failures()), len(self.plan.jobs)
+        ended, total = len(self.ledger.results()) + len(self.ledger.failures()), self.plan.total
         left = self._seconds_left([each.job for each in self.running], self.slots)
         estimate = f"   about {formatting.duration(left)} left" if left else ""
         self.screen.show(f"{ended:>3}/{total}  {job.name:<{self._width}}  {what}{estimate}")
@@ -149,15 +168,16 @@ class Worker:
     def _seconds_left(self, running: list[Job], at_once: int) -> float | None:
         failed = self.ledger.failures()
         jobs = [job for job in self.plan.jobs if job.name not in failed]
-        return seconds_left(jobs, self.ledger.results(), {job.name: Standing.read(job) for job in running}, at_once)
+        standings = {job.name: Standing.read(job) for job in running}
+        return seconds_left(jobs, self.ledger.results(), standings, at_once, self.plan.total - len(self.plan.jobs))
 
     def look(self) -> list[str]:
         """Compose the block of the screen: where the sweep stands, and every job that runs, also in other terminals."""
         results, failed, owners = self.ledger.results(), self.ledger.failures(), self.claims.owners()
         running = [job for job in self.plan.jobs if job.folder.name in owners and job.name not in results]
         left = None if self.is_stopping else self._seconds_left(running, len(running))
-        waiting = len(self.plan.jobs) - len(results) - len({*failed, *(job.name for job in running)})
-        counts = [f"{len(results)} of {len(self.plan.jobs)} done", *([f"{len(failed)} failed"] if failed else [])]
+        waiting = self.plan.total - len(results) - len({*failed, *(job.name for job in running)})
+        counts = [f"{len(results)} of {self.plan.total} done", *([f"{len(failed)} failed"] if failed else [])]
         counts += [f"{len(running)} run", f"{waiting} wait"] if not self.is_stopping else [f"{len(running)} save"]
         head = ", ".join(counts) + (f"; about {formatting.duration(left)} left" if left is not None else "")
         own, width = {each.job.name for each in self.running}, max((len(job.name) for job in running), default=0)

@@ -1,7 +1,7 @@
 """Where a run stands; how long it is and what is due when. Pure functions of numbers, without a model."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ class Progress:
     validated: NonNegativeInt = 0  # step of the last validation
     rollbacks: NonNegativeInt = 0  # times that on_nan=rollback halved the learning rate
     skipped_steps: NonNegativeInt = 0  # by on_nan=skip
+    pruned: str = ""  # why other runs make it hopeless to go on
     metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
 
     @property
@@ -59,7 +60,8 @@ class Plan:
 
     steps_per_epoch; higher_is_better and is_share (a share of the images) of `monitor`; val_images: `bind` sets them.
     max_seconds: of training. patience: validations without a better `monitor`. val_is_sample: of new images, so its
-    shares have a standard error; not if val is what is trained on.
+    shares have a standard error; not if val is what is trained on. prune: gets the epochs done and the best value of
+    `monitor` so far; says why the run is to end, or "".
     """
 
     epochs: int = 30
@@ -78,6 +80,7 @@ class Plan:
     save_every_steps: int | None = None
     save_every_minutes: float | None = None
     log_every_steps: int = 20
+    prune: Callable[[float, float], str] | None = None
 
     def __post_init__(self):
         steps = self.epochs * self.steps_per_epoch
@@ -126,6 +129,8 @@ class Plan:
             return "finished", f"max_seconds={self.max_seconds:g} reached"
         if self.patience is not None and progress.since_best >= self.patience:
             return "stopped_early", f"{self.monitor} no better for {self.patience} validations"
+        if self.prune is not None and progress.pruned:
+            return "pruned", progress.pruned
         return None
 
     @property
@@ -158,6 +163,7 @@ class Plan:
         so_far = [] if progress.best is None else [Candidate("", progress.best, progress.best_loss)]
         known = (progress.record, progress.best, value)
         progress.record = self._best_value(number for number in known if number is not None)
+        progress.pruned = self.prune(self.epochs_done(progress), progress.record) if self.prune else ""
         chosen = self._choose([*so_far, *found], progress.record)
         if chosen in so_far:
             return None

@@ -1,0 +1,83 @@
+"""The best settings of a search and the user's own on fresh seeds: an ordinary sweep in the folder of the search."""
+
+import re
+from pathlib import Path
+
+from deeptrain.config.override import override_key
+from deeptrain.errors import UsageError
+from deeptrain.runtime import terminal
+from deeptrain.search import report, trials
+from deeptrain.search.study import PRUNE, Study
+from deeptrain.search.trials import Trial
+from deeptrain.sweep import launch as sweeps
+from deeptrain.sweep import plan as plans
+from deeptrain.sweep import server
+from deeptrain.sweep.ledger import Ledger
+from deeptrain.sweep.options import Options
+from deeptrain.sweep.plan import SEED, Plan
+
+NAME = "confirm"
+
+
+def parse(text: str) -> tuple[int, int]:
+    """Read 5x3: settings and seeds; UsageError if it is something else."""
+    found = re.fullmatch(r"([1-9]\d?)x([2-9]|[1-9]\d)", text)
+    if found is None:
+        raise UsageError([f"confirm={text}: write confirm=5x3, the best 5 settings on 3 other seeds (at least 2)"])
+    return int(found[1]), int(found[2])
+
+
+def run(
+    own: Study, plan: Plan, text: str, command: server.Command, slots: int, gpus: list[str], options: Options
+) -> int:
+    """Train the finalists on fresh seeds and report the winner by these runs alone; return the exit code."""
+    finalists = make(own, plan, *parse(text))
+    if not finalists.jobs:
+        terminal.show("confirm  nothing to confirm: no trial has come to its end")
+        return 1
+    if not plans.is_sweep(finalists.folder):
+        finalists.folder.mkdir(exist_ok=True)
+        plans.save(finalists)
+    settings = len({job.setting for job in finalists.jobs})
+    terminal.show("", f"confirm  {settings} settings on seeds that chose none of them, in {finalists.folder}")
+    code = sweeps.work(plans.load(finalists.folder, own.now), command, slots, gpus, options)
+    chosen = sum(trial.is_finished for trial in trials.read(Ledger(plan))[0])
+    terminal.show(f"chosen   among {chosen} settings by other seeds; the table is of the fresh seeds alone")
+    return code
+
+
+def make(own: Study, plan: Plan, count: int, seeds: int) -> Plan:
+    """Lay out the sweep: the user's own settings and the best ones, on seeds that no trial has had."""
+    known, objective = trials.read(Ledger(plan))
+    best = [same[0] for _, same in report.best_settings(known, objective)[:count]]
+    first = known[0]
+    finalists = [first, *(trial for trial in best if trial.values != first.values)] if best else []
+    last = max((int(trial.job.swept[SEED]) for trial in known), default=0)
+    fresh = [str(last + 1 + index) for index in range(seeds)]
+    jobs = [(_words(trial, seed), trial.values | {SEED: seed}) for seed in fresh for trial in finalists]
+    words = (*plan.words, f"{NAME}={count}x{seeds}")
+    laid_out = plans.make(words, [*own.keys, SEED], jobs, Path())
+    baseline = " ".join(_changed(first, own)) or None
+    found = plans.moved(laid_out, _folder(plan, laid_out))
+    found.facts.update(sweeps.origin(), baseline=baseline)
+    return found
+
+
+def _words(trial: Trial, seed: str) -> list[str]:
+    kept = [word for word in trial.job.words if override_key(word) not in (SEED, PRUNE)]
+    return [*kept, f"{SEED}={seed}"]
+
+
+def _changed(first: Trial, own: Study) -> list[str]:
+    """Name the user's own settings as a report finds them."""
+    return [f"{key}={value}" for key, value in first.values.items() if own.space.exists(key, first.values)]
+
+
+def _folder(plan: Plan, wanted: Plan) -> Path:
+    """Return the folder of the confirmation with these jobs, or a new one: a longer search has other finalists."""
+    number = 1
+    while plans.is_sweep(path := plan.folder / (NAME if number == 1 else f"{NAME}-{number}")):
+        if [job.words for job in plans.load(path, plan.words).jobs] == [job.words for job in wanted.jobs]:
+            break
+        number += 1
+    return path
