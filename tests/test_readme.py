@@ -13,6 +13,8 @@ import pytest
 from deeptrain.commands.cli import EXAMPLES, split_flags, train
 from deeptrain.config.command_options import split_options
 from deeptrain.config.compose import compose_run
+from deeptrain.search.launch import split as split_search
+from deeptrain.search.space import read as read_space
 from deeptrain.sweep import ablation, plan
 from deeptrain.sweep.options import Options
 
@@ -48,6 +50,8 @@ def test_commands_compose(words):
     if any(word.startswith("over=") for word in words):
         words = [*(word for word in words if not word.startswith("seeds=")), "seeds=1"]
         assert all(compose_run(list(job.words)) for job in ablation.lay_out(split_options(words, Options)[1]).jobs)
+    elif "scripts/tune.py" in command:
+        assert read_space(split_search(words)[1])[0].axes
     elif "multirun" in flags or plan.is_declared(words):
         words = ["seed=0,1" if word in SEEDS else word for word in words]  # each job takes 0.1 s
         assert len(plan.lay_out(split_options(words, Options)[1]).jobs) > 1

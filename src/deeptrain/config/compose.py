@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
@@ -42,6 +42,8 @@ from deeptrain.errors import UsageError
 from deeptrain.runtime.resources import CONFIGS
 from deeptrain.schema import PositiveFloat, flatten, format_value, type_error
 
+SEVERAL = "several values make a sweep; add -m (a list is written [a,b])"
+
 
 def compose_run(words: list[str]) -> RunConfig:
     """Compose and check one run; raise UsageError with every mistake of the command at once."""
@@ -51,7 +53,9 @@ def compose_run(words: list[str]) -> RunConfig:
     overrides = _parse(words, messages)
     for override in overrides:
         if override.is_sweep_override():
-            messages.append(f"{override.input_line}: several values make a sweep; add -m (a list is written [a,b])")
+            is_range = isinstance(override.value(), IntervalSweep)
+            remedy = "a range is searched by python scripts/tune.py" if is_range else SEVERAL
+            messages.append(f"{override.input_line}: {remedy}")
     run = _compose_checked([o for o in overrides if not o.is_sweep_override()], messages, searchpath)
     run.renamed = list(dict.fromkeys([*notes, *run.renamed]))
     return run
@@ -88,7 +92,10 @@ def compose_sweep(words: list[str]) -> tuple[list[list[str]], list[str]]:
         except (HydraException, ValueError):
             values = []
         if not values or len(set(values)) < len(values):
-            messages.append(f"{override.input_line}: must be a list of different values, such as {name}=a,b")
+            message = (
+                f"must be a list of different values, such as {name}=a,b (python scripts/tune.py searches in ranges)"
+            )
+            messages.append(f"{override.input_line}: {message}")
         choices = [override.input_line if value is None else f"{name}={value}" for value in values]
         axes = [[*job, choice] for job in axes for choice in choices if choice is not None]
     swept = [index for index, override in enumerate(overrides) if override.is_sweep_override()]

@@ -28,7 +28,7 @@ SETTINGS = {
     "hydra.run": "write dir=FOLDER",
     "hydra.searchpath": "write --config-dir DIR",
     "hydra.sweep": "write dir=FOLDER",
-    "hydra.sweeper": "-m runs all combinations; python scripts/tune.py 'optimizer.lr=log(1e-4,1e-1)' searches in ranges",
+    "hydra.sweeper": "-m runs all combinations; python scripts/tune.py 'optimizer.lr=log(1e-4,1e-1)' searches",
     "hydra.verbose": "write --debug for the traceback of an error",
 }
 

@@ -26,6 +26,8 @@ def how_to_write(word: str) -> str:
         name, _, value = word.lstrip("-").partition("=")
         answer = flag_answer(word.partition("=")[0]) or elsewhere.answer(name, value)
         return answer or f"no such flag; settings are written key=value: {name}={value or '...'}"
+    if re.search(r"=\w*\(.*\)$", word):
+        return f"a range is searched by python scripts/tune.py, as in '{word.partition('=')[0]}=log(1e-4,1e-1)'"
     if word.startswith("="):
         return "no spaces around =; settings are written key=value, for example epochs=10"
     if word.count("=") > 1 and " " in word:
