@@ -17,7 +17,7 @@ from deeptrain.report import formatting
 Row = Mapping[str, float]
 
 USUAL_RATES = {"adam": 0.001, "adamw": 0.003, "rmsprop": 0.001, "adagrad": 0.01, "sgd": 0.1, "muon": 0.02}
-USUAL_RATES |= {"lars": 10.0, "lamb": 0.03}
+USUAL_RATES |= {"lars": 10.0, "lamb": 0.01}
 MOMENTUM = 0.9  # at which these are meant
 STRONG = {  # settings: more than so much of one keeps most networks from learning; and what to try instead
     "model.dropout": (0.8, "0.2"),

@@ -37,7 +37,7 @@ def lars(
 def lamb(
     parameters: list[dict],
     *,
-    lr: PositiveFloat = 0.03,
+    lr: PositiveFloat = 0.01,
     betas: list[DropRate] = BETAS,
     eps: PositiveFloat = 1e-6,
     weight_decay: NonNegativeFloat = 0.01,
@@ -129,7 +129,7 @@ class LAMB(Layerwise):
         self,
         params: Any,
         *,
-        lr: float = 0.03,
+        lr: float = 0.01,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.01,

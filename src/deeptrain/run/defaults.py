@@ -28,9 +28,12 @@ def load_overrides(at: Path, now: list[str]) -> list[str]:
     then = saved.load_config(at)
     folders = [word for word in now if word.startswith(CONFIG_DIR)]
     typed = {override_key(word) for word in now}
+    today: Mapping[str, Any] = {}
+    found: dict[str, str] = {}
     for restore in (_options, _values):
         try:
-            today = saved.parse_config(compose_run([*words, *folders]).yaml, "now")
+            if not today or found:  # composing takes a tenth of a second
+                today = saved.parse_config(compose_run([*words, *folders]).yaml, "now")
         except UsageError:  # warned of when the run itself is composed
             return words
         found = restore(then, today, words)
