@@ -117,14 +117,14 @@ def test_a_weight_whose_first_gradient_comes_late_joins_in(name):
 def test_a_rate_of_another_group_and_a_checkpoint_are_kept(name):
     model = network()
     update = FACTORIES[name](parameter_groups(model))
-    optimizer.scale_rate(update, [model[0].weight], 0.1)
+    optimizer.scale_rates(update, [(model[0].weight, 0.1)])
     rates = [group["lr"] for group in update.param_groups]
     assert rates[:2] == [rates[0]] * 2 and rates[2] == pytest.approx(rates[0] / 10)
     draw_gradients(model, 1)
     update.step()
     copied = copy.deepcopy(model)
     again = FACTORIES[name](parameter_groups(copied))
-    optimizer.scale_rate(again, [copied[0].weight], 0.1)
+    optimizer.scale_rates(again, [(copied[0].weight, 0.1)])
     again.load_state_dict(copy.deepcopy(update.state_dict()))
     for each, step in ((model, update), (copied, again)):
         draw_gradients(each, 2)
