@@ -10,6 +10,7 @@ from pathlib import Path
 import forked
 import pytest
 
+from deeptrain.commands import diagnose
 from deeptrain.commands.cli import EXAMPLES, split_flags, train
 from deeptrain.config.command_options import split_options
 from deeptrain.config.compose import compose_run
@@ -53,6 +54,8 @@ def test_commands_compose(command):
         assert all(compose_run(list(job.words)) for job in ablation.lay_out(split_options(words, Options)[1]).jobs)
     elif "scripts/tune.py" in command:
         assert read_space(split_search(words)[1])[0].axes
+    elif "scripts/diagnose.py" in command:
+        compose_run(split_options(words, diagnose.Options)[1])
     elif "multirun" in flags or plan.is_declared(words):
         words = ["seed=0,1" if word in SEEDS else word for word in words]  # each job takes 0.1 s
         assert len(plan.lay_out(split_options(words, Options)[1]).jobs) > 1

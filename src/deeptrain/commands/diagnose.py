@@ -3,10 +3,12 @@
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeptrain.commands.cli import answer
+from deeptrain.config.command_options import split_options
 from deeptrain.errors import UsageError
 from deeptrain.runtime import terminal
 from deeptrain.runtime.paths import quote_setting
@@ -44,7 +46,14 @@ Exit code: 0 no fault; 1 a fault; 2 a mistake in the command.
 """
 STEPS = 7
 UNITS = {"s": 1, "m": 60, "h": 3600}
-OWN = ("dir", "steps", "budget", "resume")  # words that the diagnosis reads, and a run does not get
+
+
+@dataclass
+class Options:
+    """How far a diagnosis goes, and how long it may take."""
+
+    steps: str = f"1-{STEPS}"
+    budget: str | None = None
 
 
 def diagnose(arguments: list[str]) -> int:
@@ -59,20 +68,21 @@ def _diagnose(arguments: list[str]) -> int:
     from deeptrain.run import dry_run
 
     words = settings_of_a_run(arguments, "a diagnosis", ("rerun", "overfit"))
-    last, budget = _last_step(last_value(words, "steps")), _seconds(last_value(words, "budget"))
+    options, words = split_options(words, Options)
+    last, budget = _last_step(options.steps), _seconds(options.budget)
     if get_world().size > 1:
         raise UsageError(["a diagnosis does not go with torchrun; run it in one process"])
     if (resumed := last_value(words, "resume")) is not None:
         return _resume(Path(resumed), words, last, budget)
     folder = Path(last_value(words, "dir") or Path("outputs") / "diagnose")
-    run = compose_run([word for word in words if override_key(word) not in OWN])
+    run = compose_run([word for word in words if override_key(word) != "dir"])
     dry_run.check_settings(run)
     return _show(run, folder, last, budget)
 
 
-def _last_step(text: str | None) -> int:
+def _last_step(text: str) -> int:
     """Return the last step to take; UsageError for what is none."""
-    found = re.fullmatch(rf"(?:1-)?([1-{STEPS}])", text or str(STEPS))
+    found = re.fullmatch(rf"(?:1-)?([1-{STEPS}])", text)
     if found is None:
         choices = ", ".join(["1", *(f"1-{number}" for number in range(2, STEPS + 1))])
         raise UsageError([f"steps={text}: choose from {choices}; a step needs those before it"])
@@ -94,12 +104,12 @@ def _resume(folder: Path, words: Sequence[str], last: int, budget: float | None)
     from deeptrain.analysis.diagnosis import ledger, procedure
     from deeptrain.config.compose import compose_run
     from deeptrain.config.override import override_key
-    from deeptrain.run.saved import TRUSTED
+    from deeptrain.run.saved import TRUSTED, writes_elsewhere
 
     path = folder / ledger.FILE
     if not path.is_file():
         raise UsageError([f"resume={folder}: has no {ledger.FILE}, so no diagnosis was started there"])
-    if other := [word for word in words if override_key(word) not in (*OWN, *TRUSTED)]:
+    if other := [word for word in words if override_key(word) not in ("resume", *TRUSTED)]:
         raise UsageError([f"{other[0]}: does not go with resume=, which keeps the settings; leave it out"])
     try:
         known = ledger.Ledger.read(path, procedure.TYPES)
@@ -114,7 +124,8 @@ def _resume(folder: Path, words: Sequence[str], last: int, budget: float | None)
             raise UsageError(
                 [f"{path}: asks for {word}, by which it could {TRUSTED[key]}; if you trust it, add this word"]
             )
-    return _show(compose_run(saved), folder, last, budget, known)
+    own = [word for word in saved if not writes_elsewhere(word)]  # these only its user may decide
+    return _show(compose_run(own), folder, last, budget, known)
 
 
 def _show(run: "RunConfig", folder: Path, last: int, budget: float | None, known: "Ledger | None" = None) -> int:

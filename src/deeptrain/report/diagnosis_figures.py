@@ -12,9 +12,10 @@ DARK = 0.5  # of the range of colours: below it the numbers are white
 
 
 def draw_grid(cells: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw the accuracy on val of each rate and decay as a colour and a number; the best one has a frame.
+    """Draw the accuracy on val of each rate and decay as a colour and a number; the chosen one has a frame.
 
-    cells: rate, decay (None: the optimizer has none), accuracy and steps of each short run, as diagnosis.json has them.
+    cells: of each short run rate, decay (None: the optimizer has none), accuracy, steps and whether it is the chosen
+    one, as diagnosis.json has them.
     """
     from matplotlib.patches import Rectangle
 
@@ -31,8 +32,9 @@ def draw_grid(cells: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
         share = (values[row, column] - low) / max(high - low, 0.01)
         color = "white" if share < DARK else "black"
         axes.text(column, row, f"{values[row, column]:.1%}", ha="center", va="center", color=color, fontsize=11)
-    row, column = np.unravel_index(np.nanargmax(values), values.shape)
-    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=3))
+    for cell in (cell for cell in cells if cell["chosen"]):
+        corner = rates.index(cell["rate"]) - 0.5, decays.index(cell["decay"]) - 0.5
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#d55e00", linewidth=3))
     style_axes(axes, "weight decay", "learning rate")
     axes.grid(visible=False)
     axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])

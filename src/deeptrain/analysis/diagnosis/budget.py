@@ -10,7 +10,7 @@ import torch
 from deeptrain.analysis.diagnosis.grid import SHARE
 from deeptrain.analysis.diagnosis.memorise import STEPS
 from deeptrain.analysis.diagnosis.subject import Opened
-from deeptrain.analysis.diagnosis.trial import POINTS, TRAIN_IMAGES, VAL_IMAGES
+from deeptrain.analysis.diagnosis.trial import POINTS, trial_slices
 from deeptrain.analysis.find_lr import LEAST
 from deeptrain.analysis.find_lr import SHARE as RACE_SHARE
 from deeptrain.analysis.find_lr import STEPS as TEST_STEPS
@@ -26,10 +26,10 @@ RACES, CELLS, RUNS, TESTS = 16, 10, 4, 2  # short runs of a search, of the grid;
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a training step, and of an image that is evaluated. share: of the machine that they had."""
+    """Seconds of a training step, and of an evaluation of a trial. share: of the machine that they had."""
 
     step: float
-    image: float
+    evaluation: float
     share: float = 1.0
 
 
@@ -45,48 +45,47 @@ class Lengths:
 def measure_speed(opened: Opened) -> Speed:
     """Take a few training steps; the trainer is as before."""
     trainer = opened.trainer
-    loader = opened.loader(opened.val.evenly_spaced(256))
+    slices = trial_slices(opened)
     with preserved(trainer) as begin:
-        runs = ShortRuns(trainer, begin, opened.rates_of, [loader])
+        runs = ShortRuns(trainer, begin, opened.rates_of, slices)
         rates = [trainer.optimizer.param_groups[0]["initial_lr"] * 1e-3] * (WARM + TIMED)
         began, cpu = time.perf_counter(), time.process_time()
         clock = [time.perf_counter() for _ in runs.losses(rates, lambda progress: 1.0)]
         share = (time.process_time() - cpu) / torch.get_num_threads() / (time.perf_counter() - began)
-        runs.score()
         began = time.perf_counter()
         runs.score()
-        images = (time.perf_counter() - began) / max(1, loader.num_images)
+        evaluation = time.perf_counter() - began
     steps = [after - before for before, after in zip(clock[WARM:], clock[WARM + 1 :], strict=False)]
-    loader.close()
+    for loader in slices:
+        loader.close()
     share = min(share, 1.0) if trainer.runtime.device.type == "cpu" else 1.0
-    return Speed(median(steps) if steps else math.nan, images, share)
+    return Speed(median(steps) if steps else math.nan, evaluation, share)
 
 
-def seconds_of(step: int, planned: int, speed: Speed, images: int) -> float:
-    """Return what a step of the diagnosis takes, about. images: those that a run is measured on."""
+def seconds_of(step: int, planned: int, speed: Speed) -> float:
+    """Return what a step of the diagnosis takes, about."""
     short, first = max(LEAST, math.ceil(SHARE * planned)), max(LEAST, math.ceil(RACE_SHARE * planned))
-    whole = planned * speed.step + POINTS * images * speed.image
+    whole = planned * speed.step + POINTS * speed.evaluation
     return {
         1: 0.0,
         2: STEPS * speed.step,
-        3: (TEST_STEPS + RACES * first) * speed.step + RACES // 2 * images * speed.image,
-        4: CELLS * (short * speed.step + images * speed.image),
+        3: (TEST_STEPS + RACES * first) * speed.step + RACES // 2 * speed.evaluation,
+        4: CELLS * (short * speed.step + speed.evaluation),
         5: RUNS * whole,
         6: 0.0,
         7: TESTS * whole,
     }[step]
 
 
-def plan_lengths(speed: Speed, total_steps: int, sizes: tuple[int, int], budget: float | None, last: int) -> Lengths:
+def plan_lengths(speed: Speed, total_steps: int, budget: float | None, last: int) -> Lengths:
     """Make the runs shorter until all steps fit; where even the shortest do not, leave out steps from the end.
 
-    sizes: the images of train and of val. budget: seconds; None: what the training itself takes, within limits. Then no
-    step is left out.
+    budget: seconds; None: what the training itself takes, within limits. Then no step is left out.
     """
-    images, longest = min(sizes[0], TRAIN_IMAGES) + min(sizes[1], VAL_IMAGES), min(total_steps, PLANNED)
+    longest = min(total_steps, PLANNED)
 
     def seconds(planned: int, steps: int) -> float:
-        return sum(seconds_of(step, planned, speed, images) for step in range(1, steps + 1))
+        return sum(seconds_of(step, planned, speed) for step in range(1, steps + 1))
 
     usual = min(max(total_steps * speed.step * speed.share, SHORTEST), LONGEST) / speed.share  # of an idle machine
     room = SPARE * (usual if budget is None else budget)

@@ -89,7 +89,7 @@ class Procedure:
     @cached_property
     def lengths(self) -> Lengths:
         facts = self.facts
-        given = facts.total_steps, (facts.train, facts.val), self.budget, self.last
+        given = facts.total_steps, self.budget, self.last
         name = f"lengths for steps 1-{self.last}, budget {self.budget}"
         return self.ledger.once(name, lambda: plan_lengths(facts.speed, *given))
 
@@ -145,9 +145,9 @@ class Procedure:
             return Step(4, "no rate was found", None, Reading(), left_out=True)
         usual = USUAL_DECAY.get(self.facts.optimizer, 5e-4)
         self.grid = found = grid.take_grid(self.trials, self.search, usual)
-        self.diagnosis.pictures["grid"] = [_cell(trial) for trial in found.trials]
+        self.diagnosis.pictures["grid"] = cells = [_cell(trial, found.best) for trial in found.trials]
         line = f"{len(found.trials)} short runs of {found.best.steps} steps; best {grid.best_of(found.trials)}"
-        return Step(4, line, [_cell(trial) for trial in found.trials], Reading())
+        return Step(4, line, cells, Reading())
 
     def _refine(self) -> Step:
         if self.grid is None and (self.subject.is_rate_open or self.subject.rate is None):
@@ -157,14 +157,14 @@ class Procedure:
         own, chosen, reading = found.own, found.chosen, grid.read_refined(found)
         self._settle_suspicions()
         self.diagnosis.settings = self.trials.changes(chosen.rate, chosen.decay)
-        self.diagnosis.pictures["refined"] = [_cell(trial) for trial in found.trials]
+        self.diagnosis.pictures["refined"] = cells = [_cell(trial, chosen) for trial in found.trials]
         error = share_error(chosen.accuracy, len(chosen.right))
         of = f" of {self.facts.total_steps:,}" if chosen.steps < self.facts.total_steps else ""
         line = f"{len(found.trials)} runs of {chosen.steps:,}{of} steps; {chosen.name}: "
         line += f"val {_with_error(chosen.accuracy, error)}"
         if own is not None and own is not chosen:
             line += f"; the run's own {own.name}: {percent(own.accuracy)}"
-        return Step(5, line, [_cell(trial) for trial in found.trials], reading)
+        return Step(5, line, cells, reading)
 
     def _curves(self) -> Step:
         if self.refined is None:
@@ -234,9 +234,9 @@ def _rate_line(rates: Rates) -> str:
     return f"best {others}: loss {format_loss(rates.loss)} after {rates.steps} steps{own}"
 
 
-def _cell(trial: Trial) -> dict[str, Any]:
+def _cell(trial: Trial, chosen: Trial) -> dict[str, Any]:
     facts = {"rate": trial.rate, "decay": trial.decay, "accuracy": trial.accuracy, "loss": trial.loss}
-    return plain({**facts, "steps": trial.steps})
+    return plain({**facts, "steps": trial.steps, "chosen": trial is chosen})
 
 
 def _with_error(share: float, error: float) -> str:

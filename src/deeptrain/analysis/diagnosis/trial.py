@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.subject import DECAY, Opened, Subject
-from deeptrain.analysis.find_lr import excess
+from deeptrain.analysis.find_lr import ERRORS, excess
 from deeptrain.analysis.short_runs import ShortRuns, blocks, preserved
 from deeptrain.data.loader import Loader
 from deeptrain.runtime.random import generator
@@ -74,13 +74,13 @@ def errors_ahead(one: Trial, other: Trial) -> float:
 def choose(trials: Sequence[Trial], own: Trial | None = None) -> Trial:
     """Return the one of the lowest loss among those within LEVEL errors of the highest accuracy, as runs choose.
 
-    If one's own is among these, it is that.
+    If one's own is among these, and its loss is within the noise too, it is that.
     """
     best = max(trials, key=lambda trial: (trial.accuracy, -trial.loss))
     level = [trial for trial in trials if errors_ahead(best, trial) <= LEVEL]
-    if own is not None and any(trial is own for trial in level):
-        return own
-    return min(level, key=lambda trial: trial.loss)
+    lowest = min(level, key=lambda trial: trial.loss)
+    is_level = own is not None and any(trial is own for trial in level)
+    return own if own is not None and is_level and excess(own.losses, lowest.losses) <= ERRORS else lowest
 
 
 @dataclass
@@ -116,7 +116,8 @@ class Trials:
 
     def changes(self, rate: float | None, decay: float | None) -> list[str]:
         """Return the words for a rate and a decay that are not the run's own."""
-        words = [f"optimizer.lr={rate:g}"] if rate is not None and rate != self.subject.rate else []
+        is_new = rate is not None and (rate != self.subject.rate or self.subject.is_rate_open)
+        words = [f"optimizer.lr={rate:g}"] if is_new else []
         return [*words, *([f"{DECAY}={decay:g}"] if decay is not None and decay != self.subject.decay else [])]
 
 
@@ -141,7 +142,7 @@ class _Measure:
 
     def _train(self, schedule: Callable[[float], float], watched: bool) -> Trial:
         trainer, opened = self.opened.trainer, self.opened
-        slices = [opened.loader(part.evenly_spaced(count)) for part, count in _parts(opened)]
+        slices = trial_slices(opened)
         rate = self.rate if self.rate is not None else trainer.optimizer.param_groups[0]["initial_lr"]
         label = f"{'run' if watched else 'short run'} at {rate:g}" + f", {self.change}" * bool(self.change)
         rows, losses, every = [], [], max(1, self.steps // POINTS)
@@ -194,8 +195,10 @@ class _Measure:
         return {"step": step} | found | {name: norm for name, norm in norms.items() if math.isfinite(norm)}
 
 
-def _parts(opened: Opened) -> list[tuple]:
-    return [(opened.train, TRAIN_IMAGES), (opened.val, VAL_IMAGES)]
+def trial_slices(opened: Opened) -> list[Loader]:
+    """Return loaders of the images of train, and of val, on which a trial is measured."""
+    parts = (opened.train, TRAIN_IMAGES), (opened.val, VAL_IMAGES)
+    return [opened.loader(part.evenly_spaced(count)) for part, count in parts]
 
 
 def _predict(trainer: Trainer, loader: Loader) -> tuple[Tensor, Tensor]:
