@@ -104,7 +104,7 @@ class GivenTrainer:
             plan = replace(given.plan, **({"epochs": parts.pop("epochs")} if "epochs" in parts else {}))
             trainer = replace(given, validator=val, plan=plan, average=None, **parts)
             train, measured = (sample, sample) if images else (self.train, self.val)
-            yield Opened(trainer, train, measured, self.classes, self._loader)
+            yield Opened(trainer, train, measured, self.classes, self._loader, self._leaks)
 
     def remedies(self) -> list[str]:
         trainer = self.trainer
@@ -122,9 +122,7 @@ class GivenTrainer:
         found += ["model.dropout=0.0"] if any(_drop_rates(trainer.model)) else []
         return [*found, f"{DECAY}=0.0"] if self.decay else found
 
-    def leaks(self, opened: Opened) -> list[str]:
-        if opened.train is opened.val:
-            return []
+    def _leaks(self) -> list[str]:
         pairs = shared_images(self.train, self.val)
         if not pairs or len(pairs) < MIN_SHARE * len(self.val):
             return []

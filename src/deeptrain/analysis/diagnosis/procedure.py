@@ -104,7 +104,7 @@ class Procedure:
     def _measure_facts(self) -> Facts:
         self.report("start: looking at images, labels, outputs and loss")
         with self.subject.opened() as opened:
-            found, trainer = measure_start(opened, self.subject.leaks(opened)), opened.trainer
+            found, trainer = measure_start(opened, opened.leaks()), opened.trainer
             first = initial_loss(trainer, *opened.first(opened.train.evenly_spaced(FIRST_IMAGES)))
             is_broken = read_start(found).failed
             speed = Speed(math.nan, math.nan) if is_broken else measure_speed(opened)

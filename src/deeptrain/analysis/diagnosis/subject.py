@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import yaml
@@ -40,13 +41,18 @@ REMEDIES = (  # changes to try where no rate memorises; those that a run has alr
 
 @dataclass
 class Opened:
-    """A set-up that is ready to train. loader: makes a loader of images to be evaluated."""
+    """A set-up that is ready to train.
+
+    loader: makes a loader of images to be evaluated. leaks: looks for images of train in other splits, and returns a
+    sentence for each split.
+    """
 
     trainer: Trainer
     train: Samples
     val: Samples
     classes: int
     loader: Callable[[Samples], Loader]
+    leaks: Callable[[], list[str]]
     rates_of: Rates | None = None
 
     def first(self, samples: Samples) -> tuple[Tensor, Tensor]:
@@ -82,10 +88,6 @@ class Subject(Protocol):
         """Return the words that turn its regularizers off, one each."""
         ...
 
-    def leaks(self, opened: Opened) -> list[str]:
-        """Return a sentence for each split that holds images of train."""
-        ...
-
     def config(self, changes: Sequence[str]) -> Mapping[str, Any]:
         """Return its settings as config.yaml has them, {} if they are not known."""
         ...
@@ -116,7 +118,8 @@ class ComposedRun:
 
         rates_of = build.rates_of(setup, trainer.model) if self.rate is not None else None
         try:
-            yield Opened(trainer, data.train, data.val, len(data.classes), loader, rates_of)
+            leaks = partial(describe_leaks, setup.source, data)
+            yield Opened(trainer, data.train, data.val, len(data.classes), loader, leaks, rates_of)
         finally:
             trainer.close()
 
@@ -136,10 +139,6 @@ class ComposedRun:
             if value is not None and value != off and not key.startswith("data."):
                 found.append(f"{key}={format_value(off)}")
         return found
-
-    def leaks(self, opened: Opened) -> list[str]:
-        source = build.instantiate("data", self.run.parts["data"], learned_classes=None, val_images=None)
-        return describe_leaks(source, build.load_data(self.run, source.load))
 
     def config(self, changes: Sequence[str]) -> Mapping[str, Any]:
         return yaml.safe_load(compose_run(self._changed(changes)).yaml)
