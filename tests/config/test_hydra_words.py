@@ -38,9 +38,14 @@ def test_every_flag_is_answered_in_one_line_in_each_way_it_is_written(name, caps
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("hydra/launcher=submitit_slurm", "jobs=auto runs several at a time"),
-        ("hydra/launcher=ray", "jobs=auto runs several at a time"),
-        ("hydra.launcher.n_jobs=2", "jobs=auto runs several at a time"),
+        ("hydra/launcher=submitit_slurm", "write launcher=slurm beside -m, with launcher.partition="),
+        ("hydra/launcher=submitit_local", "launcher.cluster=local"),
+        ("hydra/launcher=ray", "write launcher=ray beside -m"),
+        ("hydra/launcher=ray_aws", "write launcher=ray beside -m"),
+        ("hydra/launcher=joblib", "write jobs=auto beside -m"),
+        ("hydra/launcher=mine", "launcher=slurm or launcher=ray"),
+        ("hydra.launcher.n_jobs=2", "write jobs=NUMBER"),
+        ("hydra.launcher.timeout_min=60", "write launcher.time=MINUTES"),
         ("hydra/sweeper=optuna", "searches"),
         ("hydra.sweeper.n_trials=20", "searches"),
         ("hydra.sweep.subdir=x", "write dir=FOLDER"),

@@ -22,7 +22,14 @@ SETTINGS = {
     "hydra.job": "a run's folder is its name: write dir=FOLDER",
     "hydra.job.chdir": "a run stays in the folder where it was started: leave it out",
     "hydra.job_logging": "a run writes run.log into its folder: leave it out",
-    "hydra.launcher": "write -m; jobs=auto runs several at a time, and resume=SWEEP joins from other machines",
+    "hydra.launcher": "write launcher=slurm or launcher=ray beside -m; on this machine jobs=auto (docs/clusters.md)",
+    "hydra.launcher.partition": "write launcher.partition=NAME beside launcher=slurm",
+    "hydra.launcher.timeout_min": "write launcher.time=MINUTES beside launcher=slurm",
+    "hydra.launcher.gpus_per_node": "write launcher.gpus=NUMBER beside launcher=slurm",
+    "hydra.launcher.cpus_per_task": "write launcher.cpus=NUMBER beside launcher=slurm",
+    "hydra.launcher.mem_gb": "write launcher.mem=GB beside launcher=slurm",
+    "hydra.launcher.array_parallelism": "write jobs=NUMBER beside launcher=slurm",
+    "hydra.launcher.n_jobs": "write jobs=NUMBER, or jobs=auto",
     "hydra.mode": "write -m for a sweep",
     "hydra.output_subdir": "a run writes config.yaml and overrides.yaml into its folder: leave it out",
     "hydra.run": "write dir=FOLDER",
@@ -43,8 +50,23 @@ def takes_value(name: str) -> bool:
     return any(name in names and has_value for names, (has_value, _) in FLAGS.items())
 
 
-def setting_answer(key: str) -> str | None:
+# Hydra's launchers: ours, by how their names begin.
+LAUNCHERS = {
+    "submitit_local": "write launcher=slurm launcher.cluster=local, a try without Slurm; or jobs=auto",
+    "submitit": "write launcher=slurm beside -m, with launcher.partition=, time, gpus, cpus and mem (docs/clusters.md)",
+    "ray": "write launcher=ray beside -m, with launcher.address=, cpus and gpus (docs/clusters.md)",
+    "joblib": "write jobs=auto beside -m: so many runs at a time on this machine",
+    "rq": "write -m; resume=SWEEP takes jobs from another machine too (docs/clusters.md)",
+    "basic": "write -m, which runs one job after the other: leave it out",
+}
+
+
+def setting_answer(key: str, value: str = "") -> str | None:
     """Say what to write instead of a setting of Hydra (`hydra.run.dir`, `hydra/launcher`); None if it is not one."""
+    if key.replace("/", ".") == "hydra.launcher":
+        known = next((answer for name, answer in LAUNCHERS.items() if value.startswith(name)), None)
+        if known:
+            return known
     names = key.replace("/", ".").split(".")
     prefixes = (".".join(names[:length]) for length in range(len(names), 0, -1))
     return next((SETTINGS[prefix] for prefix in prefixes if prefix in SETTINGS), None)

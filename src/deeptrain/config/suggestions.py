@@ -98,7 +98,7 @@ def _suggest_elsewhere(name: str, group: str) -> str | None:
 def key_message(override: Override, tree: Mapping[str, Any], known: dict[str, Any]) -> str | None:
     """Say what is wrong with the key of `key=value`: it must be one that the composed configuration has."""
     key, word = override.key_or_group, str(override.input_line)
-    if answer := setting_answer(key):
+    if answer := setting_answer(key, override_value(word)):
         return f"{word}: {answer}"
     if override.is_delete():
         in_list = key.partition(".")[0] in LISTS and key in _node_keys(tree)

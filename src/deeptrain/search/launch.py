@@ -116,6 +116,11 @@ def split(words: Sequence[str]) -> tuple[SearchOptions, list[str], int]:
         raise UsageError(["sampler=grid: write -m with train.py instead, which runs all combinations"])
     added = [word for word in words if re.fullmatch(r"trials=\+[1-9]\d*", word)]
     options, rest = split_options([word for word in words if word not in added], SearchOptions)
+    if options.launcher != "local":
+        remedy = (
+            f"{typed_command('tune')} resume=SEARCH joins from every machine that sees its folder (docs/clusters.md)"
+        )
+        raise UsageError([f"launcher={options.launcher}: is for sweeps, as a search draws trial after trial; {remedy}"])
     if options.confirm is not None:
         confirm.parse(options.confirm)
     return options, rest, int(override_value(added[-1])) if added else 0

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import deeptrain
 from deeptrain.compare import report
@@ -18,9 +19,10 @@ from deeptrain.run import folder, lock, saved
 from deeptrain.runtime import signals, terminal
 from deeptrain.runtime.paths import as_typed, quote, quote_setting
 from deeptrain.runtime.resources import command as typed_command
-from deeptrain.sweep import folds, server
+from deeptrain.sweep import folds, launchers, server
 from deeptrain.sweep import plan as plans
 from deeptrain.sweep.check import Facts, check, count_gpus
+from deeptrain.sweep.cluster import Engine, Follower
 from deeptrain.sweep.ledger import Ledger
 from deeptrain.sweep.options import Options
 from deeptrain.sweep.plan import Plan
@@ -34,11 +36,13 @@ def sweep(words: list[str], command: server.Command, lay_out: Callable[[Sequence
     """
     with interruptible():
         options, words = split_options(words, Options)
+        placing, words = launchers.take_out(options.launcher, words)
         directory, words = last_value(words, "dir"), [word for word in words if override_key(word) != "dir"]
         check_directory(directory, words)
         checked, warnings, facts = check(lay_out(words), measure=options.dry_run)
         warnings = list(dict.fromkeys([*renamed_in(words), *warnings]))
         slots, gpus = places(options, checked, facts)
+        engine = None if options.dry_run else engine_of(options, placing, checked)
         if options.dry_run:
             _show_dry_run(checked, facts, slots, warnings)
             return 0
@@ -46,14 +50,16 @@ def sweep(words: list[str], command: server.Command, lay_out: Callable[[Sequence
             warnings.append(f"the same sweep was begun before; to go on with it instead: {resume_command(same, words)}")
         plan = plans.moved(checked, folder.new_sweep_folder(directory))
         save_once(replace(plan, facts=origin()), directory)
-        terminal.show(*_head(plan, facts, slots, gpus), *(f"warning: {sentence}" for sentence in warnings))
-        return work(plan, command, slots, gpus, options)
+        where = f"launcher={options.launcher}" if engine else _places(plan, facts, slots, gpus)
+        terminal.show(*_head(plan, where), *(f"warning: {sentence}" for sentence in warnings))
+        return work(plan, command, slots, gpus, options, engine)
 
 
 def go_on(path: Path, words: list[str], command: server.Command) -> int:
     """Go on with a sweep, or join the terminals that are at work on it."""
     with interruptible():
         options, words = split_options([word for word in words if override_key(word) != "resume"], Options)
+        placing, words = launchers.take_out(options.launcher, words)
         unread = [word for word in words if override_key(word) not in saved.TRUSTED]
         if unread:
             raise UsageError(f"{word}: a sweep goes on with the settings that it has; leave it out" for word in unread)
@@ -70,14 +76,34 @@ def go_on(path: Path, words: list[str], command: server.Command) -> int:
             terminal.show(f"{quote_setting('resume', path)}: nothing left to do{retry}")
             return 1 if failed else 0
         slots, gpus = places(options, plan, {})
-        again = f", {len(failed)} failed" if failed else ""
-        terminal.show(f"sweep   {open_jobs} of {len(plan.jobs)} runs left{again}; {slots} at a time", f"folder  {path}")
-        return work(plan, command, slots, gpus, options)
+        engine = engine_of(options, placing, plan)
+        again, where = f", {len(failed)} failed" if failed else "", f"launcher={options.launcher}"
+        where = where if engine else f"{slots} at a time"
+        terminal.show(f"sweep   {open_jobs} of {len(plan.jobs)} runs left{again}; {where}", f"folder  {path}")
+        return work(plan, command, slots, gpus, options, engine)
 
 
-def work(plan: Plan, command: server.Command, slots: int, gpus: list[str], options: Options) -> int:
-    """Work through a plan, then show its table; return the exit code."""
-    worker = Worker(plan, command, slots, gpus, retry=options.retry is not None, fail_fast=options.fail_fast)
+def engine_of(options: Options, placing: Any, plan: Plan) -> Engine | None:
+    """Return what places the jobs on other machines, if the launcher does."""
+    at_once = options.jobs if isinstance(options.jobs, int) else None
+    return launchers.engine(options.launcher, placing, _threads(plan), at_once)
+
+
+def work(
+    plan: Plan,
+    command: server.Command,
+    slots: int,
+    gpus: list[str],
+    options: Options,
+    engine: Engine | None = None,
+) -> int:
+    """Work through a plan, here or by an engine, then show its table; return the exit code."""
+    retry, fail_fast = options.retry is not None, options.fail_fast
+    worker = (
+        Worker(plan, command, slots, gpus, retry=retry, fail_fast=fail_fast)
+        if engine is None
+        else Follower(plan, command, engine, retry=retry, fail_fast=fail_fast)
+    )
     try:
         worker.work()
     finally:
@@ -113,11 +139,12 @@ def resume_command(path: Path, words: Sequence[str]) -> str:
 def places(options: Options, plan: Plan, facts: dict[str, Facts]) -> tuple[int, list[str]]:
     """Return how many jobs run at a time, and the GPUs that they are spread over.
 
-    auto: a job for each GPU; without one, as many as there are cores for the threads of a job.
+    auto: a job for each GPU; without one, as many as there are cores for the threads of a job. On a cluster its engine
+    decides.
     """
-    gpus = _gpus(plan, facts)
+    gpus = _gpus(plan, facts) if options.launcher == "local" else []
     if options.jobs != "auto":
-        return options.jobs, gpus
+        return options.jobs or 1, gpus
     if gpus:
         return len(gpus), gpus
     return min(plan.total, max(1, cores() // _threads(plan))), []
@@ -191,17 +218,22 @@ def origin() -> dict[str, str]:
     return {"deeptrain": deeptrain.__version__, "made": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
 
 
-def _head(plan: Plan, facts: dict[str, Facts], slots: int, gpus: list[str]) -> list[str]:
-    """Say before the first job what is about to happen."""
+def _places(plan: Plan, facts: dict[str, Facts], slots: int, gpus: list[str]) -> str:
+    """Say how many jobs run at a time, and with what."""
     threads = sorted({fact.threads for fact in facts.values()})
     places = f"{slots} at a time" + (f" on {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else "")
     places += f", threads={'|'.join(map(str, threads))} each" if threads else ""
     if threads and not gpus and (most := min(len(plan.jobs), cores() // threads[-1])) > slots:
         places += f"; jobs={most} would use all cores"
+    return places
+
+
+def _head(plan: Plan, where: str) -> list[str]:
+    """Say before the first job what is about to happen."""
     parts = folds.take_out(plan.words)[0]
     held_out = f"folds   the training images in {parts} parts, each held out once as val; the test images stay shut"
     return [
-        f"sweep   {len(plan.jobs)} runs over {', '.join(plan.keys) or 'nothing'}; {places}",
+        f"sweep   {len(plan.jobs)} runs over {', '.join(plan.keys) or 'nothing'}; {where}",
         *([held_out] if parts else []),
         f"folder  {plan.folder}",
         f"join    {resume_command(plan.folder, plan.words)}   (also to go on after Ctrl-C, which saves all runs)",

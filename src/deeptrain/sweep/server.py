@@ -30,7 +30,7 @@ def start() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*signals.SIGNALS, signal.SIGUSR2})  # the last one of submitit
     try:
         forkserver.ensure_running()
     finally:

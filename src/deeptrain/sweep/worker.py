@@ -31,8 +31,9 @@ class Worker:
     """Works through the jobs of a sweep, `slots` at a time, until none is left to take.
 
     command: what a job's words are given to. gpus: those to spread the jobs over. retry: failed jobs get another
-    attempt. fail_fast: the first failure stops the sweep. grow: makes a plan with one more job where none is left to
-    take; None if there is to be no more. What others do in the same folder is seen at every look.
+    attempt. fail_fast: the first failure stops the sweep. only: the name of the one job that it may take. grow: makes a
+    plan with one more job where none is left to take; None if there is to be no more. What others do in the same folder
+    is seen at every look.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class Worker:
         retry: bool = False,
         fail_fast: bool = False,
         grow: Callable[[Ledger], Plan | None] | None = None,
+        only: str | None = None,
     ):
         self.grow = grow
         self.plan, self.command, self.slots, self.gpus, self.fail_fast = plan, command, slots, gpus, fail_fast
+        self.only = only
         self.ledger, self.claims, self.screen = Ledger(plan), Claims(plan.folder / "claims"), Screen()
         self.retry = set(self.ledger.failures()) if retry else set()
         self.running: list[Running] = []
@@ -66,6 +69,13 @@ class Worker:
                     self.screen.draw(self.look())
             finally:
                 self.screen.close()
+
+    def save(self) -> None:
+        """Ask the running jobs to stop, and wait until they have saved."""
+        self._stop(signal.SIGTERM)
+        while self.running:
+            server.wait_for_one([each.process for each in self.running], LOOK_SECONDS)
+            self._collect()
 
     def _receive(self, number: int) -> None:
         self.received.append(number)
@@ -115,7 +125,7 @@ class Worker:
     def _open(self) -> list[Job]:
         """Return the jobs that are still to be run."""
         closed = {*self.ledger.results(), *self.ledger.failures()} - self.retry
-        return [job for job in self.plan.jobs if job.name not in closed]
+        return [job for job in self.plan.jobs if job.name not in closed and self.only in (None, job.name)]
 
     def _has_orphans(self) -> bool:
         """Tell whether there are jobs whose worker was killed and that are just saving: soon somebody can take them."""
@@ -148,9 +158,9 @@ class Worker:
             self.retry.discard(job.name)
             if self.ledger.is_done(job):
                 self.ledger.forget_failure(job)
-                self._show_ended(job, outcome(self.ledger.results()[job.name]))
+                self.show_ended(job, outcome(self.ledger.results()[job.name]))
             elif not self.is_stopping:
-                self._show_ended(job, f"failed: {self.ledger.note_failure(job, code, output)}")
+                self.show_ended(job, f"failed: {self.ledger.note_failure(job, code, output)}")
                 if self.fail_fast:
                     self._stop(signal.SIGTERM)
             each.process.close()
@@ -159,7 +169,7 @@ class Worker:
 
     # --- what is seen ---
 
-    def _show_ended(self, job: Job, what: str) -> None:
+    def show_ended(self, job: Job, what: str) -> None:
         ended, total = len(self.ledger.results()) + len(self.ledger.failures()), self.plan.total
         left = self._seconds_left([each.job for each in self.running], self.slots)
         estimate = f"   about {formatting.duration(left)} left" if left else ""
