@@ -69,7 +69,7 @@ def enter(command: Callable[[list[str]], int]) -> int:
     try:
         return command(sys.argv[1:])
     finally:
-        gc.disable()  # else Python looks at all objects of torch once more: 0.25 s. Bindings of triton report frozen ones
+        gc.disable()  # else Python looks at all objects of torch once more, for 0.25 s (frozen ones triton calls leaks)
 
 
 def main(arguments: list[str] | None = None) -> int:
