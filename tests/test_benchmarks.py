@@ -103,3 +103,24 @@ def test_coverage_of_intervals(monkeypatch, capsys):
     coverage["images"](5)
     said = capsys.readouterr().out
     assert said.count("%") > 12 and "lowest: " in said and "seeds only" in said
+
+
+def test_a_search_is_compared_with_a_grid(monkeypatch, capsys):
+    pytest.importorskip("optuna")
+    monkeypatch.setattr("deeptrain.search.study.server.call", lambda function, *arguments: function(*arguments))
+    threads, tune = torch.get_num_threads(), runpy.run_path(str(BENCHMARKS / "tune.py"))
+    settings = tune["repetition"].__globals__
+    monkeypatch.setitem(settings, "EPOCHS", 2)
+    monkeypatch.setitem(settings, "GRID", {key: values[1:2] for key, values in settings["GRID"].items()})
+    rng = torch.Generator().manual_seed(0)
+    images = tuple(
+        torch.randn(1500, 20, generator=rng) if part % 2 == 0 else torch.arange(1500) % 10 for part in range(4)
+    )
+    rows = np.array([tune["repetition"](images, index, 3) for index in range(2)])
+    assert rows.shape == (2, 7) and (rows[:, :3] < 0.5).all() and (rows[:, 3] == 1).all(), (
+        "noise: nothing is pruned yet"
+    )
+    tune["summary"](rows)
+    torch.set_num_threads(threads)
+    said = capsys.readouterr().out
+    assert "epochs saved 0 % (goal 40 %)" in said or "epochs saved 0% (goal 40 %)" in said

@@ -194,6 +194,7 @@ def test_the_command_from_its_words_to_its_export(capfd):
     assert tune([*words, *space, "dir=s"]) == 2 and "go on with it" in capfd.readouterr().err
     assert train(["resume=s", "trials=+1"]) == 0
     assert len(drawn("s")) == 3
+    assert tune(["resume=s", "trials=2"]) == 2 and "write trials=+2 for so many more" in capfd.readouterr().err
     assert tune(["resume=s", "export=s.log"]) == 0
 
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("s.log"))

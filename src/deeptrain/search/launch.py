@@ -163,6 +163,9 @@ def _facts(options: SearchOptions) -> dict[str, Any]:
 def _changes(options: SearchOptions, plan: Plan, added: int) -> dict[str, Any]:
     """Return what a search is to do from now on."""
     changes: dict[str, Any] = {}
+    if options.trials and options.trials < len(plan.jobs):
+        there = f"{len(plan.jobs)} trials are there already; write trials=+{options.trials} for so many more"
+        raise UsageError([f"trials={options.trials}: {there}"])
     if added or options.trials:
         changes |= {"trials": plan.total + added if added else options.trials, "until": None}
     if options.hours:
