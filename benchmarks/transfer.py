@@ -28,7 +28,7 @@ WAYS = {  # name: words, and whether the run is from scratch
     "gradual": ([*WEIGHTS, "finetune=gradual", "optimizer.lr=0.001"], False),
     "all, decay 0.75": ([*WEIGHTS, "finetune=all", "finetune.decay=0.75", "optimizer.lr=0.001"], False),
     "scratch, the same network": (NETWORK, False),
-    "scratch, our ResNet at 32 px": (["model=resnet"], True),
+    "resnet, from scratch at 32 px": (["model=resnet"], True),
 }
 
 

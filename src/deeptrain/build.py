@@ -93,8 +93,7 @@ def open_setup(
         raise UsageError([str(error)]) from error
     check_loggers(run)
     val_images = "train" if settings.overfit else settings.validate.images
-    facts = {"learned_classes": learned_classes, "val_images": val_images, "input_recipe": input_recipe(run)}
-    source = instantiate("data", run.parts["data"], **facts)
+    source = data_source(run, learned_classes=learned_classes, val_images=val_images)
     dataset = load_data(run, source.load)
     if (initial := initial_weights(run, initial)) is not None and initial.mean:
         check_inputs(run, initial, source, dataset)
@@ -110,13 +109,18 @@ def open_setup(
     reason += ", products in TF32" if device.type == "cuda" and precision == "fp32" else ""
     setup.machine = reason
     setup.warnings = [*checks.check(run, _known(setup)), *dataset.warnings, *describe_leaks(source, dataset)]
-    setup.warnings += _smaller_than_known(run, facts["input_recipe"], dataset)
+    setup.warnings += _smaller_than_known(run, dataset)
     return setup
 
 
-def _smaller_than_known(run: RunConfig, recipe: "InputRecipe | None", dataset: "Dataset") -> list[str]:
+def data_source(run: RunConfig, **facts: Any) -> Any:
+    """Build the data source of a run. Its pictures get the size that published weights know."""
+    return instantiate("data", run.parts["data"], **facts, input_recipe=input_recipe(run))
+
+
+def _smaller_than_known(run: RunConfig, dataset: "Dataset") -> list[str]:
     """Return a line if images are less than half as large as those that published weights know."""
-    side = min(dataset.image_shape[1:])
+    recipe, side = input_recipe(run), min(dataset.image_shape[1:])
     if recipe is None or 2 * side > recipe.size or run.parts["data"].get("image_size"):
         return []
     remedy = "larger ones transfer better, as files with data=image_folder data.image_size=112"
