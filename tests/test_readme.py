@@ -16,7 +16,7 @@ from deeptrain.config.command_options import split_options
 from deeptrain.config.compose import compose_run
 from deeptrain.search.launch import split as split_search
 from deeptrain.search.space import read as read_space
-from deeptrain.sweep import ablation, plan
+from deeptrain.sweep import ablation, launchers, plan
 from deeptrain.sweep.options import Options
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,8 @@ def test_commands_compose(command):
         compose_run(split_options(words, diagnose.Options)[1])
     elif "multirun" in flags or plan.is_declared(words):
         words = ["seed=0,1" if word in SEEDS else word for word in words]  # each job takes 0.1 s
-        assert len(plan.lay_out(split_options(words, Options)[1]).jobs) > 1
+        options, words = split_options(words, Options)
+        assert len(plan.lay_out(launchers.take_out(options.launcher, words)[1]).jobs) > 1
     else:
         compose_run(words)
 

@@ -59,6 +59,13 @@ def test_another_machines_claim_counts_as_long_as_it_is_touched(tmp_path, monkey
     assert time.time() - (tmp_path / "a").stat().st_mtime < 60
 
 
+def test_a_clock_that_is_ahead_takes_nothing_from_another_machine(tmp_path, monkeypatch):
+    of_another_machine(tmp_path, "a", age=60)
+    now = time.time
+    monkeypatch.setattr(claims.time, "time", lambda: now() + 3 * claims.STALE_SECONDS)
+    assert not Claims(tmp_path).take("a")
+
+
 def test_a_claim_that_is_just_being_made_is_somebodys(tmp_path):
     mine = Claims(tmp_path)
     (tmp_path / "a").touch()

@@ -1,8 +1,10 @@
 """Who works on which job of a sweep: a file for each, so that several terminals and machines share the work."""
 
+import functools
 import json
 import os
 import platform
+import tempfile
 import time
 from contextlib import suppress
 from datetime import datetime
@@ -20,7 +22,9 @@ class Claims:
     """The jobs that this process holds, by name.
 
     On one machine the lock of the operating system decides, which a kill frees. Not all disks that several machines
-    share know such locks. There the file's exclusive creation decides, and its time says whether its owner lives.
+    share know such locks. There the file's exclusive creation decides, and its time says whether its owner lives: by
+    the clock of the disk, as those of two machines may differ. Without such locks one case is not decided: two machines
+    that take over the claim of a third, dead one in the same instant.
     """
 
     def __init__(self, folder: Path):
@@ -80,11 +84,20 @@ class Claims:
     def _is_alive_elsewhere(self, path: Path) -> bool:
         """Tell whether another machine holds a claim, or somebody is just making it."""
         try:
-            age = time.time() - path.stat().st_mtime
+            age = time.time() + self._clock_offset - path.stat().st_mtime
         except OSError:
             return False
         host = self._read(path).get("host")
         return age < BIRTH_SECONDS if host is None else host != platform.node() and age < STALE_SECONDS
+
+    @functools.cached_property
+    def _clock_offset(self) -> float:
+        """Return how many seconds the clock of the disk is ahead of that of this machine."""
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".clock-") as file:
+                return os.fstat(file.fileno()).st_mtime - time.time()
+        except OSError:
+            return 0.0
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
