@@ -12,7 +12,7 @@ import torch
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("timing", "ours", "step", "loader", "augment", "train", "shelf", "randomness", "find_lr")
+MODULES = ("timing", "ours", "step", "loader", "augment", "train", "shelf", "randomness", "find_lr", "large_batches")
 
 
 @pytest.fixture
@@ -50,6 +50,15 @@ def test_the_shelf_is_clocked_beside_what_it_is_added_to(load, capsys):
     load("shelf").main(["--quick", "mixup", "dropout"])
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in capsys.readouterr().out.splitlines()[3:7]]
     assert rows == [["plain", "plain"], ["plain_classifier"] * 2, ["mixup", "plain"], ["dropout", "plain_classifier"]]
+
+
+def test_large_batches_have_two_budgets(load, monkeypatch, capsys):
+    large_batches = load("large_batches")
+    monkeypatch.setattr(large_batches, "RECIPES", {"LARS": ["optimizer=lars", "scale_lr=sqrt"]})
+    large_batches.main(["--quick"])
+    said = capsys.readouterr().out
+    assert said.count("| LARS | ") == 4 and "The same epochs, accuracy" in said and "The same steps, accuracy" in said
+    assert "| recipe | 64 (17 steps) | 256 (4 steps) |" in said and "noise scale, images: none" in said
 
 
 def test_the_search_for_the_rate_is_compared_with_a_grid(load, capsys):

@@ -114,6 +114,7 @@ def test_broken_pictures_are_listed_last_and_end_nothing(capsys, tmp_path):
         "IMG_1.HEIC": b"\0\0\0\x18ftypheic",
         "zip.png": b"PK\3\4",
         "postscript.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        "damaged.png": whole[:8] + bytes(60),
     }
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
@@ -123,7 +124,7 @@ def test_broken_pictures_are_listed_last_and_end_nothing(capsys, tmp_path):
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 30
     summary, *reasons = said.err.splitlines()
-    assert "37 pictures" in summary and "7 could not be read" in summary
+    assert "38 pictures" in summary and "8 could not be read" in summary
     assert len(reasons) == len(broken) and all(any(name in line for line in reasons) for name in broken)
     assert predict(["run", str(tmp_path), "strict=true"]) == 1
 
