@@ -222,6 +222,8 @@ def test_folds_are_one_row_with_the_corrected_variance(tmp_path):
     assert page.repeat_command(row).endswith("-m aug=mixup folds=3 seed=0,1")
     rows = list(csv.DictReader(tables.as_csv(found).splitlines()))
     assert [row["fold"] for row in rows[:3]] == ["0", "1", "2"]
+    html = comparison.render(page.page_of(found, "folds"))
+    assert "dots are folds" in html and "means over the folds, bands reach from the lowest fold" in html
     assert "95 % interval" in tables.terminal(found)[0] and "seed" not in tables.terminal(found)[0]
 
 

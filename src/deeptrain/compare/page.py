@@ -29,6 +29,7 @@ def page_of(found: Comparison, title: str) -> PageData:
         title=title,
         subtitle=_subtitle(found),
         headline=verdict.headline(found),
+        repeats=found.repeats,
         sentences=verdict.sentences(found),
         rows=[_row(found, row, index) for index, row in enumerate(found.rows)] if found.is_claim else [],
         axis=f"Difference in {found.monitor}{', in points' if found.scale > 1 else ''}.",

@@ -19,7 +19,7 @@ MARGIN = 0.04  # left and right of the widest interval
 class Strip(NamedTuple):
     """An interval on a line with a zero: all in the unit of the axis, better to the right.
 
-    dots: of single seeds. half: nan where there is no interval.
+    dots: of single seeds or folds. half: nan where there is no interval.
     """
 
     center: float
@@ -63,6 +63,7 @@ class PageData:
     title: str
     subtitle: str
     headline: str
+    repeats: str = "seeds"  # what the runs of a setting differ in: seeds, or folds
     sentences: Sequence[str] = ()
     rows: Sequence[IntervalRow] = ()
     axis: str = ""
