@@ -12,6 +12,8 @@ from deeptrain import Pipeline, Plan, Trainer, Validator, tensor_loader
 from deeptrain.analysis.diagnosis import budget, memorise
 from deeptrain.analysis.diagnosis.controls import fit_linear, measure_controls
 from deeptrain.analysis.diagnosis.given import GivenTrainer
+from deeptrain.analysis.diagnosis.ledger import Ledger
+from deeptrain.analysis.diagnosis.trial import Trial, Trials
 from deeptrain.errors import UsageError
 
 CENTRES = torch.randint(0, 256, (4, 1, 4, 4), generator=torch.Generator().manual_seed(1))
@@ -120,9 +122,25 @@ def test_a_change_is_made_and_taken_back(change, read):
     assert given.model.layers[3].p == 0.5
 
 
-def test_a_setting_that_a_trainer_has_not_is_refused():
-    with pytest.raises(UsageError, match=r"model\.norm=batch"), GivenTrainer(trainer()).opened(["model.norm=batch"]):
+@pytest.mark.parametrize("change", ["model.norm=batch", "aug=mixup"])
+def test_a_change_that_a_trainer_cannot_make_is_refused(change):
+    """Else it would be tried in vain, and be told as a change that makes no difference."""
+    with pytest.raises(UsageError, match=change), GivenTrainer(trainer()).opened([change]):
         pass
+
+
+def test_a_run_of_twice_the_epochs_is_tried_in_twice_the_steps():
+    trials = Trials(GivenTrainer(trainer()), Ledger(types=(Trial,)), lambda text: None, 0.5)
+    assert [trials.whole(0.1, 0.0, change).steps for change in ("", "epochs=12")] == [30, 60]
+
+
+def test_a_trial_is_the_training_itself():
+    """The same steps from the same weights end with the same answers."""
+    found = Trials(GivenTrainer(trainer()), Ledger(types=(Trial,)), lambda text: None, 1.0).whole(0.1, 0.0)
+    itself = trainer()
+    itself.fit()
+    assert found.accuracy == pytest.approx(itself.progress.metrics["accuracy/val"])
+    assert found.rows[-1]["loss/val"] == pytest.approx(itself.progress.metrics["loss/val"], rel=1e-5)
 
 
 # --- controls ---

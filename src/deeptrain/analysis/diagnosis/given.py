@@ -174,7 +174,7 @@ class GivenTrainer:
         elif key == "model.dropout":
             stack.callback(_set_drop_rates, self.trainer.model, _drop_rates(self.trainer.model))
             _set_drop_rates(self.trainer.model, [0.0] * len(_drop_rates(self.trainer.model)))
-        elif key == "aug":
+        elif change == "aug=none":
             parts["pipeline"] = copy.copy(parts["pipeline"])
             parts["pipeline"].augmentations = []
         elif key == "data.mean":

@@ -46,7 +46,7 @@ def take_grid(trials: Trials, search: RateSearch, usual: float) -> Grid:
     race = search.races[-1]
     middle = search.lr if search.lr is not None else race.best
     below = search.diverges if search.diverges is not None else math.inf
-    steps = max(LEAST, math.ceil(SHARE * min(search.planned_steps, trials.planned)))
+    steps = max(LEAST, math.ceil(SHARE * search.planned_steps))
     rates = [rate for rate in (rung(middle, step) for step in (-1, 0, 1)) if rate < below] or [middle]
     choices = decays(trials.subject.decay, usual)
     for _ in range(EXTENSIONS + 1):

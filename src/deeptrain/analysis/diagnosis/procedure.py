@@ -99,7 +99,8 @@ class Procedure:
 
     @property
     def trials(self) -> Trials:
-        return Trials(self.subject, self.ledger, self.report, self.lengths.planned)
+        part = self.lengths.planned / self.facts.total_steps
+        return Trials(self.subject, self.ledger, self.report, part)
 
     def _measure_facts(self) -> Facts:
         self.report("start: looking at images, labels, outputs and loss")

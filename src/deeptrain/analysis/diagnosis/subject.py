@@ -138,7 +138,9 @@ class ComposedRun:
             value = self.run.values.get(key)
             if value is not None and value != off and not key.startswith("data."):
                 found.append(f"{key}={format_value(off)}")
-        return found
+        data = self.run.parts["data"]
+        is_cropped = data.get("augment") and (data.get("crop_padding") or data.get("flip"))
+        return [*found, "data.augment=false"] if is_cropped else found
 
     def config(self, changes: Sequence[str]) -> Mapping[str, Any]:
         return yaml.safe_load(compose_run(self._changed(changes)).yaml)

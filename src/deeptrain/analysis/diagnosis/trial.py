@@ -85,12 +85,12 @@ def choose(trials: Sequence[Trial], own: Trial | None = None) -> Trial:
 
 @dataclass
 class Trials:
-    """Makes trials, each once. planned: the most steps of one."""
+    """Makes trials, each once. part: of a run that a whole one takes; below 1 if the run is too long for it."""
 
     subject: Subject
     ledger: Ledger
     report: Report
-    planned: int
+    part: float
 
     def short(self, rates: Sequence[float], decay: float | None, steps: int) -> list[Trial]:
         """Train so many steps at each rate, annealed to zero after a warm-up, all with one decay."""
@@ -104,12 +104,12 @@ class Trials:
         return [self.ledger.once(name, lambda: _never()) for name in names]
 
     def whole(self, rate: float | None, decay: float | None, change: str = "") -> Trial:
-        """Train as the run would, for `planned` steps at most, and watch it."""
+        """Train as the run would, or a part of it, and watch it."""
 
         def measure() -> Trial:
             words = [*self.changes(None, decay), *change.split()]
             with self.subject.opened(words) as opened:
-                steps = min(opened.trainer.plan.total_steps, self.planned)
+                steps = max(1, round(self.part * opened.trainer.plan.total_steps))
                 return _Measure(opened, self.report, rate, decay, change, steps).watched()
 
         return self.ledger.once(f"run rate {rate} decay {decay} {change}".strip(), measure)
