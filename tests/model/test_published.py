@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from deeptrain.config.compose import compose_run
 from deeptrain.data.decode import Decoder
+from deeptrain.errors import UsageError
 from deeptrain.model import published
 from deeptrain.model.head import head_name
 from deeptrain.runtime import download
@@ -45,6 +47,11 @@ def test_names_are_those_of_the_library_and_nothing_is_imported():
 def test_an_unknown_name_is_answered_with_the_nearest(name, library, said):
     lines = published.messages(node(name, library=library))
     assert not lines if said is None else said in lines[0]
+
+
+def test_a_network_of_theirs_as_the_model_is_answered_with_how_to_write_it():
+    with pytest.raises(UsageError, match=r"write model=torchvision model\.name=convnext_tiny, or choose from"):
+        compose_run(["model=convnext_tiny"])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

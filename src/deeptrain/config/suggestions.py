@@ -14,6 +14,7 @@ from deeptrain.config.options import groups, options, options_with
 from deeptrain.config.override import override_value
 from deeptrain.config.settings import LISTS, PARTS, Settings
 from deeptrain.config.signatures import read_signature
+from deeptrain.model import published
 from deeptrain.runtime.paths import quote_setting
 from deeptrain.runtime.resources import CONFIGS
 from deeptrain.schema import closest, flatten, format_value, suggest
@@ -85,6 +86,8 @@ def _suggest_elsewhere(name: str, group: str) -> str | None:
     numbered = re.fullmatch(r"(\w*[a-z])[-_]?(\d+)", name)
     if numbered and f"{group}={numbered[1]}" in options_with(f"{group}.depth"):
         return f"{group}={numbered[1]} {group}.depth={numbered[2]}"
+    if group == "model" and (library := published.library_with(name)):
+        return f"model={library} model.name={name}"
     if holders := [part for part in PARTS if options_with(f"{part}.{name}")]:
         return f"{holders[0]}.{name}=..."
     for option in options(group):

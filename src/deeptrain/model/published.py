@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from deeptrain.runtime.download import Unreachable, fetch, open_url
 from deeptrain.schema import suggest, validate_call
@@ -160,6 +160,12 @@ def names(library: Library) -> list[str]:
         raise ValueError(f"needs the package {library}; pip install 'deeptrain[{library}]'")
     files = Path(spec.submodule_search_locations[0], "models").glob("*.py")
     return sorted({name for file in files for name in DEFINITION.findall(file.read_text("utf-8"))})
+
+
+def library_with(name: str) -> Library | None:
+    """Return the library that has a network of this name, torchvision first; None if none of them has."""
+    installed = [library for library in get_args(Library) if find_spec(library)]
+    return next((library for library in installed if name.partition(".")[0] in names(library)), None)
 
 
 def check_name(library: Library, name: str) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from deeptrain import build
 from deeptrain.config.compose import experiment_overrides
 from deeptrain.config.override import override_key
+from deeptrain.config.settings import RunConfig
 from deeptrain.errors import UsageError
+from deeptrain.model.published import library_of
 from deeptrain.report import formatting
 from deeptrain.run import record, saved
 from deeptrain.runtime.paths import as_typed, quote, quote_setting
@@ -36,7 +38,7 @@ def header(trainer: "Trainer", setup: build.Setup, run_dir: Path, rate: str | No
     changed = " ".join([*run.overrides, *experiment_overrides(run)])
     lines = [
         f"data       {setup.dataset.summary}",
-        f"model      {choices['model']}, {count:,} parameters{_stem(trainer)}",
+        f"model      {_model(run)}, {count:,} parameters{_stem(trainer)}",
         f"recipe     {recipe}; {_count(run.settings.epochs, 'epoch')}",
         f"batch      {batch}{auto}; {setup.machine}",
         *(f"chosen     {note}" for note in setup.dataset.notes),
@@ -72,6 +74,12 @@ def _initial_weights(setup: build.Setup) -> list[str]:
         inputs = f"images normalised as for it, mean {mean}" if mean else "images normalised by this set's own mean"
     path = initial.path if initial.is_of_a_run else Path(initial.path).name
     return [f"init from  {path}: {initial.summary}; {inputs}"]
+
+
+def _model(run: RunConfig) -> str:
+    """Name the option of the model, and the network of a library that it builds."""
+    node = run.parts["model"]
+    return f"{run.choices['model']} {node['name']}" if library_of(node) else run.choices["model"]
 
 
 def _stem(trainer: "Trainer") -> str:
