@@ -1,6 +1,7 @@
 """answers.npz: the answers of final and best weights are those that were measured, to the same bytes after a stop."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -83,4 +84,11 @@ def test_what_misleads_is_none(tmp_path):
         answers.save(tmp_path, wrong)
         assert answers.load(tmp_path) is None
     np.savez(tmp_path / answers.NAME, labels=np.array([{}]))  # pickled
+    assert answers.load(tmp_path) is None
+
+
+def test_a_header_that_promises_a_terabyte_is_none(tmp_path):
+    header = {"descr": "<u8", "fortran_order": False, "shape": (2**37,)}
+    with zipfile.ZipFile(tmp_path / answers.NAME, "w") as archive, archive.open("labels.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, header)
     assert answers.load(tmp_path) is None

@@ -76,8 +76,8 @@ def load(run_dir: Path) -> Answers | None:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
         return _read(found)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError, EOFError):
-        return None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError, EOFError, MemoryError):
+        return None  # MemoryError: its header lies about its size
 
 
 def _read(arrays: dict[str, np.ndarray]) -> Answers | None:
