@@ -12,14 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from deeptrain.commands.cli import train
 from deeptrain.config.command_options import split_options
 from deeptrain.errors import UsageError
 from deeptrain.runtime import signals
-from deeptrain.sweep import cluster, launch, launchers, server
+from deeptrain.sweep import check, cluster, launch, launchers, server
 from deeptrain.sweep.options import Options
-from deeptrain.sweep.plan import Job, Plan, save
+from deeptrain.sweep.plan import Job, Plan, lay_out, save
 from deeptrain.sweep.slurm import Slurm, SlurmOptions
 
 HERE = Path(__file__).parent
@@ -183,7 +184,7 @@ def test_ctrl_c_leaves_the_jobs_to_slurm_and_says_how_to_follow(job, slurm, capf
 )
 def test_mistakes_are_one_line_and_nothing_is_written(words, message, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch, "check", lambda plan, measure: (plan, [], {}))
+    monkeypatch.setattr(launch, "check", lambda plan, **options: (plan, [], {}))
     monkeypatch.setattr(launch.server, "call", lambda function, *arguments: 0)
     assert train(["-m", "model=fcn", "seed=0,1", *words]) == 2
     error = capfd.readouterr().err
@@ -197,6 +198,17 @@ def test_without_the_package_the_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'deeptrain\[ray\]'"):
         launchers.engine("ray", launchers.RayOptions(), 1, None)
+
+
+def test_the_machine_that_submits_needs_no_gpu(monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    monkeypatch.setattr(check.server, "call", lambda function, *arguments: function(*arguments))
+    plan = lay_out(["data=synthetic", "data.size=40", "model=fcn", "device=cuda", "seed=0,1"])
+    with pytest.raises(UsageError, match="no CUDA device"):
+        check.check(plan)
+    checked, _, _ = check.check(plan, elsewhere=True)
+    assert all("device=cuda" in job.words for job in checked.jobs)
 
 
 def test_a_task_says_what_machines_must_share(tmp_path):

@@ -35,7 +35,7 @@ class Facts:
     seconds: float | None = None
 
 
-def check(plan: Plan, *, measure: bool = False) -> tuple[Plan, list[str], dict[str, Facts]]:
+def check(plan: Plan, *, measure: bool = False, elsewhere: bool = False) -> tuple[Plan, list[str], dict[str, Facts]]:
     """Build every job; UsageError names the jobs of each mistake. Nothing is written.
 
     Jobs that differ in seed and fold alone are built once. Returns the plan, the warnings, and the facts by the names
@@ -50,7 +50,7 @@ def check(plan: Plan, *, measure: bool = False) -> tuple[Plan, list[str], dict[s
     _gather([run if isinstance(run, UsageError) else [] for run in composed], jobs)
     runs: list[RunConfig] = [run for run in composed if isinstance(run, RunConfig)]
     warnings = _gather([_attempt(dry_run.check_settings, run) for run in runs], jobs)
-    built = server.call(build_each, runs, measure)
+    built = server.call(build_each, [_without_device(run) for run in runs] if elsewhere else runs, measure)
     warnings += _gather([answer for answer, _ in built], jobs)
     facts = {job.name: known for same, (_, known) in zip(jobs, built, strict=True) if known for job in same}
     with_threads = tuple(_with_threads(job, facts.get(job.name)) for job in plan.jobs)
@@ -73,6 +73,10 @@ def build_each(runs: Sequence[RunConfig], measure: bool) -> list[tuple[list[str]
         except Exception:  # for the run to tell
             built.append(([], None))
     return built
+
+
+def _without_device(run: RunConfig) -> RunConfig:
+    return replace(run, settings=replace(run.settings, device="cpu"))
 
 
 def count_gpus() -> int:

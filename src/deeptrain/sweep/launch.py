@@ -39,7 +39,8 @@ def sweep(words: list[str], command: server.Command, lay_out: Callable[[Sequence
         placing, words = launchers.take_out(options.launcher, words)
         directory, words = last_value(words, "dir"), [word for word in words if override_key(word) != "dir"]
         check_directory(directory, words)
-        checked, warnings, facts = check(lay_out(words), measure=options.dry_run)
+        is_elsewhere = options.launcher != "local"
+        checked, warnings, facts = check(lay_out(words), measure=options.dry_run, elsewhere=is_elsewhere)
         warnings = list(dict.fromkeys([*renamed_in(words), *warnings]))
         slots, gpus = places(options, checked, facts)
         engine = None if options.dry_run else engine_of(options, placing, checked)
