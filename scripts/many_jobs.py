@@ -20,7 +20,6 @@ from deeptrain.sweep.plan import lay_out, moved, save
 WORDS = ["data=synthetic", "data.size=40", "model=fcn", "model.hidden=[8]", "limit_steps=2", "loggers=none"]
 WORDS += ["device=cpu", "threads=1", "batch_size=16", "validate.clean_images=16"]
 WARM_UP, MAX_GROWTH = 10, 32 * 2**20  # runs; bytes: a table of 300 runs is made at the end
-TEMPORARY = (Path(tempfile.gettempdir()), Path("/dev/shm"))  # where a process could leave something
 
 
 def sweep(folder: Path, jobs: int) -> int:
@@ -36,7 +35,7 @@ def held() -> dict[str, set[str]]:
     found = {f"open files of {name}": _targets(Path(f"/proc/{pid}/fd")) for name, pid in own.items()}
     parents = [(path.name, _parent(path)) for path in Path("/proc").iterdir() if path.name.isdigit()]
     found["processes"] = {name for name, parent in parents if parent in own.values()}
-    found["temporary files"] = {str(path) for folder in TEMPORARY for path in folder.iterdir() if _is_ours(path)}
+    found["temporary files"] = {str(path) for path in Path(os.environ["TMPDIR"]).iterdir()}
     return found
 
 
@@ -52,11 +51,6 @@ def _parent(process: Path) -> int:
         return 0
 
 
-def _is_ours(path: Path) -> bool:
-    """Tell whether a temporary file is one of Python's or PyTorch's own names; others use the folder too."""
-    return path.name.startswith(("pymp-", "torch_", "sem.mp-"))
-
-
 def memory() -> dict[str, int]:
     """Return the resident bytes of this process and of the server."""
     own = {"this process": os.getpid(), "the server": forkserver._forkserver._forkserver_pid}  # type: ignore
@@ -68,9 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=300)
     jobs = parser.parse_args(arguments).jobs
-    server.start()
-    with tempfile.TemporaryDirectory() as home:
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as own:
         os.chdir(home)
+        os.environ["TMPDIR"], tempfile.tempdir = own, own  # in which nobody else leaves anything
+        server.start()
         if sweep(Path("warm_up"), WARM_UP):
             return 1
         before, bytes_before = held(), memory()
