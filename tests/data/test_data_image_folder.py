@@ -9,6 +9,7 @@ from PIL import Image
 from deeptrain.data.decode import Decoder, decode_all
 from deeptrain.data.image_files import choose_decoder
 from deeptrain.data.image_folder import ImageFolder
+from deeptrain.model.published import InputRecipe
 
 
 def picture(path, size=(8, 8), colour=(200, 30, 90), mode="RGB", seed=None):
@@ -261,6 +262,27 @@ def test_the_size_follows_the_pictures_or_the_setting(sizes, image_size, expecte
 def test_resident_large_pictures_keep_one_size():
     decoder, notes = choose_decoder([(500, 375)], False, None, None, None, "resident")
     assert decoder == Decoder(224, 224, 3, 256) and "resized once" in notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("image_size", "expected"),
+    [(None, (224, 236, (256, 480))), (448, (448, 472, (512, 960))), (112, (112, None, None))],
+)
+@pytest.mark.parametrize("side", [32, 500])
+def test_published_weights_decide_on_size_and_interpolation(side, image_size, expected):
+    recipe = InputRecipe([0.5] * 3, [0.5] * 3, 224, 236, "bicubic")
+    decoder, notes = choose_decoder([(side, side)], False, image_size, recipe, None, "auto")
+    size, short, drawn = expected
+    assert decoder == Decoder(size, size, 3, short, drawn, interpolation="bicubic")
+    assert "the weights know pictures of 224, resized by bicubic" in notes[0]
+
+
+def test_a_decoder_saved_before_there_were_interpolations_is_bilinear():
+    decoder = Decoder(8, 8, 3, 10)
+    state = {name: value for name, value in decoder.state_dict().items() if name != "interpolation"}
+    assert Decoder.from_state(state) == decoder
+    bicubic = Decoder(8, 8, 3, interpolation="bicubic")
+    assert Decoder.from_state(bicubic.state_dict()) == bicubic and bicubic.cache_key != Decoder(8, 8, 3).cache_key
 
 
 def test_grey_pictures_have_one_channel_unless_asked(tmp_path):

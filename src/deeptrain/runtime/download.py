@@ -9,7 +9,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-SECONDS = 8.0  # to wait for the first answer; a name server that is silent may take minutes
+SECONDS = 5.0  # to wait for the first answer; a name server that is silent may take minutes
 STALLED = 30.0  # seconds without a byte, after which a download is given up
 BLOCK = 2**20
 
