@@ -214,6 +214,8 @@ def test_the_command_from_its_words_to_its_export(capfd):
         (["optimizer.lr=log(1e-4,1)", "trials=+20"], "trials=+20: goes with resume="),
         (["optimizer.lr=log(1e-4,1)", "confirm=5"], "confirm=5: write confirm=5x3"),
         (["optimizer.lr=log(1e-4,1)", "confirm=5x1"], "at least 2"),
+        (["optimizer.lr=log(1e-4,1)", "launcher=slurm"], "is for sweeps, as a search draws trial after trial"),
+        (["optimizer.lr=log(1e-4,1)", "folds=5"], "here write data.folds=5 data.fold=0"),
         (["optimizer.lr=log(1e-4,1)", "sampler=grid"], "write -m with train.py instead"),
         (["optimizer.lr=log(1e-4,1)", "sampler=cmaes"], "choose from auto, gp, tpe, random"),
         (["resume=nowhere"], "is no search; name its folder"),

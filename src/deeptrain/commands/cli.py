@@ -57,6 +57,7 @@ python train.py                                          handwritten digits, a s
 python train.py model=vgg 'aug=[cutout,mixup]' optimizer.lr=0.05 epochs=10
 python train.py data=image_folder data.root=pictures     pictures in folders named by class
 python train.py -m model=fcn,resnet aug=none,mixup seed=0,1,2
+python train.py folds=5 model=fcn                        cross-validation: each fifth is held out in turn
 python train.py resume=outputs/...                       go on, or with epochs=60 train longer
 torchrun --nproc-per-node 2 train.py batch_size=256       two GPUs, 128 images each
 python train.py explain=label_smoothing                  what it does, what to expect, sensible values, the paper
