@@ -100,9 +100,9 @@ class Regularized:
         return ["model.dropout=0.0"]
 
 
-def judge(own: Trial, linear: Trial, told: float = 0.5):
+def judge(own: Trial, linear: Trial, told: float = 0.5, is_whole: bool = True):
     record = Record([], {}, 1000, 1000, 10, {"status": "finished"}, largest_class=0.1)
-    return read_curves(own, record, Controls(linear.right, told, 2000), Regularized(), True)  # type: ignore[arg-type]
+    return read_curves(own, record, Controls(linear.right, told, 2000), Regularized(), is_whole)  # type: ignore[arg-type]
 
 
 def test_a_network_as_good_as_a_straight_line_has_no_fault():
@@ -113,6 +113,10 @@ def test_a_network_below_a_straight_line_has_each_regularizer_tested():
     curves = judge(trial(700), trial(900))
     assert [verdict.name for verdict in curves.reading.verdicts] == ["below_linear"]
     assert [verdict.override for verdict in curves.suspicions] == ["model.dropout=0.0"]
+
+
+def test_a_run_that_was_cut_short_is_not_compared_with_a_straight_line():
+    assert not judge(trial(700), trial(900), is_whole=False).reading.verdicts
 
 
 @pytest.mark.parametrize(("right", "told", "names"), [(105, 0.95, ["split_differs"]), (105, 0.6, []), (600, 0.95, [])])
@@ -144,8 +148,8 @@ def test_on_its_own_it_takes_as_long_as_the_run_and_leaves_nothing_out():
     assert long.last == 7 and SHORTEST < long.seconds <= 400
     assert plan_lengths(Speed(60.0, 100.0), 4000, None, 7).last == 7
     busy = plan_lengths(Speed(0.1, 0.2, share=0.25), 4000, None, 7)
-    idle = plan_lengths(Speed(0.025, 0.05), 4000, None, 7)
-    assert busy.planned == idle.planned, "other programs do not change what is measured"
+    assert busy == long, "other programs do not change what is measured"
+    assert plan_lengths(Speed(0.1, 0.2, share=0.25), 4000, 1000.0, 7) == plan_lengths(Speed(0.1, 0.2), 4000, 250.0, 7)
 
 
 # --- the file ---

@@ -18,7 +18,15 @@ from deeptrain.report.formatting import format_points, percent
 
 TOLD_APART = 0.7  # accuracy at which a straight line tells train from val
 TESTED = 3  # pieces of advice, at most
-LENGTH = ("train_longer", "underfitted", "plateau", "decayed_too_early", "warmup_too_long", "healthy")  # of whole runs
+LENGTH = (
+    "train_longer",
+    "underfitted",
+    "plateau",
+    "decayed_too_early",
+    "warmup_too_long",
+    "healthy",
+    "below_linear",
+)  # of whole runs
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Curves:
 
 def read_curves(trial: Trial, record: reader.Record, controls: Controls, subject: Subject, is_whole: bool) -> Curves:
     """Judge the end of a run. What was only read off its curves, and can be tested, is a suspicion and no verdict."""
-    told = _against_controls(trial, record, controls)
+    told = [verdict for verdict in _against_controls(trial, record, controls) if is_whole or verdict.name not in LENGTH]
     found = [verdict for verdict in reader.read(record) if is_whole or verdict.name not in LENGTH]
     suspected = [verdict for verdict in found if verdict.override and verdict.kind != "remark"]
     if any(verdict.name == "below_linear" for verdict in told):

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 import torch
@@ -26,7 +27,7 @@ RACES, CELLS, RUNS, TESTS = 16, 10, 4, 2  # short runs of a search, of the grid;
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a training step, and of an evaluation of a trial. share: of the machine that they had."""
+    """Seconds of a training step, and of an evaluation of a trial, on an idle machine. share: of it that is free."""
 
     step: float
     evaluation: float
@@ -43,23 +44,29 @@ class Lengths:
 
 
 def measure_speed(opened: Opened) -> Speed:
-    """Take a few training steps; the trainer is as before."""
-    trainer = opened.trainer
-    slices = trial_slices(opened)
+    """Take a few training steps, and evaluate twice; the trainer is as before."""
+    trainer, slices = opened.trainer, trial_slices(opened)
+    clock = _seconds_of_cores if trainer.runtime.device.type == "cpu" else time.perf_counter
     with preserved(trainer) as begin:
         runs = ShortRuns(trainer, begin, opened.rates_of, slices)
         rates = [trainer.optimizer.param_groups[0]["initial_lr"] * 1e-3] * (WARM + TIMED)
-        began, cpu = time.perf_counter(), time.process_time()
-        clock = [time.perf_counter() for _ in runs.losses(rates, lambda progress: 1.0)]
-        share = (time.process_time() - cpu) / torch.get_num_threads() / (time.perf_counter() - began)
-        began = time.perf_counter()
-        runs.score()
-        evaluation = time.perf_counter() - began
-    steps = [after - before for before, after in zip(clock[WARM:], clock[WARM + 1 :], strict=False)]
+        times, wall = [clock()], time.perf_counter()
+        times += [clock() for _ in runs.losses(rates, lambda progress: 1.0)]
+        steps = [after - before for before, after in pairwise(times)]
+        evaluations = []
+        for _ in range(2):
+            began = clock()
+            runs.score()
+            evaluations.append(clock() - began)
+        share = (clock() - times[0]) / max(time.perf_counter() - wall, 1e-9)
     for loader in slices:
         loader.close()
-    share = min(share, 1.0) if trainer.runtime.device.type == "cpu" else 1.0
-    return Speed(median(steps) if steps else math.nan, evaluation, share)
+    return Speed(median(steps[WARM:] or steps), min(evaluations), min(max(share, 0.01), 1.0))
+
+
+def _seconds_of_cores() -> float:
+    """Return the seconds that the cores have computed, each of them: other programs do not count."""
+    return time.process_time() / torch.get_num_threads()
 
 
 def seconds_of(step: int, planned: int, speed: Speed) -> float:
@@ -87,8 +94,8 @@ def plan_lengths(speed: Speed, total_steps: int, budget: float | None, last: int
     def seconds(planned: int, steps: int) -> float:
         return sum(seconds_of(step, planned, speed) for step in range(1, steps + 1))
 
-    usual = min(max(total_steps * speed.step * speed.share, SHORTEST), LONGEST) / speed.share  # of an idle machine
-    room = SPARE * (usual if budget is None else budget)
+    usual = min(max(total_steps * speed.step, SHORTEST), LONGEST)
+    room = SPARE * (usual if budget is None else budget * speed.share)
     for steps in range(last, 0, -1):
         planned = longest
         while planned > FEWEST and seconds(planned, steps) > room:
