@@ -5,6 +5,7 @@ exit code, what was said on stderr, and what the hook saw: programs started, soc
 """
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -15,20 +16,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
 
 import hostile_files
+from PIL import Image
 
+import deeptrain
 from deeptrain.commands import cli
 from deeptrain.config import compose
 from deeptrain.report import figures
-from deeptrain.run import artifacts, resume
+from deeptrain.run import artifacts, defaults, resume
 from deeptrain.runtime.resources import ROOT
 from deeptrain.training import checkpoint
 
 SECRET = "hunter2"
-SECONDS = 20  # that a command may take
+SECONDS = 60  # that a command may take, on a busy machine too
 LARGE = 2**27  # bytes of a file in which no secret is looked for
 TINY = ["data=synthetic", "data.shape=[3,8,8]", "data.size=40", "model=fcn", "model.hidden=[4]", "log.every_steps=1"]
 
@@ -38,13 +42,29 @@ def script(name: str, *words: str) -> int:
     return cli.guarded(lambda: getattr(import_module(name), name)(list(words)))
 
 
+PICTURE, SOUND = Path("picture.png"), Path("base")  # what predict is asked about, and a run that is not hostile
+
+
+def in_python(run: Path) -> int:
+    """Do what a notebook does."""
+    return len(deeptrain.load(run).predict([PICTURE])) - 1
+
+
 COMMANDS: dict[str, Callable[[Path], int]] = {
     "resume": lambda run: cli.train([f"resume={run}", "epochs=2"]),
     "evaluate": lambda run: script("evaluate", str(run)),
     "evaluate val": lambda run: script("evaluate", str(run), "split=val"),
     "rerun": lambda run: cli.train([f"rerun={run}", f"dir={run / 'again'}"]),
+    "predict": lambda run: script("predict", str(run), str(PICTURE), "coverage=0.9"),
+    "load": lambda run: cli.guarded(lambda: in_python(run)),
+    "ensemble": lambda run: script("ensemble", str(run), str(SOUND)),
+    "export": lambda run: script("export", str(run), "to=safetensors"),
+    "init_from": lambda run: cli.train([*TINY, f"init_from={run}", f"dir={run / 'new'}", "epochs=1"]),
+    "read": lambda run: script("read", str(run)),
+    "report": lambda run: script("report", str(run), f"out={run / 'report'}"),
 }
-RESUME, EVALUATE, VAL, RERUN = COMMANDS
+RESUME, EVALUATE, VAL, RERUN, PREDICT, LOAD, ENSEMBLE, EXPORT, INIT, READ, REPORT = COMMANDS
+ROADS = (RESUME, EVALUATE, PREDICT, LOAD, ENSEMBLE, EXPORT, INIT)  # to a checkpoint
 NETWORK = ("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.")
 PROGRAMS = ("os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.startfile", "pty.", "subprocess.")
 FILES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.chmod", "os.truncate", "os.utime", "shutil.")
@@ -140,14 +160,18 @@ def _peak(*, reset: bool = False) -> int:
     return int(status["VmHWM"].split()[0]) * 1024
 
 
-Case = tuple[str, str, tuple[str, ...], hostile_files.Spoil]
+Case = tuple[str, str, str, hostile_files.Spoil]
 
 
 def cases(base: Path) -> Iterator[Case]:
-    """Yield of each case its kind, its name, the commands, and what makes a copy of a sound run hostile."""
+    """Yield of each case its kind, its name, the command, and what makes a copy of a sound run hostile.
+
+    The commands that read a file take turns, so that each of them meets files of every kind.
+    """
     newest = base / "checkpoints" / "last.pt"
     whole, state = newest.read_bytes()[: -checkpoint.TAIL], checkpoint.load(newest)
-    both = (RESUME, EVALUATE)
+    roads, folder_roads = cycle(ROADS), cycle((RESUME, EVALUATE, RERUN))
+    unsealed_roads = cycle(road for road in ROADS if road != RESUME)  # which takes the checkpoint before a damaged one
 
     def replaced(content: bytes) -> hostile_files.Spoil:
         return lambda run: [(run / "checkpoints" / f"{name}.pt").write_bytes(content) for name in ("last", "best")]
@@ -157,26 +181,32 @@ def cases(base: Path) -> Iterator[Case]:
 
     for kind, found in (("payload", hostile_files.payloads()), ("tensor", hostile_files.lying_tensors())):
         for name, operations in found:
-            yield kind, name, both, replaced(hostile_files.packed(hostile_files.holding(operations)))
+            content = hostile_files.packed(hostile_files.holding(operations))
+            yield kind, name, next(roads), replaced(content)
     for name, content in hostile_files.archives(whole):
-        yield "archive", name, both, replaced(hostile_files.sealed(content))
-    for kind, found, commands in (
-        ("weights", hostile_files.weights(state), both),
-        ("progress", hostile_files.progress(state), (RESUME,)),
-        ("description", hostile_files.descriptions(state), (EVALUATE,)),
+        yield "archive", name, next(roads), replaced(hostile_files.sealed(content))
+    for name, content in hostile_files.foreign():
+        yield "foreign", name, next(unsealed_roads), replaced(content)
+        yield "foreign", f"{name}, sealed", next(roads), replaced(hostile_files.sealed(content))
+    both = cycle((RESUME, EVALUATE))
+    for name, content in hostile_files.weights(state):
+        yield "weights", name, next(both), saved(content)
+    for name, content in hostile_files.progress(state):
+        yield "progress", name, RESUME, saved(content)
+    for name, content in hostile_files.descriptions(state):
+        yield "description", name, EVALUATE, saved(content)
+    for kind, spoils, commands in (
+        ("folder", hostile_files.FOLDERS, folder_roads),
+        ("folder", hostile_files.READ_BY_RESUME, repeat(RESUME)),
+        ("folder", hostile_files.READ_BY_EVALUATE, repeat(VAL)),
+        ("folder", hostile_files.READ_BY_RERUN, repeat(RERUN)),
+        ("folder", hostile_files.READ_BY_PREDICT, repeat(PREDICT)),
+        ("harmless", hostile_files.HARMLESS, folder_roads),
+        ("harmless", hostile_files.IGNORED_BY_REPORT, repeat(REPORT)),
+        ("harmless", hostile_files.IGNORED_BY_READ, repeat(READ)),
     ):
-        for name, content in found:
-            yield kind, name, commands, saved(content)
-    for name, spoil in hostile_files.FOLDERS.items():
-        yield "folder", name, (*both, RERUN), spoil
-    for name, spoil in hostile_files.READ_BY_RESUME.items():
-        yield "folder", name, (RESUME,), spoil
-    for name, spoil in hostile_files.READ_BY_EVALUATE.items():
-        yield "folder", name, (VAL,), spoil
-    for name, spoil in hostile_files.READ_BY_RERUN.items():
-        yield "folder", name, (RERUN,), spoil
-    for name, spoil in hostile_files.HARMLESS.items():
-        yield "harmless", name, (*both, RERUN), spoil
+        for (name, spoil), command in zip(spoils.items(), commands, strict=False):
+            yield kind, name, command, spoil
 
 
 def main(answers: Path) -> None:
@@ -185,6 +215,7 @@ def main(answers: Path) -> None:
     os.environ["DEEPTRAIN_SECRET"] = SECRET
     here = Path.cwd()
     base, run, outside = here / "base", here / "case" / "run", here / "case" / "outside"
+    Image.new("RGB", (8, 8)).save(PICTURE)
     with contextlib.redirect_stdout(io.StringIO()):
         assert cli.train([*TINY, "epochs=1", f"dir={base}"]) == 0
         for command in COMMANDS.values():  # what is imported on the way is imported now
@@ -197,16 +228,15 @@ def main(answers: Path) -> None:
     _save_time()
     found = []
     sys.addaudithook(Watch.hook)
-    for kind, name, commands, spoil in cases(base):
-        for command in commands:
-            shutil.rmtree(run.parent, ignore_errors=True)
-            shutil.copytree(base, run)
-            outside.mkdir()
-            spoil(run)
-            before = _content(outside)
-            answer = watched(COMMANDS[command], run)
-            answer["outside"] = _content(outside) != before or any(here.rglob(hostile_files.CANARY))
-            found.append({"kind": kind, "name": name, "command": command, **answer})
+    for kind, name, command, spoil in cases(base):
+        shutil.rmtree(run.parent, ignore_errors=True)
+        shutil.copytree(base, run)
+        outside.mkdir()
+        spoil(run)
+        before = _content(outside)
+        answer = watched(COMMANDS[command], run)
+        answer["outside"] = _content(outside) != before or any(here.rglob(hostile_files.CANARY))
+        found.append({"kind": kind, "name": name, "command": command, **answer})
     answers.write_text(json.dumps({"cases": found, "noticed": _what_must_not_be(run)}, indent=1))
 
 
@@ -219,7 +249,8 @@ def _save_time() -> None:
     """Compose the same words, which come again and again, once; draw nothing more, as those files are not special."""
     original = compose.compose_run
     composed = functools.cache(lambda words: original(list(words)))
-    compose.compose_run = resume.compose_run = lambda words: composed(tuple(words))
+    for module in (compose, defaults, resume):
+        vars(module)["compose_run"] = lambda words: copy.deepcopy(composed(tuple(words)))
     artifacts._draw = figures.draw_confusion = lambda *_: None
 
 

@@ -501,6 +501,85 @@ READ_BY_EVALUATE: dict[str, Spoil] = {
     "evaluations that are none": file("evaluation.json", "]["),
 }
 
+
+def pickled_array(command: bytes) -> bytes:
+    """Write an .npy of objects, which numpy unpickles if it is allowed to."""
+    header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + b"\x80\x02" + command + b"."
+
+
+def lying_array(shape: str) -> bytes:
+    header = f"{{'descr': '<u8', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(8)
+
+
+def table_of(**arrays: bytes) -> bytes:
+    """Pack an .npz."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed_file:
+        for name, content in arrays.items():
+            packed_file.writestr(f"{name}.npy", content)
+    return buffer.getvalue()
+
+
+SYSTEM = call("os", "system", text(f"touch {CANARY}"))
+EVERY_ARRAY = ("labels", "classes", "data", "images", "best_predicted", "best_loss")
+
+READ_BY_PREDICT: dict[str, Spoil] = {
+    f"{what} {how}": file(name, content)
+    for what, name in (("a temperature", "calibration.json"), ("a coverage", "conformal.json"))
+    for how, content in (
+        ("nested deep", NESTED),
+        ("of words", "temperature: 1"),
+        ("in a list", "[1, 2]"),
+        ("of bytes", b"\xff\xfe\x00\x01" * 9),
+        ("of an endless number", '{"temperature": ' + "1" * 10**6 + "}"),
+    )
+}
+
+IGNORED_BY_REPORT: dict[str, Spoil] = {  # a run's answers that `answers.save` did not write count as none
+    "answers that call": file("answers.npz", table_of(**dict.fromkeys(EVERY_ARRAY, pickled_array(SYSTEM)))),
+    "labels that call": file("answers.npz", table_of(labels=pickled_array(SYSTEM))),
+    "answers that are a pickle": file("answers.npz", b"\x80\x02" + SYSTEM + b"."),
+    "answers that are an array": file("answers.npz", pickled_array(SYSTEM)),
+    "answers of a terabyte": file("answers.npz", table_of(**dict.fromkeys(EVERY_ARRAY, lying_array(f"({2**37},)")))),
+    "answers that unfold": lambda folder: file("answers.npz", table_of(labels=bytes(257 * 2**20)))(folder),
+    "answers that break off": file("answers.npz", table_of(labels=lying_array("(1,)"))[:-9]),
+    "answers of nothing": file("answers.npz", b""),
+}
+
+IGNORED_BY_READ: dict[str, Spoil] = {  # no curve, no verdict
+    "steps of words": file("steps.csv", "epoch,step\none,two\n"),
+}
+
+
+def foreign() -> Iterator[tuple[str, bytes]]:
+    """Name files of other programs that would run code where they are opened as those programs do."""
+    evil = b"\x80\x02" + SYSTEM + b"."
+    model = b'{"graph_module": {"signature": null}}'
+    exported = {"archive_format": b"pt2", "models/model.json": model, "data/weights/w.pt": archive(evil)}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed_file:
+        for name, content in exported.items():
+            packed_file.writestr(f"model/{name}", content)
+    yield "an exported program", buffer.getvalue()
+    yield "a bare pickle", evil
+    yield "an old torch file that calls", old_torch_file()[:-30] + evil
+    code = {"archive/code/__torch__.py": b"import os\n", "archive/constants.pkl": evil}
+    yield "a script module", archive(evil, **code)
+    yield "safetensors with a long header", struct.pack("<Q", 2**40) + b"{}"
+    yield "safetensors nested deep", struct.pack("<Q", len(NESTED)) + NESTED.encode()
+    yield "safetensors that overlap", _safetensors('{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}')
+    yield "safetensors of a terabyte", _safetensors('{"a":{"dtype":"F32","shape":[274877906944],"data_offsets":[0,8]}}')
+    yield "onnx with weights elsewhere", b"\x08\x08\x3a\x20location/etc/passwd" + bytes(64)
+    yield "a table of arrays that calls", table_of(**dict.fromkeys(EVERY_ARRAY, pickled_array(SYSTEM)))
+    yield "a program", b"#!/bin/sh\ntouch " + CANARY.encode()
+
+
+def _safetensors(header: str) -> bytes:
+    return struct.pack("<Q", len(header)) + header.encode() + bytes(8)
+
+
 READ_BY_RERUN: dict[str, Spoil] = {
     "a result nested deep": file("result.json", NESTED),
     "a result of words": file("result.json", "status: finished"),

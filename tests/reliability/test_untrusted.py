@@ -43,8 +43,9 @@ def names(*kinds: str) -> Iterator[str]:
             *hostile_files.READ_BY_RESUME,
             *hostile_files.READ_BY_EVALUATE,
             *hostile_files.READ_BY_RERUN,
+            *hostile_files.READ_BY_PREDICT,
         ],
-        "harmless": [*hostile_files.HARMLESS],
+        "harmless": [*hostile_files.HARMLESS, *hostile_files.IGNORED_BY_REPORT, *hostile_files.IGNORED_BY_READ],
     }
     return (name for kind in kinds for name in lists[kind])
 
@@ -111,10 +112,10 @@ def test_no_word_of_theirs_moves_the_cursor_or_fills_the_screen(found):
             "overrides.yaml: is not a list of settings; write the settings of its command into that file",
         ),
         ("a split of lists", "split.json: is damaged; move it away"),
-        ("os.system", "last.pt: holds more than weights and plain values, so it is not opened"),
+        ("os.system", ".pt: holds more than weights and plain values, so it is not opened"),
         ("progress beyond the end of an epoch", "last.pt: it stopped in step 1000000000 of an epoch"),
-        ("momenta stretched", "last.pt: holds more than weights and plain values, so it is not opened"),
-        ("momenta that share a storage", "last.pt: holds more than weights and plain values, so it is not opened"),
+        ("momenta stretched", ".pt: holds more than weights and plain values, so it is not opened"),
+        ("momenta that share a storage", ".pt: holds more than weights and plain values, so it is not opened"),
         ("an input of negative size", "best.pt: does not say what it was trained on"),
         ("an input of another size", "best.pt: it was trained on images of 3x16x16, the data has 3x8x8; leave the"),
     ],
