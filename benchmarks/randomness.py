@@ -71,7 +71,7 @@ def main(words: list[str] | None = None) -> None:
         parts.append(keys / step)
         rows.append([name, f"{step:,.0f}", f"{keys:.1f}", f"{keys / step:.2%}"])
     table(["one thread", "CPU, us a step", "of it keys, us", "part"], rows)
-    goal("percent of an epoch, the dearest of these", 100 * max(parts), 2, at_most=True)
+    goal("", "keys of random draws: percent of an epoch, the dearest of these", 100 * max(parts), 2, at_most=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -131,12 +132,31 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     print()
 
 
-def goal(text: str, value: float, bar: float, *, at_most: bool = False) -> None:
-    """Print a figure beside what it should be."""
-    holds = value <= bar if at_most else value >= bar
-    print(
-        f"goal: {text}: {value:,.1f} ({'at most' if at_most else 'at least'} {bar:,g}), {'held' if holds else 'MISSED'}"
-    )
+@dataclass(frozen=True)
+class Goal:
+    """A figure beside what it must be and what it should once be; None: no such bar."""
+
+    row: str  # of the table of goals, as C5
+    text: str
+    value: float
+    must: float
+    stretch: float | None = None
+    at_most: bool = False
+    ours: str = ""  # of what the value is the ratio or the difference
+    peer: str = ""
+
+    def holds(self, bar: float | None) -> bool:
+        return bar is not None and (self.value <= bar if self.at_most else self.value >= bar)
+
+
+GOALS: list[Goal] = []  # of this process, in the order in which they were measured
+
+
+def goal(row: str, text: str, value: float, must: float, stretch: float | None = None, **more: Any) -> None:
+    """Print a figure beside what it must be, and note it for benchmarks/run.py. more: of Goal."""
+    GOALS.append(found := Goal(row, text, value, must, stretch, **more))
+    bar = f"{'at most' if found.at_most else 'at least'} {must:,g}"
+    print(f"goal: {text}: {value:,.2f} ({bar}), {'held' if found.holds(must) else 'MISSED'}")
 
 
 def circumstances(*packages: str, quick: bool) -> str:

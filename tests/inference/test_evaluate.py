@@ -91,7 +91,7 @@ def test_a_temperature_of_other_weights_is_not_used(capsys):
     path.unlink()
 
 
-def test_the_table_and_the_pictures(capsys):
+def test_the_table_and_the_pictures(drawn_figures, capsys):
     Path("run1/calibration.json").unlink(missing_ok=True)
     text = shown(capsys, "run1", "csv=out.csv")
     rows = read_rows("out.csv")

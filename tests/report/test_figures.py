@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.sparse import coo_array
 
+from deeptrain.report import figures
 from deeptrain.report.figures import draw_confusion, draw_curves, draw_layers, draw_schedule, moving_average
 
 pytestmark = pytest.mark.usefixtures("drawn_figures")
@@ -66,6 +68,19 @@ def test_confusion_of_few_and_many_classes(tmp_path, classes):
     counts = np.random.default_rng(0).poisson(0.5, (classes, classes)) + np.diag([20] * classes)
     counts[0] = 0  # a class without images
     draw_confusion(counts, [f"class {i}" for i in range(classes)], tmp_path / "confusion.png")
+    picture(tmp_path / "confusion.png")
+
+
+def test_confusion_of_more_classes_than_a_picture_has_pixels(tmp_path):
+    """Neighbours share a cell; a row of cells still sums to the part of its classes that have images."""
+    classes, rng = 5000, np.random.default_rng(0)
+    true, taken = rng.integers(0, classes, (2, 20_000))
+    counts = coo_array((np.ones(len(true), int), (true, taken)), (classes, classes)).tocsr()
+    shares = figures._shares(counts)
+    assert shares.shape == (1000, 1000)
+    shown = np.isin(np.arange(classes), true).reshape(1000, 5)
+    np.testing.assert_allclose(shares.sum(1), shown.mean(1))
+    draw_confusion(counts, [str(label) for label in range(classes)], tmp_path / "confusion.png")
     picture(tmp_path / "confusion.png")
 
 

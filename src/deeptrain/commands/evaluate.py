@@ -187,7 +187,7 @@ def _write(at: Path, state: Path, command: "Words", evaluation: Any, found: "Mis
     try:
         changed = [*command.overrides, *([f"tta={tta}"] if (tta := command.options.averaging) else [])]
         room.append(at, evaluation, state.name, changed)
-        draw_confusion(evaluation.confusion.numpy(), evaluation.classes, confusion)
+        draw_confusion(evaluation.confusion, evaluation.classes, confusion)
         terminal.show(f"confusion    {confusion}")
         if evaluation.scores and evaluation.scores.by_temperature:
             draw_reliability(_reliability(answers, evaluation.scores), reliability)

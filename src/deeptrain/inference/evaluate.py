@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -22,7 +22,7 @@ from deeptrain.inference.predictor import Predictor
 from deeptrain.inference.scores import Scores
 from deeptrain.loss import for_evaluation
 from deeptrain.metrics.metric import METRICS, Metric, informative
-from deeptrain.metrics.per_class import ClassScore, confusion_matrix, per_class
+from deeptrain.metrics.per_class import ClassScore, confusion_matrix, most_taken_for, per_class
 from deeptrain.report import formatting
 from deeptrain.run.saved import read_json
 from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_precision, use_threads
@@ -31,6 +31,9 @@ from deeptrain.schema import closest
 from deeptrain.training import checkpoint
 from deeptrain.training.data_description import describes_data, is_shape
 from deeptrain.training.validation import predict, score
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Split = Literal["test", "val", "all"]  # all: every picture of data.root, a folder that the run has not seen
 IN_HEAD = ("accuracy", "top5", "loss")  # metrics of the first line
@@ -43,7 +46,7 @@ class Evaluation:
     split: str
     metrics: dict[str, float]
     classes: list[str]
-    confusion: Tensor
+    confusion: "csr_array"
     table: list[ClassScore]
     images: int
     formats: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
@@ -218,9 +221,8 @@ def lines(evaluation: Evaluation, opened: int) -> list[str]:
     width = max(5, *(len(name) for name in evaluation.classes))
     table = [f"{'class':<{width}}  precision  recall      f1  images  most taken for"]
     for index in sorted(range(len(evaluation.classes)), key=lambda index: evaluation.table[index].f1):
-        row, errors = evaluation.table[index], matrix[index].clone()
-        errors[index] = 0
-        taken = f"{evaluation.classes[int(errors.argmax())]} ({int(errors.max())})" if errors.any() else ""
+        row, (other, errors) = evaluation.table[index], most_taken_for(matrix, index)
+        taken = f"{evaluation.classes[other]} ({errors})" if errors else ""
         numbers = f"{percent(row.precision):>9}  {percent(row.recall):>6}  {percent(row.f1):>6}  {row.images:>6}"
         table.append(f"{evaluation.classes[index]:<{width}}  {numbers}  {taken}")
     more = ["", *scores.lines(evaluation.scores)] if evaluation.scores else []

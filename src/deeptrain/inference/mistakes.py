@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,9 @@ from deeptrain.metrics.probabilities import class_probabilities, nll, ranked_fir
 from deeptrain.report import formatting
 from deeptrain.report.image_grid import grid, save
 from deeptrain.run.calibration import WITHOUT_PROBABILITIES
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SHOWN, COLUMNS = 5, 8
 PICTURES = 2 * COLUMNS  # of each kind on the sheet
@@ -63,7 +66,7 @@ def find(
     return Mistakes(names, classes, *arrays, has_probabilities=known)
 
 
-def lines(mistakes: Mistakes, confusion: Tensor) -> list[str]:
+def lines(mistakes: Mistakes, confusion: "csr_array") -> list[str]:
     """Compose what is shown: the most confused pairs, the pictures with the largest loss, the most confident errors."""
     worst, confident = mistakes.worst[:SHOWN], mistakes.most_confident[:SHOWN]
     if not len(worst):
@@ -78,13 +81,13 @@ def lines(mistakes: Mistakes, confusion: Tensor) -> list[str]:
     return rows
 
 
-def _pairs(confusion: Tensor, classes: Sequence[str]) -> Iterator[str]:
+def _pairs(confusion: "csr_array", classes: Sequence[str]) -> Iterator[str]:
     """Yield the off-diagonal cells with the most images: cat taken for dog (61)."""
-    counts = confusion.clone().fill_diagonal_(0)
-    for cell in counts.flatten().argsort(descending=True, stable=True)[:SHOWN].tolist():
-        true, taken = divmod(cell, len(classes))
-        if count := int(counts[true, taken]):
-            yield f"{classes[true]} taken for {classes[taken]} ({count:,})"
+    cells: Any = confusion.tocoo()
+    true, taken, counts = cells.row, cells.col, cells.data
+    (wrong,) = np.nonzero(true != taken)
+    for index in wrong[np.argsort(-counts[wrong], kind="stable")][:SHOWN].tolist():
+        yield f"{classes[true[index]]} taken for {classes[taken[index]]} ({counts[index]:,})"
 
 
 def draw(mistakes: Mistakes, samples: Samples, path: Path) -> bool:

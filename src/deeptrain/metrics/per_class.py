@@ -1,6 +1,7 @@
 """The confusion matrix, scores of each class, and metrics in which every class counts alike."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,10 +11,19 @@ from torch.nn.functional import one_hot
 from deeptrain.metrics.metric import Metric, Predictions
 from deeptrain.metrics.resampling import Statistic
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
-def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Count (label, prediction) pairs of class ids (N,): (K, K) int64, a row a true class; batches add up."""
-    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> "csr_array":
+    """Count (label, prediction) pairs of class ids (N,): sparse (K, K) int64, a row a true class; batches add up.
+
+    It has at most N entries: with 10,000 classes all K² counts would take 800 MB.
+    """
+    from scipy.sparse import coo_array
+
+    pairs = labels.cpu().numpy(), predicted.cpu().numpy()
+    return coo_array((np.ones(len(labels), np.int64), pairs), (num_classes, num_classes)).tocsr()
 
 
 @dataclass(frozen=True)
@@ -26,14 +36,24 @@ class ClassScore:
     images: int
 
 
-def per_class(confusion: Tensor) -> list[ClassScore]:
+def per_class(confusion: "csr_array") -> list[ClassScore]:
     """Return the scores of every class: precision = TP / predicted, recall = TP / true, F1 their harmonic mean."""
-    hits = confusion.diagonal().tolist()
-    predicted, true = confusion.sum(0).tolist(), confusion.sum(1).tolist()
+    counts: Any = (confusion.diagonal(), confusion.sum(0), confusion.sum(1))
+    hits, predicted, true = (values.tolist() for values in counts)
     return [
         ClassScore(hit / max(claimed, 1), hit / max(images, 1), 2 * hit / max(claimed + images, 1), images)
         for hit, claimed, images in zip(hits, predicted, true, strict=True)
     ]
+
+
+def most_taken_for(confusion: "csr_array", label: int) -> tuple[int, int]:
+    """Return the other class that images of a class are taken for most often, and how many are; (label, 0) if none."""
+    row = slice(*confusion.indptr[label : label + 2])
+    others = confusion.indices[row] != label
+    columns, counts = confusion.indices[row][others], confusion.data[row][others]
+    if not len(counts):
+        return label, 0
+    return int(columns[counts.argmax()]), int(counts.max())
 
 
 def balanced_accuracy(num_classes: int) -> Metric:

@@ -4,13 +4,16 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deeptrain.metrics.metric import METRICS, Metric
 from deeptrain.report import formatting
 from deeptrain.report.figures import CURVES
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Row = Mapping[str, float]
 
@@ -65,15 +68,19 @@ class CardData:
     reading: Sequence[tuple[str, str]] = ()
 
 
-def worst_classes(matrix: np.ndarray, classes: Sequence[str], limit: int = 10) -> list[WorstClass]:
+def worst_classes(matrix: "np.ndarray | csr_array", classes: Sequence[str], limit: int = 10) -> list[WorstClass]:
     """List the classes of lowest accuracy from counts (K, K), a row a true class; none without an error."""
-    counts = np.asarray(matrix)
-    images, errors = counts.sum(1), counts - np.diag(counts.diagonal())
-    accuracy = 1 - errors.sum(1) / np.maximum(images, 1)
+    from scipy.sparse import csr_array
+
+    from deeptrain.metrics.per_class import most_taken_for
+
+    counts = csr_array(matrix)
+    images = counts.sum(1)
+    accuracy = 1 - (images - counts.diagonal()) / np.maximum(images, 1)
     found = []
     for index in map(int, np.argsort(accuracy, kind="stable")[:limit]):
-        other, total = int(errors[index].argmax()), int(images[index])
-        share = int(errors[index, other]) / max(total, 1)
+        (other, errors), total = most_taken_for(counts, index), int(images[index])
+        share = errors / max(total, 1)
         found.append(WorstClass(classes[index], total, float(accuracy[index]), classes[other], share))
     return [entry for entry in found if entry.confused_share > 0]
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.gridspec import GridSpec
+    from scipy.sparse import csr_array
 
     from deeptrain.metrics.calibration import Bin
 
@@ -31,6 +32,7 @@ CURVES = {  # colours that stay apart for colour-blind eyes (Okabe & Ito, 2008)
 FEW_POINTS, MAX_DOTS = 8, 1500  # log points: fewer are not worth a mean, more are not all drawn
 LOG_FROM = 30  # ratio of the largest to the smallest loss from which its axis is logarithmic
 MANY_LAYERS = 24  # with more there is no room for their names
+MAX_CELLS = 1000  # of a confusion matrix, in a row: a picture has not many more pixels
 MANY_CLASSES = 20  # with more, cells are too small for numbers
 MAX_NAME = 24  # letters of a class at the axes
 UNNAMED_CLASSES = 120  # with more, too small for names
@@ -78,13 +80,17 @@ def draw_curves(
     save_figure(figure, path)
 
 
-def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """Draw counts (K, K), a row a true class, as shares of their row; up to 20 classes with the percentages."""
-    from matplotlib.colors import PowerNorm
+def draw_confusion(matrix: "np.ndarray | csr_array", classes: Sequence[str], path: Path) -> None:
+    """Draw counts (K, K), a row a true class, as shares of their row; up to 20 classes with the percentages.
 
-    counts = np.asarray(matrix)
+    Of more than 1,000 classes, neighbours share a row and a column: the mean of their rows, the sum of their columns.
+    """
+    from matplotlib.colors import PowerNorm
+    from scipy.sparse import csr_array
+
+    counts = csr_array(matrix)
     size = len(classes)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shares = _shares(counts)
     accuracy = formatting.percent(counts.trace() / max(counts.sum(), 1))
     side = min(13.0, 3.5 + 0.5 * size)
     figure = new_figure(
@@ -94,9 +100,10 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     )
     axes = figure.add_subplot()
     norm = PowerNorm(0.5, 0, 1)  # a root, so that a few per cent of confusion show
-    image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
+    extent = -0.5, size - 0.5, size - 0.5, -0.5
+    image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest", extent=extent)
     if size <= MANY_CLASSES:
-        for row, column in zip(*np.nonzero(counts), strict=True):
+        for row, column in zip(*counts.nonzero(), strict=True):
             share = shares[row, column]
             color = "white" if share > 0.4 else INK
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=9)
@@ -105,6 +112,23 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
         bar.outline.set_visible(False)  # type: ignore[operator]
     _name_classes(axes, classes)
     save_figure(figure, path)
+
+
+def _shares(counts: "csr_array") -> np.ndarray:
+    """Return counts (K, K) as shares of their row; of more than MAX_CELLS classes, pooled to so many at most."""
+    from scipy.sparse import csr_array, diags_array
+
+    images = np.maximum(counts.sum(1), 1)
+    size = len(images)
+    parts = counts.data / np.repeat(images, np.diff(counts.indptr))
+    shares = csr_array((parts, counts.indices, counts.indptr), counts.shape)
+    if size <= MAX_CELLS:
+        return shares.toarray()
+    width = -(-size // MAX_CELLS)  # classes of a cell
+    cells = np.arange(size) // width
+    sums = csr_array((np.ones(size), (cells, np.arange(size))))
+    means = diags_array(1 / np.bincount(cells)) @ sums
+    return (means @ shares @ sums.T).toarray()
 
 
 def draw_reliability(columns: "Mapping[str, Sequence[Bin]]", path: Path) -> None:

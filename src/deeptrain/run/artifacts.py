@@ -19,7 +19,7 @@ from deeptrain.runtime.paths import quote, quote_setting
 from deeptrain.runtime.resources import command
 
 if TYPE_CHECKING:
-    import numpy as np
+    from scipy.sparse import csr_array
     from torch import Tensor
 
     from deeptrain.data.loader import Loader
@@ -159,7 +159,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
     write_card(run_dir, data)
 
 
-def _draw_answers(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> "np.ndarray":
+def _draw_answers(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> "csr_array":
     """Keep what the final and the best weights answer on val; draw the best ones' confusions and worst mistakes.
 
     What conformal sets need of these answers is kept too. Returns the confusions as counts (K, K).
@@ -181,7 +181,7 @@ def _draw_answers(trainer: "Trainer", setup: build.Setup, run_dir: Path, result:
     _keep_answers(trainer, setup, run_dir, {answers.FINAL: final, answers.BEST: logits}, labels)
     loss = setup.run.parts["loss"]["_target_"].rpartition(".")[2]
     conformal.save(run_dir, checkpoint.digest(best["model"]), logits, labels, loss)
-    matrix = confusion_matrix(logits.argmax(1), labels, len(classes)).numpy()
+    matrix = confusion_matrix(logits.argmax(1), labels, len(classes))
     draw_confusion(matrix, classes, run_dir / "confusion.png")
     _draw_mistakes(val, classes, logits, labels, run_dir / "mistakes.png")
     if val is not own:

@@ -1,0 +1,108 @@
+"""Every goal of speed in one table: ours, the others, their ratio, what it must and what it should be.
+
+    uv run --group peers benchmarks/run.py           # measures for an hour or two, and writes docs/benchmarks.md
+    uv run --group peers benchmarks/run.py --quick   # the exact rows alone; exit code 1 if one is missed
+    uv run --group peers benchmarks/run.py --only step loader
+
+Each script of the table runs in a process of its own, one after the other. What is not installed is named, and its rows
+are left out.
+"""
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import sys
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import timing
+from timing import Goal, circumstances
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- the table of benchmarks/run.py -->", "<!-- its end -->"
+EXACT = ("exact", "startup")
+SCRIPTS = (*EXACT, "loader", "augment", "step", "train", "optimizer", "convolutions")
+PEERS = ("lightning", "timm", "kornia", "accelerate", "ignite")
+PACKAGES = ("torch", "torchvision", "lightning", "timm", "kornia", "accelerate", "pytorch-ignite")
+NOT_HERE = {
+    "C10": "accuracy after 45 s and after 180 s: `experiment=quick/*`, needs CIFAR-10's files",
+    "G1-G10": "needs a GPU: `benchmarks/train.py` and `benchmarks/augment.py` measure G1, G2 and G5 where there is one",
+}
+
+
+def goals_of(name: str, words: list[str]) -> list[Goal]:
+    """Run a script in this process; return what it noted."""
+    print(f"\n== {name}.py {' '.join(words)}", flush=True)
+    try:
+        importlib.import_module(name).main(words)
+    except SystemExit as error:  # which would end this process without a word
+        raise RuntimeError(f"ended with {error}") from error
+    return timing.GOALS
+
+
+def measured(names: list[str], words: list[str]) -> dict[str, list[Goal] | str]:
+    """Return the goals of each script, or the error that ended it."""
+    found: dict[str, list[Goal] | str] = {}
+    for name in names:
+        with multiprocessing.get_context("spawn").Pool(1) as alone:
+            try:
+                found[name] = alone.apply(goals_of, (name, words))
+            except Exception as error:
+                found[name] = f"{type(error).__name__}: {error}"
+                print(found[name])
+    return found
+
+
+def table(found: dict[str, list[Goal] | str]) -> list[str]:
+    """Write the goals as a table in Markdown, in the order of their rows."""
+    lines = ["| row | what | ours | peer | value | must | stretch | holds |", "|---|---|---:|---:|---:|---:|---:|---|"]
+    goals = [goal for each in found.values() if not isinstance(each, str) for goal in each]
+    for goal in sorted(goals, key=lambda goal: (not goal.row, len(goal.row.rstrip("bcd")), goal.row)):
+        sign = "≤" if goal.at_most else "≥"
+        holds = "stretch" if goal.holds(goal.stretch) else "must" if goal.holds(goal.must) else "**no**"
+        bars = [f"{sign} {bar:g}" if bar is not None else "" for bar in (goal.must, goal.stretch)]
+        cells = [goal.row, goal.text, goal.ours, goal.peer, f"{goal.value:.3g}", *bars, holds]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {row} | {why} | | | | | | not measured |" for row, why in NOT_HERE.items()]
+    lines += [
+        f"| | {name}.py: {error} | | | | | | not measured |" for name, error in found.items() if isinstance(error, str)
+    ]
+    return lines
+
+
+def write(lines: list[str]) -> None:
+    """Put the table between its marks in the page."""
+    text = PAGE.read_text("utf-8")
+    before, _, rest = text.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{rest.partition(END)[2]}", "utf-8")
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the exact rows alone; the page is left as it is")
+    parser.add_argument("--rounds", type=int, help="of each script; its own number if this is left out")
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, help="these scripts; the page is left as it is")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    options = parser.parse_args(words)
+    names = list(options.only or (EXACT if options.quick else SCRIPTS))
+    rounds = [] if options.rounds is None else ["--rounds", str(options.rounds)]
+    known = circumstances(*PACKAGES, quick=False)
+    absent = [name for name in PEERS if find_spec(name) is None]
+    found = measured(names, ["--quick"] if options.quick else rounds)
+    lines = [f"Measured on {known}.", *([f"Not installed: {', '.join(absent)}."] if absent else []), "", *table(found)]
+    print("\n" + "\n".join(lines))
+    if options.json:
+        rows = [asdict(goal) for each in found.values() if not isinstance(each, str) for goal in each]
+        options.json.write_text(json.dumps(rows, indent=1), "utf-8")
+    if not options.quick and not options.only:
+        write(lines)
+    wrong = [
+        each for each in found.values() if isinstance(each, str) or not all(goal.holds(goal.must) for goal in each)
+    ]
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
