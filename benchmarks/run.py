@@ -9,7 +9,6 @@ are left out.
 """
 
 import argparse
-import importlib
 import json
 import multiprocessing
 import sys
@@ -17,13 +16,21 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
+import augment
+import convolutions
+import exact
+import loader
+import optimizer
+import startup
+import step
 import timing
+import train
 from timing import Goal, circumstances
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- the table of benchmarks/run.py -->", "<!-- its end -->"
 EXACT = ("exact", "startup")
-SCRIPTS = (*EXACT, "loader", "augment", "step", "train", "optimizer", "convolutions")
+SCRIPTS = {each.__name__: each for each in (exact, startup, loader, augment, step, train, optimizer, convolutions)}
 PEERS = ("lightning", "timm", "kornia", "accelerate", "ignite")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "kornia", "accelerate", "pytorch-ignite")
 NOT_HERE = {
@@ -36,7 +43,7 @@ def goals_of(name: str, words: list[str]) -> list[Goal]:
     """Run a script in this process; return what it noted."""
     print(f"\n== {name}.py {' '.join(words)}", flush=True)
     try:
-        importlib.import_module(name).main(words)
+        SCRIPTS[name].main(words)
     except SystemExit as error:  # which would end this process without a word
         raise RuntimeError(f"ended with {error}") from error
     return timing.GOALS
