@@ -1,6 +1,6 @@
 """Does a search of 20 trials reach what a grid of 64 does, what does pruning save, and is its winner flattered?
 
-    uv run benchmarks/tune.py --root DIR [--repetitions 10] [--trials 20]
+    uv run benchmarks/tune.py --root DIR [--repetitions 10] [--first 0] [--trials 20]
 
 Each repetition draws 1,000 images of MNIST to train on and 500 to choose by; the 10,000 test images judge the choice. A
 network of 64 units learns the images at 14 x 14. What draws, prunes and chooses is the code of scripts/tune.py, on
@@ -59,11 +59,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", required=True, help="a folder with MNIST/raw")
     parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="repetition, to share them among processes")
     parser.add_argument("--trials", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     began, images = process_time(), read_mnist(Path(arguments.root))
-    rows = [repetition(images, index, arguments.trials) for index in range(arguments.repetitions)]
+    indices = range(arguments.first, arguments.first + arguments.repetitions)
+    rows = [repetition(images, index, arguments.trials) for index in indices]
     print(f"{len(rows)} repetitions, {process_time() - began:.0f} s of CPU")
     summary(np.array(rows))
 

@@ -133,6 +133,19 @@ def test_a_setting_that_is_drawn_again_is_repeated_with_another_seed():
         assert int(values["seed"]) == 7 + settings[:number].count(settings[number])
 
 
+def test_a_folder_of_a_stranger_decides_nothing(capfd):
+    _, plan = begin(SPACE, OWN, 3)
+    words = ["model=fcn", "optimizer.lr=log(1e-4,1e-1)"]
+    for facts, typed, answer in [
+        ({"trials": "many"}, words, "is damaged; start a new search"),
+        ({"until": "tomorrow"}, words, "is damaged; start a new search"),
+        ({}, [*words, "allow_targets=[os]"], "asks for allow_targets=[os], by which it could run any code"),
+    ]:
+        save(Plan(plan.folder, tuple(typed), plan.keys, plan.jobs, plan.facts | facts))
+        assert tune(["resume=s"]) == 2 and answer in capfd.readouterr().err
+    assert not Path("ran.txt").exists()
+
+
 def test_two_terminals_draw_each_trial_once():
     begun, _ = begin(SPACE, OWN, 10, sampler="random")
     context = multiprocessing.get_context("fork")
@@ -218,6 +231,7 @@ def test_the_command_from_its_words_to_its_export(capfd):
         (["optimizer.lr=log(1e-4,1)", "folds=5"], "here write data.folds=5 data.fold=0"),
         (["optimizer.lr=log(1e-4,1)", "sampler=grid"], "write -m with train.py instead"),
         (["optimizer.lr=log(1e-4,1)", "sampler=cmaes"], "choose from auto, gp, tpe, random"),
+        (["optimizer.lr=log(1e-4,1)", "launcher=slurm"], "launcher=slurm: is for sweeps"),
         (["resume=nowhere"], "is no search; name its folder"),
         (["export=x.log"], "needs the folder of a search"),
     ],

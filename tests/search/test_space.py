@@ -15,6 +15,7 @@ def test_the_users_own_values_and_the_words_of_a_trial():
     assert space.parameters(own) == {"aug": "[]", "optimizer.lr": 0.003}
     assert space.parameters(own | {"optimizer.lr": "0.5"}) is None, "outside its range"
     assert not space.is_conditional and space.size is None
+    assert read(["model=fcn", "model.dropout=interval(0,0.5)"])[1] == {"model.dropout": "0"}, "as 0.0 is drawn"
 
 
 def test_a_setting_of_some_options_exists_only_with_them():

@@ -216,7 +216,9 @@ def repeat_command(row: Row) -> str:
     """Return the command that runs a setting again with all its seeds and folds."""
     first = row.setting.runs[0]
     words = [
-        word for word in first.words if override_key(word) != "dir" and not first.is_repeat_key(override_key(word))
+        word
+        for word in first.words
+        if override_key(word) not in ("dir", "early_stop.prune") and not first.is_repeat_key(override_key(word))
     ]
     if first.folds:
         words = [*(word for word in words if override_key(word) != collect.FOLDS), f"folds={first.folds}"]

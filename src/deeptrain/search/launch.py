@@ -80,6 +80,7 @@ def go_on(path: Path, words: list[str], command: server.Command) -> int:
         plan = plans.load(path, words)
         if not plans.is_search(path):
             raise UsageError([f"resume={path}: is a sweep; go on with it by {typed_command('train')} resume={path}"])
+        study.check_facts(plan)
         begun = Study.of(plan.words, words)
         plan = study.update(path, words, **_changes(options, plan, added))
         slots, gpus = _places(options, plan, {})

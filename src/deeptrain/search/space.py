@@ -185,9 +185,19 @@ def _own_values(space: Space, run: RunConfig) -> Values:
         if value is None and key not in run.values:
             continue
         text = f"[{value.replace('+', ',')}]" if value and "+" in value else value or format_value(run.values[key])
+        text = _shortest(text, axis) if isinstance(axis, Interval) else text
         same = [choice for choice in axis.values if _plain(choice) == _plain(text)] if isinstance(axis, Choice) else []
         own[key] = same[0] if same else text
     return own
+
+
+def _shortest(text: str, axis: Interval) -> str:
+    """Write a number as one that is drawn, so that equal ones are seen to be equal: 0.0 is 0."""
+    number = _number(text)
+    if number is None or not axis.low <= number <= axis.high:
+        return text
+    short = written(number, axis)
+    return short if float(short) == number else text
 
 
 def _plain(text: str) -> Any:

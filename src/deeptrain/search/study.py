@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from deeptrain.config.override import override_key
+from deeptrain.errors import UsageError
 from deeptrain.run.lock import LOCK, locked
+from deeptrain.schema import PositiveInt, type_error
 from deeptrain.search import sampler, trials
 from deeptrain.search.space import Space, Values, seed_of
 from deeptrain.search.space import read as read_space
@@ -31,6 +33,21 @@ LENGTH_KEYS = (
     "experiment",
 )  # decide how many steps a run has
 CLOCK = "%Y-%m-%d %H:%M:%S"
+
+
+@dataclass
+class Facts:
+    """What a search is to do, in sweep.json."""
+
+    sampler: sampler.Kind
+    trials: PositiveInt | None
+    until: str | None
+    confirm: str | None
+    threads: PositiveInt | None
+    steps: PositiveInt | None
+
+
+FACTS = get_type_hints(Facts, include_extras=True)
 
 
 @dataclass
@@ -75,7 +92,8 @@ class Study:
         """Return a trial as a job of the plan."""
         typed = {override_key(word) for word in words}
         prune = [] if PRUNE in typed else [f"{PRUNE}=median"]
-        threads = [] if "threads" in typed or "threads" not in plan.facts else [f"threads={plan.facts['threads']}"]
+        known = plan.facts.get("threads")
+        threads = [] if "threads" in typed or known is None else [f"threads={known}"]
         others = [word for word in words if override_key(word) != SEED]
         named = folder_name(",".join(f"{key}={value}" for key, value in values.items()))
         folder = plan.folder / f"{number:03}-{named}"
@@ -96,6 +114,21 @@ class Study:
         return values, seed + sum(trial.values == values for trial in known)
 
 
+def check_facts(plan: Plan) -> None:
+    """Raise UsageError if sweep.json does not say what a search is to do: it may be a stranger's."""
+    wanted = {key: plan.facts.get(key) for key in FACTS}
+    is_clock = wanted["until"] is None or _read_clock(wanted["until"]) is not None
+    if any(type_error(value, FACTS[key]) for key, value in wanted.items()) or not is_clock or not plan.jobs:
+        raise UsageError([f"{plan.folder / plans.FILE}: is damaged; start a new search"])
+
+
+def _read_clock(text: Any) -> datetime | None:
+    try:
+        return datetime.strptime(str(text), CLOCK)
+    except ValueError:
+        return None
+
+
 def kind_of(plan: Plan, space: Space) -> str:
     """Return the sampler of a search."""
     named = plan.facts.get("sampler", "auto")
@@ -107,7 +140,7 @@ def why_over(plan: Plan) -> str:
     wanted, until = plan.facts.get("trials"), plan.facts.get("until")
     if wanted is not None and len(plan.jobs) >= wanted:
         return f"{len(plan.jobs)} trials were drawn"
-    if until is not None and datetime.now() >= datetime.strptime(until, CLOCK):
+    if until is not None and datetime.now() >= (_read_clock(until) or datetime.max):
         return "the time is over"
     return ""
 

@@ -200,7 +200,7 @@ def find_unfinished(words: Sequence[str]) -> Path | None:
         except UsageError:
             continue
         ledger = Ledger(plan)
-        if len(ledger.results()) + len(ledger.failures()) < len(plan.jobs):
+        if len(ledger.results()) + len(ledger.failures()) < plan.total:
             return file.parent
     return None
 

@@ -128,7 +128,7 @@ def load(folder: Path, now: Sequence[str] = ()) -> Plan:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError([f"{folder / FILE}: is damaged; start a new sweep"]) from error
     typed = {override_key(word) for word in now}
-    for word in dict.fromkeys(word for job in jobs for word in job.words):
+    for word in dict.fromkeys([*words, *(word for job in jobs for word in job.words)]):
         if (key := override_key(word)) in TRUSTED and key not in typed:
             message = f"asks for {word}, by which it could {TRUSTED[key]}; if you trust it, add this word"
             raise UsageError([f"{folder / FILE}: {message}"])
