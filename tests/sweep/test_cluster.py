@@ -122,7 +122,7 @@ def slurm(tmp_path_factory, monkeypatch):
         "sbatch": SBATCH.format(python=sys.executable, home=str(home)),
         "srun": SRUN.format(python=sys.executable),
         "scancel": f'#!/bin/sh\necho "$@" >> {home}/scancel.txt\n',
-        "sacct": "#!/bin/sh\nexit 1\n",
+        "squeue": f'#!/bin/sh\n[ -e {home}/lost ] || printf "7\\n7_0\\n7_1\\n7_2\\n"\n',
     }
     for name, text in texts.items():
         (home / name).write_text(text)
@@ -143,6 +143,17 @@ def test_slurm_gets_one_array_with_what_each_job_needs(job, slurm, capfd):
     assert "#SBATCH --signal=USR2@120" in text and ran() == ["seed=0", "seed=1", "seed=2"]
     said = capfd.readouterr().out
     assert "slurm   7: 3 jobs, cpus=3 gpus=1 time=90 each; logs in sweep/slurm" in said and "3/3" in said
+
+
+@needs_submitit
+def test_a_task_that_slurm_has_ended_leaves_its_job_open(job, slurm, monkeypatch, capfd):
+    monkeypatch.setattr("deeptrain.sweep.slurm.POLL_SECONDS", 0.1)
+    (slurm / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")  # as on a node that was lost
+    (slurm / "lost").touch()
+    assert work(plan_of(0), job, "launcher=slurm") == 0
+    said = capfd.readouterr().out
+    assert "seed=0  not done: Slurm has ended it, see sweep/slurm/7_0_log.out" in said
+    assert "go on    python train.py resume=sweep" in said
 
 
 @needs_submitit
@@ -184,6 +195,7 @@ def test_ctrl_c_leaves_the_jobs_to_slurm_and_says_how_to_follow(job, slurm, capf
 )
 def test_mistakes_are_one_line_and_nothing_is_written(words, message, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(launch, "check", lambda plan, **options: (plan, [], {}))
     monkeypatch.setattr(launch.server, "call", lambda function, *arguments: 0)
     assert train(["-m", "model=fcn", "seed=0,1", *words]) == 2

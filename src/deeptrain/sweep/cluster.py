@@ -133,7 +133,7 @@ class Follower:
                 self._settle(name, f"failed: {failures[name]}")
                 if self.fail_fast:
                     self._give_up()
-            elif ended[name] or time.monotonic() - self._since.setdefault(name, time.monotonic()) > SEEN_SECONDS:
+            elif time.monotonic() - self._since.setdefault(name, time.monotonic()) > SEEN_SECONDS:
                 self.lost[name] = ended[name] or "its task has ended without it"
                 self._settle(name, f"not done: {self.lost[name]}")
 

@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -14,7 +16,8 @@ from deeptrain.schema import NonNegativeInt, PositiveFloat, PositiveInt
 from deeptrain.sweep.cluster import Task
 
 FOLDER = "slurm"  # of submitit's files, in that of the sweep
-WARNING_SECONDS = 120  # before the time limit: enough for a job to save
+WARNING_SECONDS = 120  # before the time limit, in which a job saves; a quarter of a shorter limit
+POLL_SECONDS = 10.0  # between two questions to Slurm
 MAX_REQUEUED = 100  # time limits that a job may meet
 
 
@@ -66,6 +69,8 @@ class Slurm:
         self.at_once = None if options.cluster == "slurm" else at_once or 1
         self._jobs: dict[str, Any] = {}
         self._executor: Any = None
+        self._known: set[str] | None = None  # the ids that squeue has named last
+        self._asked = time.monotonic()
 
     def _start(self, folder: Path) -> Any:
         """Make submitit's executor, which keeps its files in a folder."""
@@ -85,7 +90,7 @@ class Slurm:
             "slurm_account": options.account,
             "slurm_qos": options.qos,
             "slurm_constraint": options.constraint,
-            "slurm_signal_delay_s": WARNING_SECONDS,
+            "slurm_signal_delay_s": min(WARNING_SECONDS, 15 * options.time),
             "slurm_array_parallelism": self._limit or 10_000,
         }
         executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
@@ -106,12 +111,30 @@ class Slurm:
         self._jobs |= {task.name: job for task, job in zip(tasks, jobs, strict=True)}
 
     def ended(self) -> dict[str, str]:
-        return {name: self._end(job) for name, job in self._jobs.items() if job.done()}
+        if self.options.cluster != "slurm":
+            return {name: "" for name, job in self._jobs.items() if job.done()}
+        queued = self._queued()
+        found = {}
+        for name, job in self._jobs.items():
+            if job.paths.result_pickle.exists():
+                found[name] = ""
+            elif queued is not None and job.job_id not in queued:
+                found[name] = f"Slurm has ended it, see {_shown(job.paths.stdout)}"
+        return found
 
-    def _end(self, job: Any) -> str:
-        """Say how a task ended; nothing if by itself, since the sweep's folder tells more of it."""
-        by_itself = self.options.cluster == "debug" or job.paths.result_pickle.exists()
-        return "" if by_itself else f"{job.state}, see {_shown(job.paths.stdout)}"
+    def _queued(self) -> set[str] | None:
+        """Return the ids that wait or run; None as long as that is not known. squeue is asked every few seconds.
+
+        sacct, which submitit asks, knows nothing on a cluster that keeps no accounts.
+        """
+        if time.monotonic() < self._asked + POLL_SECONDS:
+            return self._known
+        self._asked = time.monotonic()
+        words = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={','.join(self.ids)}"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if not done.returncode or "Invalid job id" in done.stderr:  # it has forgotten them
+            self._known = set(done.stdout.split())
+        return self._known
 
     def interrupt(self) -> list[str]:
         """Leave the jobs to Slurm. Those on this machine alone, for a try, are ended."""
@@ -127,7 +150,7 @@ class Slurm:
 
     def cancel(self) -> None:
         for job in self._jobs.values():
-            if not job.done():
+            if not job.paths.result_pickle.exists():
                 job.cancel(check=False)
 
     @property
