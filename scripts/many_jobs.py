@@ -6,9 +6,10 @@ python scripts/many_jobs.py --jobs 60        fewer
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from pathlib import Path
 
 from deeptrain.commands.cli import train
@@ -62,9 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=300)
     jobs = parser.parse_args(arguments).jobs
-    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as own:
+    with tempfile.TemporaryDirectory() as home:
         os.chdir(home)
-        os.environ["TMPDIR"], tempfile.tempdir = own, own  # in which nobody else leaves anything
+        own = tempfile.mkdtemp()  # in which nobody else leaves anything
+        util.Finalize(None, shutil.rmtree, (own, True), exitpriority=-200)  # after multiprocessing's own folder
+        os.environ["TMPDIR"], tempfile.tempdir = own, own
         server.start()
         if sweep(Path("warm_up"), WARM_UP):
             return 1
