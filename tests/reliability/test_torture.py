@@ -4,6 +4,7 @@ At length: scripts/torture.py --kills 200, scripts/torture_sweep.py.
 """
 
 import os
+import subprocess
 import sys
 
 import forked
@@ -29,6 +30,6 @@ def test_killed_runs_arrive_at_the_same_bits():
 def test_a_killed_sweep_arrives_at_the_same_bits_and_runs_no_job_twice():
     """All its processes are killed at one moment; one or two terminals go on with it."""
     script = [sys.executable, str(ROOT / "scripts" / "torture_sweep.py"), "--kills", "2", "--seeds", "2"]
-    done = forked.run([*script, "aug=none,[mixup]"])
+    done = subprocess.run([*script, "aug=none,[mixup]"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 jobs, 2 kills of everything: all bits agree, none was run again" in done.stdout
