@@ -29,7 +29,7 @@ class Ray:
 
     def __init__(self, options: RayOptions, threads: int, at_once: int | None):
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise UsageError(["launcher=ray: needs the package ray; pip install 'deeptrain[ray]'"]) from None
         self._ray, self.options, self.at_once = ray, options, at_once
