@@ -13,7 +13,7 @@ from deeptrain.analysis.diagnosis.controls import Controls
 from deeptrain.analysis.diagnosis.grid import Refined, decays, read_refined
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.trial import Trial, choose, errors_ahead
-from deeptrain.analysis.reader import Record
+from deeptrain.analysis.run_record import Record
 from deeptrain.analysis.verdicts import Verdict
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deeptrain.analysis.reader import Record, lines, read
+from deeptrain.analysis.reader import lines, read
+from deeptrain.analysis.run_record import Record
 
 CONFIG = {
     "epochs": 20,

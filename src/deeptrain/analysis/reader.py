@@ -4,165 +4,21 @@ A reading tests nothing, so it is "likely" or "possible", never "certain". Sayin
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any
 
+from deeptrain.analysis import remedies
 from deeptrain.analysis.curves import difference_error, is_falling, noise_level, share_error
+from deeptrain.analysis.run_record import FULL_RATE, Record
 from deeptrain.analysis.verdicts import Verdict
 from deeptrain.report import formatting
 
-Row = Mapping[str, float]
-
-USUAL_RATES = {"adam": 0.001, "adamw": 0.003, "rmsprop": 0.001, "adagrad": 0.01, "sgd": 0.1, "muon": 0.02}
-USUAL_RATES |= {"lars": 10.0, "lamb": 0.01}
-MOMENTUM = 0.9  # at which these are meant
-STRONG = {  # settings: more than so much of one keeps most networks from learning; and what to try instead
-    "model.dropout": (0.8, "0.2"),
-    "model.drop_connect": (0.8, "0.2"),
-    "model.stochastic_depth": (0.8, "0.1"),
-    "loss.label_smoothing": (0.6, "0.1"),
-    "penalty.strength": (0.05, "1e-4"),
-}
-DECAY = 0.02  # of the weights in a step, rate times decay: then they are mostly decayed
 TIGHT_CLIP, FAR_ABOVE = 0.01, 10.0  # clip_norm, and times clip_norm that the gradient is
 SMALL_STEP, LARGE_STEP = 3e-5, 0.2  # update over weight at the full rate: outside of it hardly any network learns
 FEW = 50  # validation images: fewer cannot tell anything from guessing
 LONG_WARMUP = 0.5  # of the run
 MIN_STEPS = 100  # a shorter run has hardly begun
-FULL_RATE = 0.3  # of the highest rate: from here on a curve shows what the rate does
 LEARNED = 0.97  # of the training images: then little is left to learn
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of a run, finished or not.
-
-    rows: of metrics.csv. config: of config.yaml. train, val: their numbers of images, 0 if not known. result: of
-    result.json, {} while it runs. steps: of steps.csv. largest_class: its share of the images.
-    """
-
-    rows: Sequence[Row]
-    config: Mapping[str, Any]
-    train: int = 0
-    val: int = 0
-    num_classes: int = 0
-    result: Mapping[str, Any] = field(default_factory=dict)
-    steps: Sequence[Row] = ()
-    largest_class: float | None = None
-
-    @property
-    def is_over(self) -> bool:
-        return self.result.get("status") in ("finished", "stopped_early")
-
-    @property
-    def clean(self) -> int:
-        """Training images that are evaluated without augmentation."""
-        return min(self.train, int(self.setting("validate.clean_images") or 2000))
-
-    @property
-    def chance(self) -> float:
-        """The accuracy of the best answer that is the same for all images."""
-        return self.largest_class or 1 / max(self.num_classes, 2)
-
-    @cached_property
-    def equal_logits(self) -> float | None:
-        """The loss of equal logits."""
-        known = self.result.get("initial_loss") or {}
-        if "equal_logits" in known:
-            return known["equal_logits"]
-        return math.log(self.num_classes) if self.num_classes > 1 and self.option("loss") == "CrossEntropy" else None
-
-    def setting(self, key: str) -> Any:
-        """Return a setting by its dotted key, None if the run has none."""
-        node: Any = self.config
-        for name in key.split("."):
-            node = node.get(name) if isinstance(node, Mapping) else None
-        return node
-
-    def number(self, key: str) -> float:
-        """Return a setting that is a number, else 0."""
-        value = self.setting(key)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
-
-    def option(self, group: str) -> str:
-        """Return what a part is made with: the last word of its `_target_`."""
-        return str(self.setting(f"{group}._target_") or "").rpartition(".")[2]
-
-    @property
-    def mixes(self) -> bool:
-        return any(name in (self.config.get("aug") or {}) for name in ("mixup", "cutmix", "mixup_or_cutmix"))
-
-    def curve(self, tag: str) -> list[float]:
-        return [row[tag] for row in self.rows if tag in row]
-
-    def last(self, tag: str) -> float | None:
-        values = self.curve(tag)
-        return values[-1] if values else None
-
-    @property
-    def train_loss(self) -> list[float]:
-        """Return the training loss as it is minimised, but of mixed targets, whose loss has a floor, the clean one."""
-        return self.curve("loss/train_clean" if self.mixes and self.curve("loss/train_clean") else "loss/train")
-
-    @cached_property
-    def factors(self) -> list[float]:
-        """Return the rate of each row as a part of the highest one, which may lie between two rows."""
-        rates = self.curve("rate/lr")
-        is_own = self.setting("finetune.backbone_lr_factor") in (None, 1) and self.setting("scale_lr") in (None, "none")
-        full = self.number("optimizer.lr") if is_own else 0.0
-        highest = max([full, *rates])
-        return [rate / (highest or 1.0) for rate in rates]
-
-    @property
-    def warmup(self) -> float:
-        """Return the part of the run in which the rate rises."""
-        length, epochs = self.setting("schedule.warmup"), self.number("epochs")
-        return length / max(epochs, 1) if isinstance(length, int) else self.number("schedule.warmup")
-
-    @property
-    def initial(self) -> float | None:
-        """The training loss before the first step."""
-        return (self.result.get("initial_loss") or {}).get("train")
-
-    @property
-    def rate_ratio(self) -> float | None:
-        """Return the rate over the usual one of its optimizer, with its momentum; None if that is not known."""
-        usual, momentum = USUAL_RATES.get(self.option("optimizer")), self.setting("optimizer.momentum")
-        if usual is None:
-            return None
-        reach = (1 - MOMENTUM) / max(1 - momentum, 1e-6) if self.option("optimizer") == "sgd" and momentum else 1.0
-        return self.number("optimizer.lr") / usual * max(1.0, reach)
-
-    @cached_property
-    def step_size(self) -> float | None:
-        """Return update over weight, of the median layer, at the full rate; None if it is not known."""
-        sampled = [
-            row for row in self.steps if row["step"] > 1 and row.get("vitals/ratio_median") and row.get("rate/lr")
-        ]
-        highest = max((row["rate/lr"] for row in sampled), default=0.0)
-        sizes = [
-            row["vitals/ratio_median"] * highest / row["rate/lr"]
-            for row in sampled
-            if row["rate/lr"] >= FULL_RATE * highest
-        ]
-        return median(sizes) if len(sizes) > 1 else None
-
-    @cached_property
-    def fitted(self) -> tuple[float, int] | None:
-        """Return the share of training images that it gets right at the end, and of how many; None if not measured."""
-        value = self.last("accuracy/train_clean")
-        return None if value is None else (value, self.clean)
-
-    @cached_property
-    def gap(self) -> tuple[float, float] | None:
-        """Return by how much train, not augmented, is ahead of val at the end, and the standard error of that."""
-        val = self.last("accuracy/val")
-        if self.fitted is None or val is None or not self.val or not self.clean or self.setting("overfit"):
-            return None
-        return self.fitted[0] - val, difference_error(self.fitted, (val, self.val))
 
 
 def read(record: Record) -> list[Verdict]:
@@ -199,7 +55,7 @@ def _not_finite(record: Record) -> Verdict | None:
     what, _, rest = reason.partition(" in step ")
     step = f" in step {rest.split()[0]}" if rest else ""
     return Verdict(
-        "became_not_finite", "fault", "likely", f"{what}{step}; mostly the rate is too high", _slower(record)
+        "became_not_finite", "fault", "likely", f"{what}{step}; mostly the rate is too high", remedies.slower(record)
     )
 
 
@@ -214,7 +70,9 @@ def _diverged(record: Record) -> Verdict | None:
         return None
     epoch = record.rows[accuracy.index(best)]["epoch"]
     evidence = f"val fell from {_share(best, record.val)} in epoch {epoch:g} to {_share(last, record.val)}"
-    return Verdict("diverged", "fault", "likely", f"{evidence}; the rate is too high for it", _slower(record, 1 / 3))
+    return Verdict(
+        "diverged", "fault", "likely", f"{evidence}; the rate is too high for it", remedies.slower(record, 1 / 3)
+    )
 
 
 def _learned_nothing(record: Record) -> Verdict | None:
@@ -226,21 +84,21 @@ def _learned_nothing(record: Record) -> Verdict | None:
         return None
     val, equal, ratio = record.curve("accuracy/val")[-1], record.equal_logits, record.rate_ratio
     guess = f"val {_share(val, record.val)} is that of guessing"
-    if strong := _strong(record):
+    if strong := remedies.strong(record):
         return Verdict("too_much_regularization", "fault", "likely", f"{guess}; {strong[0]}", strong[1])
     if equal is not None and _was_driven_up(record, equal):
         evidence = f"{guess}; the loss rose to {_loss(max(loss))}, equal logits give {_loss(equal)}"
-        return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
+        return Verdict("rate_too_high", "fault", "likely", evidence, remedies.slower(record))
     if clipped := _tight_clip(record):
         return Verdict("clipped", "fault", "likely", f"{guess}; {clipped}", "clip_norm=null")
     if ratio is not None and ratio >= 10:
         evidence = f"{guess}; optimizer.lr is {ratio:.0f} times the usual one of {record.option('optimizer')}"
-        return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
+        return Verdict("rate_too_high", "fault", "likely", evidence, remedies.slower(record))
     if ratio is not None and ratio <= 0.03:
         evidence = f"{guess}; loss {_loss(loss[0])} to {_loss(loss[-1])}, optimizer.lr is {_usual(ratio)}"
-        return Verdict("rate_too_low", "fault", "likely", evidence, _faster(record))
+        return Verdict("rate_too_low", "fault", "likely", evidence, remedies.faster(record))
     stands = f"the loss went from {_loss(loss[0])} to {_loss(loss[-1])}"
-    remedy, cause = _start_remedy(record)
+    remedy, cause = remedies.start_remedy(record)
     return Verdict("flat_from_start", "fault", "possible", f"{guess}; {stands}; {cause}", remedy)
 
 
@@ -266,7 +124,7 @@ def _rate_far_too_low(record: Record) -> Verdict | None:
     loss = record.train_loss
     cause = f"optimizer.lr is {_usual(ratio)}" if ratio and is_low else f"a step changes the weights by {size:.0e}"
     evidence = f"loss {_loss(loss[0])} to {_loss(loss[-1])}, steadily; {cause}"
-    return Verdict("rate_too_low", "fault", "likely", evidence, _faster(record))
+    return Verdict("rate_too_low", "fault", "likely", evidence, remedies.faster(record))
 
 
 def _held_back(record: Record) -> Verdict | None:
@@ -275,16 +133,16 @@ def _held_back(record: Record) -> Verdict | None:
         return None
     assert record.fitted is not None
     own = f"train {_share(*record.fitted)}, not ahead of val"
-    if strong := _strong(record):
+    if strong := remedies.strong(record):
         return Verdict("too_much_regularization", "fault", "likely", f"{own}; {strong[0]}", strong[1])
     if clipped := _tight_clip(record):
         return Verdict("clipped", "fault", "likely", f"{own}; {clipped}", "clip_norm=null")
     if record.step_size is not None and record.step_size > LARGE_STEP:
         evidence = f"{own}; a step changes the weights by {record.step_size:.0%}"
-        return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
+        return Verdict("rate_too_high", "fault", "likely", evidence, remedies.slower(record))
     if (ratio := record.rate_ratio) is not None and ratio >= 30 and record.fitted[0] < 0.7:
         evidence = f"{own}; optimizer.lr is {ratio:.0f} times the usual one of {record.option('optimizer')}"
-        return Verdict("rate_too_high", "fault", "likely", evidence, _slower(record))
+        return Verdict("rate_too_high", "fault", "likely", evidence, remedies.slower(record))
     return None
 
 
@@ -317,7 +175,7 @@ def _overfitted(record: Record) -> Verdict | None:
     rises = _rise(losses)
     if rises:
         evidence += f", and val loss has risen from {_loss(min(losses))} to {_loss(losses[-1])}"
-    return Verdict("overfitted", "advice", "likely", evidence, _regularizer(record))
+    return Verdict("overfitted", "advice", "likely", evidence, remedies.regularizer(record))
 
 
 def _not_enough(record: Record) -> Verdict | None:
@@ -327,18 +185,18 @@ def _not_enough(record: Record) -> Verdict | None:
     assert record.fitted is not None
     own, ratio = f"train {_share(*record.fitted)}, not ahead of val", record.rate_ratio
     if narrow := _narrow(record):
-        return Verdict("underfitted", "advice", "likely", f"{own}; {narrow}", _larger(record))
+        return Verdict("underfitted", "advice", "likely", f"{own}; {narrow}", remedies.larger(record))
     high = [loss for loss, factor in zip(record.train_loss, record.factors, strict=False) if factor >= FULL_RATE]
     half = high[len(high) // 2 :]
     if record.mixes or len(half) < 5 or is_falling(half):
         if ratio is not None and ratio < 0.1 and record.fitted[0] < 0.9:
             evidence = f"{own}; optimizer.lr is {_usual(ratio)}"
-            return Verdict("rate_too_low", "advice", "possible", evidence, _faster(record))
+            return Verdict("rate_too_low", "advice", "possible", evidence, remedies.faster(record))
         seen = "; the loss still fell while the rate was high" if is_falling(half) else ""
-        return Verdict("train_longer", "advice", "likely" if seen else "possible", own + seen, _longer(record))
+        return Verdict("train_longer", "advice", "likely" if seen else "possible", own + seen, remedies.longer(record))
     if record.fitted[0] < 0.9 and not _regularized(record):
         evidence = f"{own}; the loss stood at {_loss(half[0])} while the rate was high"
-        return Verdict("underfitted", "advice", "possible", evidence, _larger(record))
+        return Verdict("underfitted", "advice", "possible", evidence, remedies.larger(record))
     return None
 
 
@@ -435,19 +293,6 @@ def _underfits(record: Record, level: float) -> bool:
     return share + 2 * share_error(share, images) < level and record.gap[0] < max(3 * record.gap[1], 0.02)
 
 
-def _strong(record: Record) -> tuple[str, str] | None:
-    """Return the setting that regularizes beyond what most networks stand, and what to try instead."""
-    for key, (most, remedy) in STRONG.items():
-        if record.number(key) >= most:
-            return f"{key}={record.number(key):g}", f"{key}={remedy}"
-    usual_rate = USUAL_RATES.get(record.option("optimizer"), 0.0)  # a higher one is a fault of its own
-    decay = record.number("optimizer.weight_decay") * min(record.number("optimizer.lr"), 3 * usual_rate)
-    if decay >= DECAY:
-        usual = "5e-4" if record.option("optimizer") == "sgd" else "0.05"
-        return f"weight decay takes {min(decay, 1.0):.0%} of the weights in a step", f"optimizer.weight_decay={usual}"
-    return None
-
-
 def _was_driven_up(record: Record, equal: float) -> bool:
     """Tell whether training has raised the loss above that of guessing, from a start that was not."""
     loss, ratio = record.train_loss, record.rate_ratio
@@ -486,62 +331,8 @@ def _rise(losses: Sequence[float]) -> bool:
     return rise > 0.1 * min(losses) and rise > 3 * noise_level(losses) and min(losses[-3:]) > 1.05 * min(losses)
 
 
-def _slower(record: Record, factor: float = 0.1) -> str:
-    ratio = record.rate_ratio
-    factor = min(factor, 1 / ratio) if ratio is not None and ratio > 10 else factor
-    return _rate(record, factor)
-
-
-def _faster(record: Record) -> str:
-    ratio = record.rate_ratio
-    return _rate(record, min(1 / ratio, 1000.0) if ratio else 10.0)
-
-
-def _rate(record: Record, factor: float) -> str:
-    rate = record.number("optimizer.lr") * factor
-    return f"optimizer.lr={float(f'{rate:.1g}'):g}" if rate else ""
-
-
 def _usual(ratio: float) -> str:
     return f"1/{1 / ratio:,.0f} of the usual one" if ratio < 1 else f"{ratio:,.0f} times the usual one"
-
-
-def _start_remedy(record: Record) -> tuple[str, str]:
-    """Return what to try where nothing is learned at a usual rate, and the cause that it would remove."""
-    initialization, norm = record.setting("model.initialization"), record.setting("model.norm")
-    if initialization is not None and initialization == "normal":
-        return "model.initialization=kaiming", "the first weights are too small or too large"
-    if norm == "none":
-        return "model.norm=batch", "the signal dies on its way through the layers"
-    return "overfit=64", "first see whether it learns a few images by heart"
-
-
-def _regularizer(record: Record) -> str:
-    """Return the regularizer to add."""
-    augs = list(record.config.get("aug") or {})
-    if not record.mixes:
-        return f"'aug=[{','.join([*augs, 'mixup'])}]'" if augs else "aug=mixup"
-    if not record.number("loss.label_smoothing") and record.option("loss") == "CrossEntropy":
-        return "loss.label_smoothing=0.1"
-    return f"optimizer.weight_decay={3 * record.number('optimizer.weight_decay') or 5e-4:g}"
-
-
-def _longer(record: Record) -> str:
-    if record.setting("limit_steps"):
-        return f"limit_steps={2 * int(record.number('limit_steps'))}"
-    return f"epochs={2 * int(record.number('epochs') or 1)}"
-
-
-def _larger(record: Record) -> str:
-    hidden, width = record.setting("model.hidden"), record.setting("model.width")
-    if hidden == []:
-        return "'model.hidden=[128]'"
-    if isinstance(hidden, list):
-        return f"'model.hidden=[{','.join(str(max(2 * int(size), 32)) for size in hidden)}]'"
-    widths = record.setting("model.widths")
-    if isinstance(widths, Sequence) and widths and not isinstance(widths, str):
-        return f"'model.widths=[{','.join(str(2 * int(size)) for size in widths)}]'"
-    return f"model.width={2 * (width or 1):g}" if width is not None else ""
 
 
 def _share(share: float, images: int) -> str:

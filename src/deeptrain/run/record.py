@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deeptrain.analysis import reader
-from deeptrain.analysis.reader import Record, Row
+from deeptrain.analysis.run_record import Record, Row
 from deeptrain.config.override import override_key
 from deeptrain.config.settings import LISTS
 from deeptrain.errors import UsageError

@@ -12,6 +12,7 @@ from deeptrain.analysis.diagnosis.judgements import Reading
 from deeptrain.analysis.diagnosis.subject import Subject
 from deeptrain.analysis.diagnosis.trial import TRAIN_IMAGES, Trial, Trials, errors_ahead
 from deeptrain.analysis.find_lr import excess
+from deeptrain.analysis.run_record import Record
 from deeptrain.analysis.verdicts import Verdict
 from deeptrain.errors import UsageError
 from deeptrain.report.formatting import format_points, percent
@@ -44,7 +45,7 @@ class Test:
         return self.suspicion.override.replace("'", "")
 
 
-def record_of(trial: Trial, subject: Subject, share: float, train: int, classes: int, first: dict) -> reader.Record:
+def record_of(trial: Trial, subject: Subject, share: float, train: int, classes: int, first: dict) -> Record:
     """Return a trial as the reader takes a run.
 
     share: of the largest class. first: the loss before the first step, and that of equal logits.
@@ -54,7 +55,7 @@ def record_of(trial: Trial, subject: Subject, share: float, train: int, classes:
     config = dict(subject.config(words))
     config["validate"] = {**(config.get("validate") or {}), "clean_images": TRAIN_IMAGES}
     result = {"status": "finished", "initial_loss": first}
-    return reader.Record(trial.rows, config, train, len(trial.right), classes, result, largest_class=share)
+    return Record(trial.rows, config, train, len(trial.right), classes, result, largest_class=share)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Curves:
     suspicions: tuple[Verdict, ...]
 
 
-def read_curves(trial: Trial, record: reader.Record, controls: Controls, subject: Subject, is_whole: bool) -> Curves:
+def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subject, is_whole: bool) -> Curves:
     """Judge the end of a run. What was only read off its curves, and can be tested, is a suspicion and no verdict."""
     told = [verdict for verdict in _against_controls(trial, record, controls) if is_whole or verdict.name not in LENGTH]
     found = [verdict for verdict in reader.read(record) if is_whole or verdict.name not in LENGTH]
@@ -80,7 +81,7 @@ def read_curves(trial: Trial, record: reader.Record, controls: Controls, subject
     return Curves(Reading(told, excluded), tuple(suspected[:TESTED]))
 
 
-def _against_controls(trial: Trial, record: reader.Record, controls: Controls) -> list[Verdict]:
+def _against_controls(trial: Trial, record: Record, controls: Controls) -> list[Verdict]:
     val, error = trial.accuracy, share_error(record.chance, len(trial.right))
     is_guessing = val < record.chance + max(3 * error, 0.02)
     told, images = controls.told_apart, controls.images
