@@ -8,7 +8,7 @@ from deeptrain.analysis import reader
 from deeptrain.analysis.curves import share_error
 from deeptrain.analysis.diagnosis.controls import Controls
 from deeptrain.analysis.diagnosis.grid import CERTAIN, LIKELY
-from deeptrain.analysis.diagnosis.judgements import Reading
+from deeptrain.analysis.diagnosis.judgements import Named, Reading
 from deeptrain.analysis.diagnosis.subject import Subject
 from deeptrain.analysis.diagnosis.trial import TRAIN_IMAGES, Trial, Trials, errors_ahead
 from deeptrain.analysis.find_lr import excess
@@ -86,7 +86,8 @@ def _against_controls(trial: Trial, record: Record, controls: Controls) -> list[
     is_guessing = val < record.chance + max(3 * error, 0.02)
     told, images = controls.told_apart, controls.images
     if is_guessing and trial.fitted > record.chance + 0.3 and told - 3 * share_error(0.5, images) > TOLD_APART:
-        evidence = f"train {percent(trial.fitted)}, val {percent(val)}; a straight line tells {percent(told)} apart"
+        evidence = f"train {percent(trial.fitted)}, val {percent(val)}"
+        evidence += f"; a straight line tells train from val in {percent(told)}"
         return [Verdict("split_differs", "fault", "certain", evidence)]
     linear = controls.linear
     if len(linear) == len(trial.right) and excess(linear, trial.right) > CERTAIN:
@@ -118,19 +119,19 @@ def _beside(chosen: Trial, change: str) -> tuple[float | None, float | None]:
     return rate, decay
 
 
-def read_tests(tests: Sequence[Test]) -> Reading:
+def read_tests(tests: Sequence[Test], named: Named = str) -> Reading:
     """Tell only what was better when it was tried; what was not is excluded."""
     better = [test for test in tests if test.errors >= LIKELY]
     slight = [test for test in tests if 1 <= test.errors < LIKELY and test.loss_errors >= LIKELY]
     told = []
     for test in sorted([*better, *slight], key=lambda test: -test.gain):
         confidence = "certain" if test.errors >= CERTAIN else "likely" if test in better else "possible"
-        evidence = f"{test.suspicion.evidence}; tried: {format_points(test.gain)} points on val"
+        evidence = f"{test.suspicion.evidence}; with {named(test.override)} {format_points(test.gain)} points on val"
         told.append(replace(test.suspicion, confidence=confidence, evidence=evidence))
     others = [test for test in tests if test not in better and test not in slight]
-    return Reading(told, [_excluded(test) for test in others])
+    return Reading(told, [_excluded(test, named) for test in others])
 
 
-def _excluded(test: Test) -> str:
+def _excluded(test: Test, named: Named) -> str:
     outcome = f"not tried: {test.reason}" if test.reason else f"tried: {format_points(test.gain)} points on val"
-    return f"{test.override} ({outcome})"
+    return f"{named(test.override)} ({outcome})"

@@ -132,15 +132,16 @@ class GivenTrainer:
     def config(self, changes: Sequence[str]) -> Mapping[str, Any]:
         return {"epochs": self.trainer.plan.epochs, "validate": {}}
 
+    def named(self, change: str) -> str:
+        return " and ".join(in_python(word) for word in change.split() if not word.startswith("data.std"))
+
     def command(self, name: str, changes: Sequence[str]) -> str:
         if name == "seeds":
             return "trainer.fit(), for three seeds"
-        words = [in_python(change) for change in changes if not change.startswith("data.std")]
+        words = [self.named(" ".join(changes))] if changes else []
         if name == "diagnose":
-            return (
-                f"deeptrain.diagnose(trainer), with {' and '.join(words)}" if words else "deeptrain.diagnose(trainer)"
-            )
-        return f"trainer.fit(), with {' and '.join(words)}" if words else "trainer.fit()"
+            return ", with ".join(["deeptrain.diagnose(trainer)", *words])
+        return ", with ".join(["trainer.fit()", *words])
 
     def _loader(self, samples: Samples) -> Loader:
         device, size = self.trainer.runtime.device, min(EVAL_BATCH, len(samples))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from deeptrain.analysis.diagnosis.judgements import Reading
 from deeptrain.analysis.diagnosis.trial import LEVEL, Trial, Trials, choose, errors_ahead
-from deeptrain.analysis.find_lr import LEAST, MARGIN, RateSearch, rung
+from deeptrain.analysis.find_lr import LEAST, MARGIN, RateSearch, excess, rung
 from deeptrain.analysis.verdicts import Verdict
-from deeptrain.report.formatting import percent
+from deeptrain.report.formatting import format_loss, percent
 
 USUAL_DECAY = {"AdamW": 0.05, "Muon": 0.05}  # decoupled, as in the options; of the others 5e-4
 EXTENSIONS = 2  # rungs that are added while the best is at an edge
@@ -95,10 +95,16 @@ def read_refined(refined: Refined) -> Reading:
         return Reading([], ["rate and weight decay"])
     ahead = errors_ahead(chosen, own)
     if ahead < LIKELY:
-        return Reading([], ["rate and weight decay, beyond the noise of val"])
+        verdicts = [_lower_loss(own, chosen)] if excess(own.losses, chosen.losses) >= LIKELY else []
+        return Reading(verdicts, ["rate and weight decay, beyond the noise of val"])
     evidence = f"val {percent(chosen.accuracy)} with {chosen.name}, {percent(own.accuracy)} with {own.name}"
     confidence = "certain" if ahead >= CERTAIN else "likely"
     return Reading([Verdict("better_settings", "advice", confidence, evidence, " ".join(_words(own, chosen)))])
+
+
+def _lower_loss(own: Trial, chosen: Trial) -> Verdict:
+    losses = f"val loss {format_loss(chosen.loss)} with {chosen.name}, {format_loss(own.loss)} with {own.name}"
+    return Verdict("better_settings", "remark", "", f"{losses}; the accuracies differ by no more than noise")
 
 
 def _words(own: Trial, chosen: Trial) -> list[str]:

@@ -1,6 +1,7 @@
 """What measurements of steps 1 to 3 mean: pure functions, a verdict for each row of the decision table."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deeptrain.analysis.verdicts import Verdict
@@ -15,6 +16,8 @@ MANY_ERRORS = 5.0  # paired standard errors
 SLOW, LITTLE = 0.8, 0.2  # parts of the loss of guessing, and of what is learned with a change
 ALIKE = 0.9  # of the loss with permuted labels: from there on the labels help nothing
 DIFFERENT = 10.0  # times the rate that was found: a rate beside the range is a matter of taste
+
+Named = Callable[[str], str]  # how a user makes a change
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Attempt:
 
     @property
     def memorised(self) -> bool:
-        return min(self.eval_accuracy, self.train_accuracy) >= MEMORISED
+        return self.eval_accuracy >= MEMORISED
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ def _scale_verdicts(start: Start) -> list[Verdict]:
     return found
 
 
-def read_memory(memory: Memory) -> Reading:
+def read_memory(memory: Memory, named: Named = str) -> Reading:
     """Judge whether a few images can be memorised; where not, which change of the set-up can."""
     own, words = memory.own, f"{memory.images} images"
     is_searched = memory.rate is None and memory.at_found is not None and memory.at_found.memorised
@@ -207,14 +210,14 @@ def read_memory(memory: Memory) -> Reading:
     if memory.at_found is not None and memory.at_found.memorised:
         return Reading([_slow_rate(memory, seen) if memory.run_learns else _other_rate(memory, seen)])
     cure = memory.others[-1] if memory.others and memory.others[-1].memorised else None
-    tried = ["the rate"] * (memory.at_found is not None) + [each.change for each in memory.others if each is not cure]
-    if cure is not None and own.train_accuracy >= MEMORISED:
-        training, evaluation = percent(own.train_accuracy), percent(own.eval_accuracy)
-        evidence = f"{training} of {words} right in training mode, {evaluation} in evaluation"
-        return Reading([Verdict("modes_differ", "fault", "certain", evidence, cure.change)], tried)
+    tried = ["the rate"] * (memory.at_found is not None) + [
+        named(each.change) for each in memory.others if each is not cure
+    ]
+    if own.train_accuracy >= MEMORISED:
+        return Reading([_other_mode(own, words, cure, named)], tried)
     if cure is not None:
         name, cause = _cause(memory.signal, cure.change)
-        evidence = f"{seen}; {cause}with {cure.change} it knows {percent(cure.eval_accuracy)}"
+        evidence = f"{seen}; {cause}with {named(cure.change)} it knows {percent(cure.eval_accuracy)}"
         return Reading([Verdict(name, "fault", "certain", evidence, cure.change)], tried)
     if memory.signal is not None and memory.signal.ignores_input:
         evidence = f"{seen}; before the first step they are the same for all images: look for a layer that forgets them"
@@ -236,6 +239,16 @@ def _cause(signal: Signal | None, cure: str) -> tuple[str, str]:
     return "remedied", ""
 
 
+def _other_mode(own: Attempt, words: str, cure: Attempt | None, named: Named) -> Verdict:
+    evidence = (
+        f"{percent(own.train_accuracy)} of {words} right in training mode, {percent(own.eval_accuracy)} in evaluation"
+    )
+    if cure is None:
+        evidence += "; look at batch norms, and at what the model does in one mode only"
+        return Verdict("modes_differ", "fault", "likely", evidence)
+    return Verdict("modes_differ", "fault", "certain", f"{evidence}; with {named(cure.change)} in both", cure.change)
+
+
 def _slow_rate(memory: Memory, seen: str) -> Verdict:
     evidence = f"{seen}; with {memory.found:g} it knows all, but the run itself is better than guessing"
     return Verdict("better_rate", "remark", "", evidence)
@@ -244,6 +257,8 @@ def _slow_rate(memory: Memory, seen: str) -> Verdict:
 def _other_rate(memory: Memory, seen: str) -> Verdict:
     assert memory.found is not None and memory.at_found is not None
     evidence = f"{seen}; with {memory.found:g} it knows {percent(memory.at_found.eval_accuracy)}"
+    if memory.for_run is not None and memory.for_run != memory.found:
+        evidence += f", and {memory.for_run:g} is the best for all images"
     name = "rate_too_high" if (memory.rate or 0.0) > memory.found else "rate_too_low"
     return Verdict(name, "fault", "certain", evidence, f"optimizer.lr={memory.for_run or memory.found:g}")
 
@@ -254,16 +269,16 @@ def learns_more(rates: Rates, loss: float) -> bool:
     return loss < SLOW * rates.guess and reached < LITTLE * (rates.guess - loss)
 
 
-def read_rates(rates: Rates) -> Reading:
+def read_rates(rates: Rates, named: Named = str) -> Reading:
     """Judge the run's own rate beside the one that was found."""
     best = f"loss {format_loss(rates.loss)} after {rates.steps} steps"
     guess = f"guessing gives {format_loss(rates.guess)}"
     if cures := [(change, loss) for change, loss in rates.changes if learns_more(rates, loss)]:
         change, loss = cures[0]
         name = "start_too_bad" if change.startswith(("model.initialization", "model.norm")) else "regularized"
-        evidence = f"at the best rate {best}, {guess}; with {change} it is {format_loss(loss)}"
+        evidence = f"at the best rate {best}, {guess}; with {named(change)} it is {format_loss(loss)}"
         return Reading([Verdict(name, "fault", "certain", evidence, change)], ["the rate"])
-    tried = [change for change, _ in rates.changes]
+    tried = [named(change) for change, _ in rates.changes]
     if rates.val_errors < FEW_ERRORS and rates.by_heart is not None and _is_noise(*rates.by_heart, rates.guess):
         true, permuted = map(format_loss, rates.by_heart)
         evidence = (

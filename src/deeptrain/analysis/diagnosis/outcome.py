@@ -70,22 +70,32 @@ class Diagnosis:
     def command(self) -> str:
         """Return what to type next: after a fault the diagnosis again with its remedy, "" if none is known.
 
-        Else it is the training; where nothing is to be changed with three seeds, which show what chance does.
+        Else it is the training; where nothing is to be changed with three seeds, which show what chance does. "" where
+        no setting follows from an advice, such as to look at the labels.
         """
         changes = self._changes()
         if self.failed:
             return self.subject.command("diagnose", changes) if changes else ""
+        if not changes and any(verdict.kind == "advice" for verdict in self.verdicts):
+            return ""
         if not changes and len(self.steps) == len(NAMES):
             return self.subject.command("seeds", [])
         return self.subject.command("train", changes)
 
     def _changes(self) -> list[str]:
-        """Return the words of the first fault's remedy; of a set-up without a fault those of all tested advice."""
+        """Return the words of the first fault's remedy.
+
+        Of a set-up without a fault those of all advice that is certain or likely, else of the first that is possible.
+        What was chosen in step 5 goes with advice that was tested beside it, and where step 5 has something to tell.
+        """
         found = self.verdicts
         if self.failed:
             return found[0].override.split()
-        tested = [v for v in found if v.kind == "advice" and v.override and v.confidence in ("certain", "likely")]
-        words = [*self.settings, *(word for verdict in tested for word in verdict.override.split())]
+        advised = [verdict for verdict in found if verdict.kind == "advice" and verdict.override]
+        advised = [v for v in advised if v.confidence in ("certain", "likely")] or advised[:1]
+        is_told = advised or self.subject.is_rate_open or any(v.name == "better_settings" for v in found)
+        settings = self.settings if is_told else []
+        words = [*settings, *(word for verdict in advised for word in verdict.override.split())]
         return list({word.strip("'").partition("=")[0]: word.strip("'") for word in reversed(words)}.values())[::-1]
 
     @property
@@ -93,7 +103,7 @@ class Diagnosis:
         """Return the sentences that matter: at most one fault and two pieces of advice."""
         kinds = {kind: [v for v in self.verdicts if v.kind == kind] for kind in ("fault", "advice", "remark")}
         shown = kinds["fault"][:1] + kinds["advice"][:2]
-        shown = shown or [verdict for verdict in kinds["remark"] if verdict.name == "healthy"]
+        shown = shown or [verdict for verdict in kinds["remark"] if verdict.name in ("healthy", "better_settings")]
         return [verdict.sentence for verdict in shown] or [f"nothing is wrong in {self._taken()}"]
 
     def lines(self) -> list[str]:

@@ -131,7 +131,7 @@ class Procedure:
         own = memory.own
         modes = f"{percent(own.eval_accuracy)} in evaluation, {percent(own.train_accuracy)} in training mode"
         line = f"of {memory.images} images it knows {modes}, after {own.steps} steps"
-        return Step(2, line, memory, read_memory(memory))
+        return Step(2, line, memory, read_memory(memory, self.subject.named))
 
     def _rate(self) -> Step:
         if self.subject.rate is None:
@@ -139,7 +139,7 @@ class Procedure:
         rates = measure_rates(self.searches, self.facts.val)
         self.search = self.searches.search(own=rates.own)
         self.diagnosis.pictures["find_lr"] = self.search.summary()
-        return Step(3, _rate_line(rates), rates, read_rates(rates))
+        return Step(3, _rate_line(rates), rates, read_rates(rates, self.subject.named))
 
     def _grid(self) -> Step:
         if self.search is None or self.search.lr is None:
@@ -187,8 +187,12 @@ class Procedure:
         if self.refined is None or self.curves is None:
             return Step(7, "there is no run to improve", None, Reading(), left_out=True)
         tests = advice.test_remedies(self.trials, self.refined.chosen, self.curves.suspicions)
-        reading = advice.read_tests(tests)
-        tried = [f"{test.override} {formatting.format_points(test.gain)}" for test in tests if not test.reason]
+        reading = advice.read_tests(tests, self.subject.named)
+        tried = [
+            f"{self.subject.named(test.override)} {formatting.format_points(test.gain)}"
+            for test in tests
+            if not test.reason
+        ]
         words = f"points on val: {', '.join(tried)}" if tried else "nothing to be tested"
         measured = [{"override": t.override, "gain": t.gain, "errors": t.errors} for t in tests]
         return Step(7, words, measured, reading)

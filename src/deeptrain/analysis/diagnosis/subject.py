@@ -92,6 +92,10 @@ class Subject(Protocol):
         """Return its settings as config.yaml has them, {} if they are not known."""
         ...
 
+    def named(self, change: str) -> str:
+        """Return how a user makes a change, for the reading."""
+        ...
+
     def command(self, name: str, changes: Sequence[str]) -> str:
         """Return what to type to train or to diagnose it with some changes, or to train with three seeds."""
         ...
@@ -144,6 +148,9 @@ class ComposedRun:
 
     def config(self, changes: Sequence[str]) -> Mapping[str, Any]:
         return yaml.safe_load(compose_run(self._changed(changes)).yaml)
+
+    def named(self, change: str) -> str:
+        return change
 
     def command(self, name: str, changes: Sequence[str]) -> str:
         if name == "seeds":
