@@ -1,6 +1,7 @@
 """deeptrain.diagnose: a trainer made in Python, with a network, loss and optimizer of one's own."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from deeptrain.analysis.diagnosis import budget, memorise
 from deeptrain.analysis.diagnosis.controls import fit_linear, measure_controls
 from deeptrain.analysis.diagnosis.given import GivenTrainer
 from deeptrain.analysis.diagnosis.ledger import Ledger
+from deeptrain.analysis.diagnosis.start import unused_parameters
 from deeptrain.analysis.diagnosis.trial import Trial, Trials
 from deeptrain.errors import UsageError
 
@@ -87,6 +89,27 @@ def test_what_is_wrong_is_named(facts, name, words):
     found = deeptrain.diagnose(trainer(**facts))
     assert found.verdicts[0].name == name and found.failed
     assert words in found.command and "optimizer.lr" not in found.command
+
+
+class Halved(Net):
+    """Its first layer gets no gradient."""
+
+    def forward(self, images):
+        return self.layers[4](self.layers[:4](images).detach())
+
+
+def test_parameters_that_no_step_changes_are_seen():
+    given = trainer()
+    given = replace(given, optimizer=torch.optim.SGD(list(given.model.parameters())[1:], lr=0.1))
+    (verdict,) = deeptrain.diagnose(given, steps=1).verdicts
+    assert verdict.evidence == "the optimizer does not hold 1 of 4 parameters, such as layers.1.weight"
+    with GivenTrainer(trainer()).opened() as opened:
+        inputs, labels = torch.randn(4, 1, 4, 4), torch.arange(4)
+        named = dict(opened.trainer.model.named_parameters())
+        assert not unused_parameters(opened.trainer, named, inputs, labels)
+        model = Halved()
+        found = unused_parameters(replace(opened.trainer, model=model), dict(model.named_parameters()), inputs, labels)
+        assert found == ("layers.1.weight", "layers.1.bias")
 
 
 def test_images_of_train_in_val_are_seen():

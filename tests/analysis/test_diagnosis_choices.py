@@ -11,7 +11,9 @@ from deeptrain.analysis.diagnosis.advice import read_curves, read_tests
 from deeptrain.analysis.diagnosis.budget import FEWEST, PLANNED, SHORTEST, SPARE, Speed, plan_lengths, seconds_of
 from deeptrain.analysis.diagnosis.controls import Controls
 from deeptrain.analysis.diagnosis.grid import Refined, decays, read_refined
+from deeptrain.analysis.diagnosis.judgements import Reading
 from deeptrain.analysis.diagnosis.ledger import Ledger
+from deeptrain.analysis.diagnosis.outcome import Diagnosis, Step
 from deeptrain.analysis.diagnosis.trial import Trial, choose, errors_ahead
 from deeptrain.analysis.run_record import Record
 from deeptrain.analysis.verdicts import Verdict
@@ -61,6 +63,13 @@ def test_another_setting_is_advised_only_beyond_the_noise(right, confidence):
     assert [verdict.override for verdict in verdicts] == (["optimizer.lr=0.01"] if confidence else [])
 
 
+def test_a_lower_loss_at_the_same_accuracy_is_a_remark():
+    own = replace(trial(900, rate=0.1), losses=np.linspace(0.5, 0.6, 40))
+    better = replace(own, rate=0.01, losses=np.linspace(0.3, 0.5, 40))
+    (verdict,) = read_refined(Refined((own, better), own, better)).verdicts
+    assert (verdict.name, verdict.kind, verdict.override) == ("better_settings", "remark", "")
+
+
 def test_an_open_rate_is_not_compared():
     assert not read_refined(Refined((trial(900),), None, trial(900))).verdicts
 
@@ -89,6 +98,35 @@ def test_only_a_remedy_that_helped_is_told(gain, errors, loss_errors, confidence
 def test_a_remedy_that_could_not_be_tried_is_excluded_with_its_reason():
     reading = read_tests([Tried(LONGER, 0.0, -math.inf, reason="epochs=60: no")])
     assert not reading.verdicts and reading.excluded == ["epochs=60 (not tried: epochs=60: no)"]
+
+
+# --- what to type next ---
+
+
+class Typed:
+    is_rate_open = False
+
+    def command(self, name, changes):
+        return " ".join([name, *changes])
+
+
+def next_command(*verdicts: Verdict, settings: tuple[str, ...] = ("optimizer.lr=0.01",)) -> str:
+    steps = [Step(number, "", None, Reading()) for number in range(1, 8)]
+    steps[-1].reading = Reading(list(verdicts))
+    return Diagnosis(Typed(), steps, list(settings)).command  # type: ignore[arg-type]
+
+
+def test_the_command_changes_only_what_was_told():
+    assert next_command() == "seeds", "settings that are as good are not told, so they are not typed"
+    likely, possible = LONGER, replace(LONGER, confidence="possible", override="aug=mixup")
+    assert next_command(likely, possible) == "train optimizer.lr=0.01 epochs=60"
+    assert next_command(possible) == "train optimizer.lr=0.01 aug=mixup"
+    assert next_command(Verdict("better_settings", "remark", "", "loss")) == "train optimizer.lr=0.01"
+
+
+def test_advice_that_no_setting_follows_from_ends_without_a_command():
+    assert next_command(Verdict("leak", "advice", "certain", "3 images")) == ""
+    assert next_command(Verdict("leak", "advice", "certain", "3 images"), LONGER, settings=()) == "train epochs=60"
 
 
 # --- curves beside controls ---

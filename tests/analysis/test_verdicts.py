@@ -41,12 +41,19 @@ def test_a_sound_set_up_has_no_verdict():
         ({"batch_mixed": True}, "batch_mixed"),
         ({"loss_mixed": True}, "loss_mixed"),
         ({"probabilities": True}, "probabilities"),
+        ({"missing": ("a", "b"), "parameters": 2}, "not_trained"),
+        ({"unused": ("a", "b"), "parameters": 2}, "not_trained"),
     ],
 )
 def test_faults_of_the_start(change, name):
     reading = read_start(replace(SOUND, **change))
     assert [(verdict.name, verdict.kind) for verdict in reading.verdicts] == [(name, "fault")]
     assert not reading.excluded, "what else there may be was not looked at"
+
+
+def test_some_parameters_without_a_step_are_advice():
+    (verdict,) = read_start(replace(SOUND, missing=("a",), parameters=2)).verdicts
+    assert (verdict.name, verdict.kind, verdict.override) == ("not_trained", "advice", "")
 
 
 @pytest.mark.parametrize("change", [{"loss": 10.0}, {"scale": (0.0, 80.0)}, {"scale": (5.0, 1.0)}])
@@ -119,7 +126,21 @@ def test_outputs_that_ignore_their_images_are_named():
 def test_modes_that_differ_are_named():
     own, cure = Attempt(0.2, 1.0, 0.01, 300), replace(KNOWS, change="model.norm=group")
     (verdict,) = read_memory(Memory(64, own, 0.01, others=(cure,))).verdicts
-    assert verdict.name == "modes_differ"
+    assert (verdict.name, verdict.confidence, verdict.override) == ("modes_differ", "certain", "model.norm=group")
+    (verdict,) = read_memory(Memory(64, own, 0.01, others=(KNOWS_NOT,))).verdicts
+    assert (verdict.name, verdict.confidence, verdict.override) == ("modes_differ", "likely", "")
+
+
+def test_a_network_that_knows_its_images_in_evaluation_has_memorised_them():
+    """In training mode a dropout of one's own may answer at random."""
+    assert not read_memory(Memory(64, Attempt(1.0, 0.7, 0.5, 300), 0.01)).verdicts
+
+
+def test_changes_are_named_as_the_user_makes_them():
+    first, cure = replace(KNOWS_NOT, change="model.norm=batch"), replace(KNOWS, change="clip_norm=null")
+    reading = read_memory(replace(FAILED, others=(first, cure)), lambda change: f"<{change}>")
+    assert "with <clip_norm=null>" in reading.verdicts[0].evidence
+    assert reading.verdicts[0].override == "clip_norm=null" and reading.excluded == ["<model.norm=batch>"]
 
 
 def test_nothing_that_helps_is_only_possible():

@@ -26,7 +26,9 @@ class Start:
 
     loss, guess: of the network and of guessing; NaN if unknown. mixed: a label or image changes what another image
     gives. upside_down: at equal logits the loss asks for less of the right class. probabilities: every output is
-    positive, and those of an image sum to 1. scale: mean and standard deviation of the channel that is furthest off.
+    positive, and those of an image sum to 1. missing: names of the parameters that the optimizer does not hold, and
+    unused: of those that the loss does not depend on, of so many `parameters`. scale: mean and standard deviation of
+    the channel that is furthest off.
     """
 
     images: int
@@ -42,6 +44,9 @@ class Start:
     upside_down: bool
     probabilities: bool
     scale: tuple[float, float]
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    parameters: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class Reading:
 
 def read_start(start: Start) -> Reading:
     """Judge what is seen before the first step."""
-    found = [*_data_verdicts(start), *_code_verdicts(start), *_scale_verdicts(start)]
+    found = [*_data_verdicts(start), *_code_verdicts(start), *_idle_verdicts(start), *_scale_verdicts(start)]
     excluded = ["the labels of equal images", "inf and NaN", "a loss upside down", "images that influence one another"]
     return Reading(found, excluded if not any(verdict.kind == "fault" for verdict in found) else [])
 
@@ -182,6 +187,17 @@ def _code_verdicts(start: Start) -> list[Verdict]:
     if start.probabilities:
         evidence = "all are positive and sum to 1, and the loss takes the softmax again; leave it out of the model"
         found.append(Verdict("probabilities", "fault", "likely", evidence))
+    return found
+
+
+def _idle_verdicts(start: Start) -> list[Verdict]:
+    """Say which parameters no step changes; a set-up that changes none cannot learn."""
+    found = []
+    for names, why in ((start.missing, "the optimizer does not hold"), (start.unused, "the loss does not depend on")):
+        if names:
+            evidence = f"{why} {len(names)} of {start.parameters} parameters, such as {names[0]}"
+            kind = "fault" if len(names) == start.parameters else "advice"
+            found.append(Verdict("not_trained", kind, "certain", evidence))
     return found
 
 

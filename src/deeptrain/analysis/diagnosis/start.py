@@ -1,7 +1,7 @@
 """Step 1: what is seen before the first step, in images, labels, outputs and the gradients of the loss."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from deeptrain.data.leaks import contradictions
 from deeptrain.loss import CrossEntropy
 from deeptrain.training.nonfinite import first_layer
 from deeptrain.training.rehearsal import unchanged
+from deeptrain.training.trainer import Trainer
 from deeptrain.training.validation import predict
 
 LOOKED_AT = 256  # training images, before the first step
@@ -31,6 +32,8 @@ def measure_start(opened: Opened, leaks: list[str]) -> Start:
         first = initial_loss(trainer, images[: len(images) // 4 or 1], labels[: len(images) // 4 or 1])
         inputs = trainer.pipeline.evaluate(images)
         logits = predict(trainer.model, [(images, labels)], trainer.pipeline, trainer.runtime)[0]
+        trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+        held = set(map(id, trainer.parameters))
         bad_layer = first_layer(trainer.model, inputs) if not logits.isfinite().all() else None
         shares = torch.from_numpy(counts / counts.sum()).float().clamp(min=1e-6).log().repeat(len(labels), 1)
         guess = min(_value(trainer.validator.loss, guessed, labels) for guessed in (0 * shares, shares))
@@ -48,6 +51,9 @@ def measure_start(opened: Opened, leaks: list[str]) -> Start:
             upside_down=is_upside_down(trainer.loss, labels, classes),
             probabilities=_are_probabilities(logits) and _takes_softmax(trainer.loss),
             scale=_scale(inputs),
+            missing=tuple(name for name, parameter in trained.items() if id(parameter) not in held),
+            unused=unused_parameters(trainer, trained, inputs, labels) if bad_layer is None else (),
+            parameters=len(trained),
         )
 
 
@@ -56,6 +62,26 @@ def _value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Ten
         return float(loss(logits.to(labels.device), labels))
     except RuntimeError:
         return math.nan
+
+
+def unused_parameters(
+    trainer: Trainer, parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor
+) -> tuple[str, ...]:
+    """Return the names of the parameters that the loss does not depend on, neither in evaluation nor in training.
+
+    In training a block may be left out by chance, and in evaluation another head.
+    """
+    unused = dict(parameters)
+    for is_training in (False, True):
+        if not unused:
+            break
+        trainer.model.train(is_training)
+        with trainer.runtime.autocast:
+            loss = trainer.loss(trainer.model(inputs), labels)
+        if loss.requires_grad:
+            gradients = torch.autograd.grad(loss, list(unused.values()), allow_unused=True)
+            unused = {name: unused[name] for name, found in zip(unused, gradients, strict=True) if found is None}
+    return tuple(unused)
 
 
 def mixes_batch(model: nn.Module, inputs: Tensor) -> bool:
