@@ -251,7 +251,7 @@ def test_the_backbone_has_its_own_rate():
     [
         (
             "finetune.freeze=[stage]",
-            "finetune.freeze=[stage]: did you mean stages? choose from stem, stages, classifier",
+            "finetune.freeze=[stage]: no part is stage; did you mean stages? choose from stem, stages, classifier",
         ),
         ("finetune.freeze=[stem,stages,classifier]", "leaves nothing to train; name fewer parts"),
         (

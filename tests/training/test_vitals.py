@@ -36,7 +36,7 @@ def stepped(vitals, model, optimizer, steps, clip_norm=None, norms=None):
             norms.append(norm.item())
         optimizer.step()
 
-    measured = vitals.sampled(step, progress, [16])
+    measured = vitals.sampled(step, progress)
     for batch in images:
         measured(batch, batch)
         progress.step += 1
@@ -60,11 +60,11 @@ def test_ratio_and_gradient_are_those_of_the_step():
 
 def test_only_due_steps_are_measured(monkeypatch):
     measured, compared, progress = [], [], Progress()
-    monkeypatch.setattr(Vitals, "_measure", lambda self, before, images: measured.append(progress.step + 1))
-    monkeypatch.setattr(Vitals, "_add_norm", lambda self, *_, **__: compared.append(progress.step + 1))
+    monkeypatch.setattr(Vitals, "_measure", lambda self, before: measured.append(progress.step + 1))
+    monkeypatch.setattr(Vitals, "_add_norm", lambda self, norms: compared.append(progress.step + 1))
     vitals, model = Vitals(200), network()
     vitals.bind(model, list(model.parameters()), None, "fp32")
-    step = vitals.sampled(lambda *_: None, progress, [16])
+    step = vitals.sampled(lambda *_: None, progress)
     for progress.step in range(1205):
         step(None, None)
     assert measured == [1, 10, 100, 200, 400, 600, 800, 1000, 1200]
@@ -83,7 +83,7 @@ def test_noise_is_the_spread_of_four_gradient_norms_and_clipping_is_counted():
 def test_without_vitals_a_step_is_the_step_itself():
     vitals, model = Vitals(), network()
     vitals.bind(model, list(model.parameters()), None, "fp32")
-    assert vitals.sampled(print, Progress(), [16]) is print
+    assert vitals.sampled(print, Progress()) is print
     assert vitals.read() == {} and vitals.state_dict() == {} and vitals.tags == vitals.layer_tags == []
 
 

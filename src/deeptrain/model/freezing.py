@@ -21,7 +21,7 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> None:
     known = {name for name, _ in [*model.named_modules(), *model.named_parameters()] if name}
     for name in parts:
         if name not in known:
-            raise ValueError(suggest(name, (child for child, _ in model.named_children())))
+            raise ValueError(f"no part is {name}; {suggest(name, (child for child, _ in model.named_children()))}")
     for name, parameter in model.named_parameters():
         if any(is_in(name, part) for part in parts):
             parameter.requires_grad_(False)

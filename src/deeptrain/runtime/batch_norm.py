@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -72,3 +73,17 @@ def _full(batches: Iterable[Tensor]) -> Iterator[Tensor]:
         if len(images) >= size:
             size = len(images)
             yield images
+
+
+@contextmanager
+def own_statistics(model: nn.Module) -> Iterator[None]:
+    """Let batch norms use the statistics of the batch, and leave their running ones as they are."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    running = [(norm.running_mean, norm.running_var) for norm in norms]
+    try:
+        for norm in norms:
+            norm.running_mean = norm.running_var = None
+        yield
+    finally:
+        for norm, (mean, variance) in zip(norms, running, strict=True):
+            norm.running_mean, norm.running_var = mean, variance

@@ -95,8 +95,9 @@ class Trainer:
             self.save()  # there is always something to go back to
         elif self.progress.validated < self.progress.step and self.plan.validation_is_due(self.progress):
             self.validate()  # the run was stopped before it had validated
+        measure_noise = self.measure_noise if step is None else None
         while (outcome := self.outcome()) is None:
-            self.train_epoch(self.vitals.sampled(step or self.train_step, self.progress, self.train_loader.sizes))
+            self.train_epoch(self.vitals.sampled(step or self.train_step, self.progress, measure_noise))
         return outcome
 
     def train_epoch(self, step: Step) -> None:
@@ -176,6 +177,10 @@ class Trainer:
             if weight:
                 outputs.append((loss, logits, wanted))
         return outputs
+
+    def measure_noise(self, images: Tensor, labels: Tensor) -> None:
+        """Measure how much the gradients of parts of a batch differ. Nothing of the run changes."""
+        self.vitals.measure_noise(*self.augment(images, labels), self.loss, self.accumulate)
 
     def log(self) -> None:
         """Log the training means since the last log point. Only here does the host wait for the device."""

@@ -1,11 +1,11 @@
 """Vital signs of a training: what steps do to the weights, and what layers say. Sampled, so that a step stays cheap.
 
-A sampled step takes about 0.2 ms more; every 200th is one. Nothing random is drawn, so the run keeps its bits.
+A sampled step takes about 0.2 ms more; every 200th is one. For the noise scale one in 1,000 takes a second pass. Nothing
+random is drawn, so the run keeps its bits.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from statistics import fmean, median, pstdev
 from typing import Any, Protocol
 
@@ -13,17 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from deeptrain.optimizer import weights_of
+from deeptrain.runtime.batch_norm import own_statistics
 from deeptrain.training.noise_scale import NoiseScale
 
 EARLY, LAST_EARLY = frozenset((1, 10, 100)), 100  # steps that are sampled besides
 NOISE_EVERY = 5  # samples: how often the gradient's noise is measured, and at LAST_EARLY
 NEIGHBOURS = 4  # steps up to a sampled one whose gradient norms are compared for it
 LOOK_IMAGES, LOOK_VALUES = 256, 2**22  # that the layers are looked at with, and numbers in them
+PARTS, PART_IMAGES = 4, 2  # of each micro-batch whose gradients the noise scale compares, and images that each needs
 SILENT = 1e-5  # standard deviation of a unit's output that says nothing
 SAMPLE = ("ratio", "gradient", "norms")  # of each weight, of each parameter, and of the last whole gradients
 UNKNOWN = -1.0  # in a checkpoint, which holds no NaN
 SUMMARY = ("ratio_min", "ratio_median", "ratio_max", "gradient_norm", "gradient_noise", "noise_scale", "clipped")
-NORMS = nn.modules.batchnorm._BatchNorm
 
 Values = dict[str, float]
 
@@ -48,7 +49,7 @@ class Vitals:
         self.every = every
         self._clip_norms: list[Tensor] = []  # of the gradient before clipping, since the last log point
         self._norms: list[Tensor] = []  # of the gradient in the steps up to a sampled one
-        self._noise_scale = NoiseScale()  # of the gradients in these steps
+        self._noise_scale = NoiseScale()
         self._sample: dict[str, Tensor] = {}  # SAMPLE, not read yet
         self._latest: Values = {}  # by layer, of the last sample that was read
         self._looked = 0  # the step of the last look
@@ -80,9 +81,12 @@ class Vitals:
     # --- steps ---
 
     def sampled(
-        self, step: Callable[[Tensor, Tensor], Any], progress: Any, sizes: Sequence[int]
+        self,
+        step: Callable[[Tensor, Tensor], Any],
+        progress: Any,
+        measure_noise: Callable[[Tensor, Tensor], None] | None = None,
     ) -> Callable[[Tensor, Tensor], Any]:
-        """Return a step that is measured whenever it is due. sizes: images of each batch of an epoch, of all ranks."""
+        """Return a step that is measured whenever it is due. measure_noise: takes the batch of some of them before."""
         if not self.every:
             return step
 
@@ -93,12 +97,14 @@ class Vitals:
             if number % self.every and number not in EARLY:
                 outputs = step(images, labels)
                 if self._compares_norms(number):
-                    self._add_norm(self._gradient_norms(), sizes[progress.step_in_epoch], adds_noise=True)
+                    self._add_norm(self._gradient_norms())
                 return outputs
             with torch.no_grad():
                 before = list(torch._foreach_mul(self._weights, 1))  # pyright: ignore
+            if measure_noise is not None and self._noise_is_due(number):
+                measure_noise(images, labels)
             outputs = step(images, labels)
-            self._measure(before, sizes[progress.step_in_epoch])
+            self._measure(before)
             return outputs
 
         return measured_step
@@ -106,41 +112,49 @@ class Vitals:
     def _compares_norms(self, number: int) -> bool:
         """Tell whether a step is one of those before a sample for which the gradient's noise is measured."""
         sample = LAST_EARLY if number < LAST_EARLY else -(-number // self.every) * self.every
-        is_noise_due = sample == LAST_EARLY or sample % (NOISE_EVERY * self.every) == 0
-        return is_noise_due and sample - number < NEIGHBOURS
+        return self._noise_is_due(sample) and sample - number < NEIGHBOURS
+
+    def _noise_is_due(self, number: int) -> bool:
+        return number == LAST_EARLY or number % (NOISE_EVERY * self.every) == 0
 
     def add_clip_norm(self, norm: Tensor) -> None:
         """Note the norm of a gradient before it was clipped."""
         if self.every:
             self._clip_norms.append(norm)
 
-    @torch.no_grad()
-    def _add_norm(self, norms: Tensor, images: int, *, adds_noise: bool) -> None:
-        """Note the norm of the whole gradient before clipping, NaN where it is scaled, and the gradient itself."""
-        clipped = norms.norm()
-        self._norms.append(self._clip_norms[-1] if self._clip_norms else clipped)
-        if adds_noise:
-            scale = self._norms[-1] / clipped if self._clip_norms else 1.0
-            self._noise_scale.add(self._gradients(), self._norms[-1], images, scale)
+    def measure_noise(self, inputs: Tensor, targets: Tensor, loss: Callable[..., Tensor], accumulate: int) -> None:
+        """Compare the gradients of parts of a batch at the same weights, in fp32; the run keeps its bits.
 
-    def _gradients(self) -> list[Tensor]:
-        """Return the gradient of each parameter; zeros for those without one."""
-        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        As in `look_now`, dropout is off and batch norms use the statistics of each part.
+        """
+        count = min(PARTS * accumulate, len(inputs) // PART_IMAGES)
+        if count < 2:
+            return
+        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
+        self._model.eval()
+        with own_statistics(self._model):
+            losses = ((loss(self._model(part), wanted), len(part)) for part, wanted in parts)
+            self._noise_scale.measure(losses, self._parameters)
+        self._model.train()
+
+    def _add_norm(self, norms: Tensor) -> None:
+        """Note the norm of the whole gradient before clipping, NaN where it is scaled."""
+        self._norms.append(self._clip_norms[-1] if self._clip_norms else norms.norm())
 
     @torch.no_grad()
     def _gradient_norms(self) -> Tensor:
         """Return the norm of each parameter's gradient, NaN where gradients are scaled."""
-        norms = torch.stack(torch._foreach_norm(self._gradients()))  # pyright: ignore
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        norms = torch.stack(torch._foreach_norm(gradients))  # pyright: ignore
         return norms if self._has_gradient else norms * math.nan
 
     @torch.no_grad()
-    def _measure(self, before: list[Tensor], images: int) -> None:
+    def _measure(self, before: list[Tensor]) -> None:
         """Measure what a step has done; `before`: the weights before it. Nothing waits for the device."""
         torch._foreach_sub_(before, self._weights)  # pyright: ignore
         updates, weights = torch._foreach_norm(before), torch._foreach_norm(self._weights)  # pyright: ignore
         ratios, gradients = torch.stack(updates) / torch.stack(weights).clamp_min_(1e-30), self._gradient_norms()
-        self._add_norm(gradients, images, adds_noise=self._noise_scale.is_open)
-        self._noise_scale.close()
+        self._add_norm(gradients)
         self._sample = {"ratio": ratios, "gradient": gradients, "norms": torch.stack(self._norms[-NEIGHBOURS:])}
         self._norms = []
 
@@ -189,7 +203,7 @@ class Vitals:
         self._sample = {name: lists[name] for name in SAMPLE} if "ratio" in state else {}
         self._latest = {str(name): float(value) for name, value in state.get("latest", {}).items()}
         self._looked = int(state.get("looked", 0))
-        self._noise_scale.load_state_dict(state.get("noise_scale", {}), self._parameters)
+        self._noise_scale.load_state_dict(state.get("noise_scale", {}))
 
     # --- layers ---
 
@@ -234,7 +248,7 @@ def layer_statistics(model: nn.Module, inputs: Tensor) -> Values:
 
     hooks = [layer.register_forward_hook(look(_tag(name, layer))) for name, layer in _layers(model).items()]
     try:
-        with _own_statistics(model):
+        with own_statistics(model):
             model(inputs)
     finally:
         for hook in hooks:
@@ -282,17 +296,3 @@ def _silent_share(output: Tensor) -> Tensor:
     """Return the share of units that do not vary. Units: channels of (N, C, H, W), else the last dimension."""
     units = output.float().movedim(1, -1) if output.ndim > 3 else output.float()
     return (units.flatten(0, -2).std(0) < SILENT).float().mean()
-
-
-@contextmanager
-def _own_statistics(model: nn.Module) -> Iterator[None]:
-    """Let batch norms use the statistics of the batch, and leave their running ones as they are."""
-    norms = [module for module in model.modules() if isinstance(module, NORMS)]
-    running = [(norm.running_mean, norm.running_var) for norm in norms]
-    try:
-        for norm in norms:
-            norm.running_mean = norm.running_var = None
-        yield
-    finally:
-        for norm, (mean, variance) in zip(norms, running, strict=True):
-            norm.running_mean, norm.running_var = mean, variance
