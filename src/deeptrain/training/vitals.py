@@ -1,7 +1,7 @@
 """Vital signs of a training: what steps do to the weights, and what layers say. Sampled, so that a step stays cheap.
 
-A sampled step takes about 0.2 ms more; every 200th is one. For the noise scale one in 1,000 takes a second pass. Nothing
-random is drawn, so the run keeps its bits.
+A sampled step takes about 0.2 ms more; every 200th is one. For the noise scale one in 1,000 takes a second pass.
+Nothing random is drawn, so the run keeps its bits.
 """
 
 import math
