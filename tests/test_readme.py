@@ -150,7 +150,7 @@ def test_a_run_with_additions_resumes_when_the_folder_is_typed_again(own_folder)
 
 
 def test_ten_lines_train_own_tensors(tmp_path):
-    text = code("python", "tensor_loader")
+    text = code("python", "train, val = tensor_loader(")
     assert len([line for line in text.splitlines() if line.strip()]) <= 10
     done = forked.run([sys.executable, "-c", text], cwd=tmp_path)
     assert "'epoch': 3" in done.stdout and not list(tmp_path.iterdir()), "without a run folder nothing is written"

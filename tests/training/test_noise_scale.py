@@ -31,7 +31,8 @@ def test_a_known_noise_scale_is_found(images, accumulate):
 def test_measuring_changes_neither_model_nor_gradient_nor_generator():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3))
-    vitals, parameters = Vitals(200), [*model.parameters()]
+    vitals = Vitals(200)
+    parameters: list[torch.Tensor] = list(model.parameters())
     vitals.bind(model, parameters, None, "fp32")
     model(torch.randn(16, 5)).square().mean().backward()
     kept = [*model.state_dict().values(), *(parameter.grad for parameter in parameters), torch.get_rng_state()]
