@@ -85,10 +85,13 @@ def test_a_trainer_is_diagnosed_and_left_as_it_was(tmp_path):
         ({"dropout": 0.99}, "regularized", "no dropout"),
     ],
 )
-def test_what_is_wrong_is_named(facts, name, words):
+def test_what_is_wrong_is_named(facts, name, words, tmp_path):
     found = deeptrain.diagnose(trainer(**facts))
     assert found.verdicts[0].name == name and found.failed
     assert words in found.command and "optimizer.lr" not in found.command
+    page = found.save(tmp_path).read_text()
+    assert page.count('<p class="failed">Step ') == page.count("not reached") == 1
+    assert ("<td>as typed</td>" in page) == (len(found.steps) > 1), "what was tried, in a table"
 
 
 class Halved(Net):

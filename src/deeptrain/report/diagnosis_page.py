@@ -7,6 +7,7 @@ from typing import Any
 
 from deeptrain.report.diagnosis_figures import draw_grid
 from deeptrain.report.figures import draw_curves, draw_layers
+from deeptrain.report.formatting import format_loss, percent
 from deeptrain.report.rate_search import draw_rate_search
 
 QUESTIONS = {
@@ -61,13 +62,46 @@ def write_page(folder: Path, content: Mapping[str, Any], title: str) -> Path:
         title=title,
         questions=QUESTIONS,
         how=HOW,
-        missed=[(number, name) for number, name in enumerate(QUESTIONS, start=1) if name not in taken],
+        missed=[f"{number} {name}" for number, name in enumerate(QUESTIONS, start=1) if name not in taken],
+        tried={step["name"]: _tried(step) for step in content["steps"]},
         pictures={step: [(pictures[n], ALT[n]) for n in pictures if PLACES[n] == step] for step in QUESTIONS},
         refined=content.get("refined", []),
     )
     path = folder / "diagnosis.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _tried(step: Mapping[str, Any]) -> list[list[str]]:
+    """Return a table, its head first, of the changes that a failed step has tried; [] if none."""
+    measured = step["measured"]
+    if step["status"] != "failed" or not isinstance(measured, Mapping):
+        return []
+    if step["name"] == "memorise":
+        attempts = [measured["own"], measured["at_found"], *measured["others"]]
+        rows = [_attempt(attempt) for attempt in attempts if attempt is not None]
+        return [["change", "evaluation", "training", "steps"], *rows]
+    if step["name"] == "rate":
+        own = [["as typed", _loss(measured["own_loss"])]] if measured["own"] is not None else []
+        rows = [
+            ["the best rate", _loss(measured["loss"])],
+            *([change, _loss(loss)] for change, loss in measured["changes"]),
+        ]
+        return [["short runs", "loss"], ["guessing", _loss(measured["guess"])], *own, *rows]
+    return []
+
+
+def _attempt(attempt: Mapping[str, Any]) -> list[str]:
+    shares = [percent(attempt[key]) for key in ("eval_accuracy", "train_accuracy")] if attempt["steps"] else ["", ""]
+    return [
+        attempt["change"] or "as typed",
+        *shares,
+        f"{attempt['steps']:,}" if attempt["steps"] else "does not go with it",
+    ]
+
+
+def _loss(value: float | None) -> str:
+    return "not finite" if value is None else format_loss(value)
 
 
 def draw_pictures(folder: Path, content: Mapping[str, Any], title: str) -> dict[str, Path]:

@@ -153,7 +153,12 @@ class Reading:
 def read_start(start: Start) -> Reading:
     """Judge what is seen before the first step."""
     found = [*_data_verdicts(start), *_code_verdicts(start), *_idle_verdicts(start), *_scale_verdicts(start)]
-    excluded = ["the labels of equal images", "inf and NaN", "a loss upside down", "images that influence one another"]
+    excluded = [
+        "equal images with other labels",
+        "inf or NaN",
+        "a loss upside down",
+        "images that influence one another",
+    ]
     return Reading(found, excluded if not any(verdict.kind == "fault" for verdict in found) else [])
 
 
@@ -297,9 +302,8 @@ def read_rates(rates: Rates, named: Named = str) -> Reading:
     tried = [named(change) for change, _ in rates.changes]
     if rates.val_errors < FEW_ERRORS and rates.by_heart is not None and _is_noise(*rates.by_heart, rates.guess):
         true, permuted = map(format_loss, rates.by_heart)
-        evidence = (
-            f"{best}, {guess}; images are learned by heart as slowly with permuted labels: mean loss {permuted}, {true}"
-        )
+        evidence = f"{best}, {guess}; permuted labels are learned by heart as fast: "
+        evidence += f"mean loss {permuted}, with its own labels {true}"
         return Reading([Verdict("labels_are_noise", "fault", "likely", evidence)], ["the rate", *tried])
     if rates.found is None or rates.span is None:
         evidence = f"{best}, {guess}; it memorises a few images, so look at the labels, or plan more steps"
