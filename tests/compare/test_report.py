@@ -73,6 +73,8 @@ def test_what_learned_nothing_is_named_apart(tmp_path):
     assert len(row.values) == 2 and [run.seed for run in row.collapsed] == ["2"]
     assert "1 of 3 runs of aug=none" in said(found) and "2 of 2 runs of aug=cutout" in said(found)
     assert all(row.label != "aug=cutout" for row in found.rows)
+    write_study(tmp_path / "short", none=[0.8, 0.5], mixup=[0.81, 0.5])
+    assert "1 of 2 runs of aug=mixup" in said(compared(tmp_path / "short")), "also where nothing is claimed"
 
 
 def test_final_weights_count_but_for_early_stopping(tmp_path):

@@ -65,3 +65,15 @@ def test_what_matters_is_told_from_what_does_not():
     ]
     assert not any("lr" in names for names in idle)
     assert sum("decay" in names for names in idle) >= 17 and sum("aug" in names for names in idle) >= 17
+
+
+def test_a_choice_is_measured_by_its_own_shuffled_values():
+    """One of two choices decides in 12 searches. Numbers that are spread evenly matter more by chance in 11 of them."""
+    pytest.importorskip("optuna")
+    idle = [
+        findings.did_not_matter(
+            SPACE, study(60, lambda lr, decay, aug: (aug == "b") + decay / 2, seed), Objective(), seed
+        )
+        for seed in range(12)
+    ]
+    assert sum("aug" in names for names in idle) <= 6, "shuffling keeps how often each is drawn"

@@ -43,7 +43,8 @@ def test_an_ablation_may_have_folds():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["folds=1"], "folds=1: must be a whole number from 2"),
+        (["folds=1"], "folds=1: must be a whole number from 2 to 1000; write folds=5"),
+        (["folds=100000"], "from 2 to 1000"),
         (["folds=2,3"], "must be a whole number"),
         (["folds=3", "data.val_fraction=0.2"], "leave it out, since 1/3 of the images is held out"),
         (["folds=3", "data.fold=1"], "data.folds=3 data.fold=0 holds out a fold alone"),

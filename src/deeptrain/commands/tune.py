@@ -1,5 +1,7 @@
 """Which setting is best? python scripts/tune.py model=resnet 'optimizer.lr=log(1e-4,1e-1)' trials=40"""
 
+from pathlib import Path
+
 from deeptrain.commands.cli import answer, split_flags, train
 
 USAGE = """\
@@ -30,6 +32,7 @@ def tune(arguments: list[str]) -> int:
 def _tune(arguments: list[str]) -> int:
     from deeptrain.config.override import last_value, override_key
     from deeptrain.errors import UsageError
+    from deeptrain.runtime.paths import quote_setting
     from deeptrain.search import export, launch
     from deeptrain.sweep import plan
 
@@ -39,6 +42,10 @@ def _tune(arguments: list[str]) -> int:
         raise UsageError([f"{name}: a search is a sweep by itself; leave it out"])
     if any(override_key(word) == "export" for word in words):
         return export.main(words)
+    if named := next((word for word in words if "=" not in word and plan.is_search(Path(word))), None):
+        raise UsageError([f"{named}: write {quote_setting('resume', named)}"])
+    if "resume=" in words:
+        raise UsageError(["resume= names nothing; is a variable of your shell empty?"])
     if last_value(words, "resume") is None:
         return launch.search(words, train)
     if (begun := plan.named(words)) is None:

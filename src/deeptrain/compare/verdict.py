@@ -83,7 +83,7 @@ def fold_ends(found: Comparison, row: Row) -> tuple[str, str]:
 def sentences(found: Comparison) -> list[str]:
     """Say what else the intervals show, a fact each."""
     if not found.is_claim or found.baseline is None:
-        return [REPEAT] if found.compared else []
+        return list(filter(None, [REPEAT if found.compared else "", _collapsed(found)]))
     texts = [*_clear(found), _unclear(found), _best_set(found), *_smallest(found), _collapsed(found), _single(found)]
     return list(filter(None, texts))
 

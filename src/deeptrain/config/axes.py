@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 
 from deeptrain.config.override import override_key, override_value
 from deeptrain.errors import UsageError
+from deeptrain.runtime.paths import quote
 
 LOG = re.compile(r"(?<![\w])log\(([^()]*)\)")
 OTHER_NAMES = {"uniform": "interval", "loguniform": "log", "log_uniform": "log", "randint": "range", "int": "range"}
@@ -70,7 +71,7 @@ def read_axis(word: str) -> Axis | None:
     value = override_value(word)
     if (call := CALL.match(value)) and call[1] not in KNOWN:
         meant = OTHER_NAMES.get(call[1], "log")
-        raise ValueError(f"{call[1]}() is unknown; write {override_key(word)}={meant}(low,high)")
+        raise ValueError(f"{call[1]}() is unknown; write '{override_key(word)}={meant}(low,high)'")
     parsed = _parse(word.partition("=")[0] + "=" + LOG.sub(r"tag(log,interval(\1))", value))
     if parsed is None or not parsed.is_sweep_override():
         return None  # what is wrong with a single value is said when the run is composed
@@ -78,10 +79,15 @@ def read_axis(word: str) -> Axis | None:
     if isinstance(sweep, IntervalSweep):
         return _interval(word, sweep.start, sweep.end, set(map(str, sweep.tags)))
     if isinstance(sweep, RangeSweep) and sweep.step == 1 and _is_whole(sweep.start, sweep.stop):
-        return _interval(word, sweep.start, float(sweep.stop or 0) - 1, {*map(str, sweep.tags), "int"})
+        start, stop = float(sweep.start or 0), float(sweep.stop or 0)
+        if stop <= start:
+            raise ValueError(
+                f"has no number; the lower end comes first, as in {quote(override_key(word) + '=range(2,9)')}"
+            )
+        return _interval(word, start, stop - 1, {*map(str, sweep.tags), "int"})
     if isinstance(sweep, ChoiceSweep | RangeSweep):
         return _choice(word, parsed)
-    raise ValueError(f"is no range; write {override_key(word)}=log(low,high), interval(low,high) or several values")
+    raise ValueError(f"is no range; write '{override_key(word)}=log(low,high)', interval(low,high) or several values")
 
 
 def _parse(word: str) -> Override | None:
@@ -89,25 +95,26 @@ def _parse(word: str) -> Override | None:
         return OverridesParser.create().parse_override(word)
     except (HydraException, RecursionError):
         if CALL.match(override_value(word)):
-            raise ValueError(f"write {override_key(word)}=log(low,high), with two numbers") from None
+            raise ValueError(f"write '{override_key(word)}=log(low,high)', with two numbers") from None
         return None
 
 
 def _interval(word: str, low: Any, high: Any, tags: set[str]) -> Interval:
     key = override_key(word)
     if not all(isinstance(end, int | float) and end == end and abs(end) != float("inf") for end in (low, high)):
-        raise ValueError(f"the ends of a range are numbers; write {key}=log(1e-4,1e-1)")
+        raise ValueError(f"the ends of a range are numbers; write '{key}=log(1e-4,1e-1)'")
     if unknown := tags - {"log", "int"}:
         raise ValueError(f"the tag {min(unknown)} is unknown; write tag(log,interval(low,high))")
     name = "log" if "log" in tags else "interval"
     if low > high:
-        raise ValueError(f"the lower end comes first; write {key}={name}({high:g},{low:g})")
+        raise ValueError(f"the lower end comes first; write {quote(f'{key}={name}({high:g},{low:g})')}")
     if low == high:
         raise ValueError(f"is a single value; write {key}={low:g}")
     if "log" in tags and low <= 0:
         start = f"{high / 1000:g}" if high > 0 else "1e-3"
         end = f"{high:g}" if high > 0 else "1"
-        raise ValueError(f"a log range starts above 0; write {key}=log({start},{end}), or interval({low:g},{high:g})")
+        log, even = quote(f"{key}=log({start},{end})"), quote(f"{key}=interval({low:g},{high:g})")
+        raise ValueError(f"a log range starts above 0; write {log}, or {even}")
     return Interval(low, high, "log" in tags, "int" in tags and _is_whole(low, high))
 
 

@@ -54,7 +54,7 @@ ANSWERS = {  # what is written in another way, or does not exist
     "imgsz": "write data.image_size=64 beside data=image_folder",
     "jobs": "goes with -m, or with resume=SWEEP: so many runs of a sweep at a time",
     "folds": "goes with train.py, -m or ablate: folds=5 trains on every fold; here write data.folds=5 data.fold=0",
-    "launcher": "goes with -m, or with resume=SWEEP: launcher=slurm or launcher=ray",
+    "launcher": "goes with -m, folds=5 or resume=SWEEP: one run is started by sbatch --wrap (docs/clusters.md)",
     "lr_find": "write optimizer.lr=auto, or python scripts/find_lr.py",
     "mlflow": "write loggers=mlflow",
     "n_trials": "goes with python scripts/tune.py, as trials=40",

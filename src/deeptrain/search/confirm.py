@@ -6,6 +6,7 @@ from pathlib import Path
 from deeptrain.config.override import override_key
 from deeptrain.errors import UsageError
 from deeptrain.runtime import terminal
+from deeptrain.runtime.resources import command as typed_command
 from deeptrain.search import report, trials
 from deeptrain.search.study import PRUNE, Study
 from deeptrain.search.trials import Trial
@@ -41,8 +42,12 @@ def run(
     settings = len({job.setting for job in finalists.jobs})
     terminal.show("", f"confirm  {settings} settings on seeds that chose none of them, in {finalists.folder}")
     code = sweeps.work(plans.load(finalists.folder, own.now), command, slots, gpus, options)
-    chosen = sum(trial.is_finished for trial in trials.read(Ledger(plan))[0])
-    terminal.show(f"chosen   among {chosen} settings by other seeds; the table is of the fresh seeds alone")
+    chosen = len(report.best_settings(*trials.read(Ledger(plan))))
+    terminal.show(
+        f"chosen   among {chosen} settings by other seeds; the table is of the fresh seeds alone",
+        "note     the same validation images chose the settings, so its values are still a little flattered; "
+        f"{typed_command('evaluate')} RUN split=test is not",
+    )
     return code
 
 

@@ -27,6 +27,8 @@ def main(words: Sequence[str]) -> int:
         raise UsageError([f"{other[0]}: does not go with export=; leave it out"])
     if not file or read_path(file).exists():
         raise UsageError([f"export={file}: {'names nothing' if not file else 'is there already'}; name a new file"])
+    if not read_path(file).parent.is_dir():
+        raise UsageError([f"export={file}: the folder {read_path(file).parent} does not exist; make it first"])
     plan = plans.load(path, words)
     known, objective = trials.read(Ledger(plan))
     write(Study.of(plan.words).space, known, objective, str(read_path(file)), path.resolve().name)

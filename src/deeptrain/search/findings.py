@@ -17,8 +17,7 @@ MIN_TRIALS = 20  # with a value: below it nothing is said
 BEST = 0.2  # of the trials
 EDGE = 0.15  # of a range: the best fifth of evenly spread trials at its end has its median at 0.1
 WIDER = 10.0  # times, of a log range
-CONTROLS = 20  # random numbers among the settings
-CONTROL = "control "
+CONTROLS = 20  # times that the values of each setting are shuffled
 
 
 def edges(
@@ -66,35 +65,45 @@ def best_trials(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
 
 
 def did_not_matter(space: Space, trials: Sequence[Trial], objective: Objective, seed: int) -> list[str]:
-    """Return the settings that matter no more than random numbers do: 1 of 20 such numbers matters as much, or more.
+    """Return the settings that matter no more than their own values do when they are shuffled among the trials.
 
     The importance is that of PED-ANOVA (Watanabe et al., 2023): how much the best trials differ from all in a setting.
+    A permutation test: of 21 settings without any effect, at most about one is not named.
     """
     told = [each for each in as_told(space, trials, objective) if each.value is not None]
     if len(told) < MIN_TRIALS:
         return []
     importance = importances(space, told, objective.higher_is_better, seed)
-    random = max(value for name, value in importance.items() if name.startswith(CONTROL))
-    return [key for key in space.axes if key in importance and importance[key] <= random]
+    keys = [key for key in space.axes if key in importance]
+    return [
+        key for key in keys if importance[key] <= max(importance[_control(key, index)] for index in range(CONTROLS))
+    ]
 
 
 def importances(space: Space, told: Sequence[Told], higher_is_better: bool, seed: int) -> dict[str, float]:
-    """Return the importance of every setting, and of random numbers drawn beside them."""
+    """Return the importance of each setting that all trials have, and of its shuffled values."""
     optuna = sampler.load()
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
     from optuna.trial import create_trial
 
     study = optuna.create_study(direction="maximize" if higher_is_better else "minimize")
-    unit: Any = optuna.distributions.FloatDistribution(0.0, 1.0)
+    keys = [key for key in space.axes if all(key in each.parameters for each in told)]
+    names = {_control(key, index): key for key in keys for index in range(CONTROLS)}
+    kinds: Any = sampler.distributions(space, keys)
+    kinds |= {name: kinds[key] for name, key in names.items()}
+    orders = {name: generator(seed, name).permutation(len(told)) for name in names}
     for number, each in enumerate(told):
-        random = generator(seed, "control", number).random(CONTROLS)
-        controls = {f"{CONTROL}{index}": float(value) for index, value in enumerate(random)}
-        kinds: Any = sampler.distributions(space, list(each.parameters)) | dict.fromkeys(controls, unit)
-        study.add_trial(create_trial(value=each.value, params=each.parameters | controls, distributions=kinds))
+        shuffled = {name: told[orders[name][number]].parameters[key] for name, key in names.items()}
+        own = {key: each.parameters[key] for key in keys}
+        study.add_trial(create_trial(value=each.value, params=own | shuffled, distributions=kinds))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST)
         return get_param_importances(study, evaluator=evaluator, normalize=False)
+
+
+def _control(key: str, index: int) -> str:
+    return f"{key}, shuffled {index}"
 
 
 def _intervals(space: Space) -> list[tuple[str, Interval]]:

@@ -82,11 +82,12 @@ def go_on(path: Path, words: list[str], command: server.Command) -> int:
             raise UsageError([f"resume={path}: is a sweep; go on with it by {typed_command('train')} resume={path}"])
         study.check_facts(plan)
         begun = Study.of(plan.words, words)
-        plan = study.update(path, words, **_changes(options, plan, added))
-        slots, gpus = _places(options, plan, {})
+        changes = _changes(options, plan, added)
         if options.dry_run:
-            terminal.show(*report.lines(begun, plan))
+            terminal.show(*report.lines(begun, plan), "nothing was started; leave out dry_run to go on")
             return 0
+        plan = study.update(path, words, **changes)
+        slots, gpus = _places(options, plan, {})
         over = study.why_over(plan)
         terminal.show(f"search  {len(plan.jobs)} trials so far{f'; {over}' if over else ''}", f"folder  {path}")
         return work(begun, plan, command, slots, gpus, options)
@@ -116,6 +117,8 @@ def split(words: Sequence[str]) -> tuple[SearchOptions, list[str], int]:
     if "sampler=grid" in words:
         raise UsageError(["sampler=grid: write -m with train.py instead, which runs all combinations"])
     added = [word for word in words if re.fullmatch(r"trials=\+[1-9]\d*", word)]
+    if wrong := [word for word in words if word.startswith("trials=+") and word not in added]:
+        raise UsageError([f"{wrong[0]}: write a whole number from 1, as in trials=+20"])
     options, rest = split_options([word for word in words if word not in added], SearchOptions)
     if options.launcher != "local":
         remedy = (

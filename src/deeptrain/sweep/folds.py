@@ -6,6 +6,7 @@ from deeptrain.config.override import last_value, override_key, override_value
 from deeptrain.errors import UsageError
 
 WORD = "folds"
+MOST = 1000  # runs, of which each is checked before the first
 FOLDS, FOLD, SPLIT_SEED = "data.folds", "data.fold", "data.split_seed"
 
 
@@ -16,8 +17,8 @@ def take_out(words: Sequence[str]) -> tuple[int, list[str]]:
     if not values:
         return 0, rest
     text = values[-1]
-    if not text.isdecimal() or int(text) < 2:
-        raise UsageError([f"{WORD}={text}: must be a whole number from 2: train on all parts but one, which is val"])
+    if not text.isdecimal() or not 2 <= int(text) <= MOST:
+        raise UsageError([f"{WORD}={text}: must be a whole number from 2 to {MOST}; write {WORD}=5"])
     remedies = {
         FOLDS: "leave out one of them",
         FOLD: f"leave out one of them; data.folds={text} {FOLD}=0 holds out a fold alone",
