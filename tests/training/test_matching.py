@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from deeptrain.training.initial_weights import InitialWeights
 from deeptrain.training.matching import match
 
 CLASSES = 5
@@ -76,3 +77,12 @@ def test_grey_images_take_the_sum_over_colours_and_half_precision_is_widened():
     found = match(network(channels=1), given, "names", CLASSES).filled["conv.weight"]
     torch.testing.assert_close(found, given["conv.weight"].sum(1, keepdim=True).float())
     assert found.dtype == torch.float32
+
+
+def test_weights_that_are_not_finite_are_refused_and_change_nothing():
+    model, given = network(), weights()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given["conv.weight"][0] = torch.nan
+    with pytest.raises(ValueError, match=r"conv\.weight holds inf or NaN"):
+        InitialWeights("file", "", given).load_into(model, ["class"] * CLASSES)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -65,7 +65,7 @@ class InitialWeights:
         """Copy the weights into a model. With other classes its head keeps its own weights.
 
         Raises ValueError if those of another run differ in anything else: name, shape or type; if those of a file fit
-        less than half of the network.
+        less than half of the network, or are not finite.
         """
         if self.is_of_a_run:
             self._load_all(model, classes)
@@ -78,6 +78,8 @@ class InitialWeights:
         from deeptrain.training.matching import match
 
         own, found = model.state_dict(), match(model, self.tensors, how, len(classes))
+        if broken := [name for name, tensor in found.filled.items() if not tensor.isfinite().all()]:
+            raise ValueError(f"{broken[0]} holds inf or NaN; take a file of a training that went well")
         with torch.no_grad():
             for name, tensor in found.filled.items():
                 own[name].copy_(tensor)
