@@ -169,6 +169,20 @@ def test_a_trial_is_the_training_itself():
     assert found.rows[-1]["loss/val"] == pytest.approx(itself.progress.metrics["loss/val"], rel=1e-5)
 
 
+def test_the_update_of_the_first_step_is_compared_with_the_weights():
+    given = trainer()
+    found = Trials(GivenTrainer(given), Ledger(types=(Trial,)), lambda text: None, 1.0).whole(0.1, 0.0)
+    rows = {row["step"]: row["ratio/layers.1"] for row in found.layers if "ratio/layers.1" in row}
+    weight = next(given.model.parameters())
+    before = weight.detach().clone()
+    given.schedule = lambda progress: 1.0
+    images, labels = next(iter(given.train_loader.epoch(0)))
+    given.train_step(images, labels)
+    after = weight.detach()
+    assert rows.keys() == {1, 30}
+    assert rows[1] == pytest.approx(float((after - before).norm() / after.norm()), rel=1e-4)
+
+
 # --- controls ---
 
 

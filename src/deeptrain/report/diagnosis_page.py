@@ -39,7 +39,7 @@ ALT = {
     "find_lr": "loss of the range test and of the short runs, by learning rate",
     "grid": "accuracy on val of the short runs, by learning rate and weight decay",
     "curves": "loss and accuracy of the chosen run",
-    "layers": "outputs, silent units and gradients of each layer, before and after the chosen run",
+    "layers": "outputs, silent units, gradients and updates of each layer, as the chosen run begins and later",
 }
 PLACES = {"find_lr": "rate", "grid": "grid", "curves": "curves", "layers": "curves"}  # the step that shows a picture
 

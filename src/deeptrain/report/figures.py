@@ -206,7 +206,7 @@ def draw_layers(rows: Rows, path: Path, title: str) -> None:
     from matplotlib.ticker import PercentFormatter
 
     figure = new_figure(10, 6.2, title)
-    grid = figure.add_gridspec(2, 2)
+    grid, beside = figure.add_gridspec(2, 2), []
     for index, (what, (label, is_log)) in enumerate(LAYERS.items()):
         axes = figure.add_subplot(grid[index // 2, index % 2])
         first, last = _ends(rows, what)
@@ -228,8 +228,10 @@ def draw_layers(rows: Rows, path: Path, title: str) -> None:
             axes.yaxis.set_major_formatter(PercentFormatter(1))
         _name_layers(axes, names)
         axes.set_visible(bool(axes.lines))
-        if axes.lines and index in (0, 2):
+        labels = [line.get_label() for line in axes.lines]
+        if labels and (index % 2 == 0 or labels != beside):
             axes.legend(fontsize=9.5, edgecolor="none", framealpha=0.9)
+        beside = labels
     save_figure(figure, path)
 
 

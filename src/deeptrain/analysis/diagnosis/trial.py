@@ -1,12 +1,12 @@
 """A trial: the run, or a short form of it, with one thing changed; from the same weights, on the same batches."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.subject import DECAY, Opened, Subject
@@ -150,9 +150,11 @@ class _Measure:
             with preserved(trainer) as start:
                 runs = ShortRuns(trainer, start, opened.rates_of if self.rate is not None else None, slices)
                 layers = [self._look(slices[0], 0)] if watched else []
+                updates = _Updates(trainer.model, {1, self.steps // 2} if watched else set())
                 for step, loss in enumerate(runs.losses([rate] * self.steps, schedule, self.steps), start=1):
                     losses.append(loss)
                     self.report(f"{label}: step {step} of {self.steps}, loss {loss:.4g}")
+                    layers += updates.rows_after(step)
                     if watched and math.isfinite(loss) and (step % every == 0 or step == self.steps):
                         factor = schedule((step - 1) / self.steps)
                         rows.append(_row(runs, slices, step, losses[-every:], rate * factor))
@@ -187,12 +189,37 @@ class _Measure:
             found = layer_statistics(model.eval(), inputs)
         with autocast:
             loss = trainer.loss(model(inputs), labels)
-        weights = {name: p for name, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
-        names = {name.removesuffix(".weight"): weight for name, weight in weights.items()}
-        gradients = torch.autograd.grad(loss, list(names.values()), allow_unused=True)
-        norms = {f"gradient/{name}": float(g.norm()) for name, g in zip(names, gradients, strict=True) if g is not None}
+        weights = _weights(model)
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        pairs = zip(weights, gradients, strict=True)
+        norms = {f"gradient/{name}": float(gradient.norm()) for name, gradient in pairs if gradient is not None}
         model.train()
         return {"step": step} | found | {name: norm for name, norm in norms.items() if math.isfinite(norm)}
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    trained = {name: p for name, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
+    return {name.removesuffix(".weight"): weight for name, weight in trained.items()}
+
+
+class _Updates:
+    """Compares what some steps change with the weights: norm over norm, as in layers.csv. due: their numbers."""
+
+    def __init__(self, model: nn.Module, due: Set[int]):
+        self.model, self.due, self.before = model, due, {}
+        self.rows_after(0)
+
+    @torch.no_grad()
+    def rows_after(self, step: int) -> list[Row]:
+        """Return a row after a step that is due, and remember the weights before one."""
+        found = []
+        if step in self.due:
+            norms = {name: (weight - self.before[name], weight) for name, weight in _weights(self.model).items()}
+            ratios = {f"ratio/{name}": float(update.norm() / weight.norm()) for name, (update, weight) in norms.items()}
+            found = [{"step": step} | {name: ratio for name, ratio in ratios.items() if math.isfinite(ratio)}]
+        if step + 1 in self.due:
+            self.before = {name: weight.clone() for name, weight in _weights(self.model).items()}
+        return found
 
 
 def trial_slices(opened: Opened) -> list[Loader]:
