@@ -45,6 +45,14 @@ def test_measuring_changes_neither_model_nor_gradient_nor_generator():
     assert all(module.training for module in model.modules())
 
 
+def test_recurrent_layers_stay_in_training_for_cudnn():
+    model, vitals, modes = nn.Sequential(nn.Dropout(), nn.GRU(2, 3)), Vitals(200), []
+    vitals.bind(model, list(model.parameters()), None, "fp32")
+    model.register_forward_hook(lambda *_: modes.append([layer.training for layer in model]))
+    vitals.measure_noise(torch.ones(4, 2), torch.zeros(4), lambda outputs, targets: outputs[0].mean(), 1)
+    assert modes == [[False, True]] * 2
+
+
 @pytest.mark.parametrize("images", [1, 3])
 def test_too_few_images_make_no_sample(images):
     model, vitals = nn.Linear(2, 1), Vitals(200)

@@ -123,15 +123,14 @@ class Vitals:
             self._clip_norms.append(norm)
 
     def measure_noise(self, inputs: Tensor, targets: Tensor, loss: Callable[..., Tensor], accumulate: int) -> None:
-        """Compare the gradients of parts of a batch at the same weights, in fp32; the run keeps its bits.
-
-        As in `look_now`, dropout is off and batch norms use the statistics of each part.
-        """
+        """Compare the gradients of parts of a batch at the same weights, in fp32; dropout is off as in `look_now`."""
         count = min(PARTS * accumulate, len(inputs) // PART_IMAGES)
         if count < 2:
             return
         parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
-        self._model.eval()
+        for module in self._model.eval().modules():
+            if isinstance(module, nn.RNNBase):  # cuDNN has no backward pass for these in evaluation mode
+                module.train()
         with own_statistics(self._model):
             losses = ((loss(self._model(part), wanted), len(part)) for part, wanted in parts)
             self._noise_scale.measure(losses, self._parameters)
