@@ -48,6 +48,7 @@ OWNERS = {  # the option that has a setting
     "model.hidden": "model=fcn",
     "model.cell": "model=rnn",
     "loss.output": "loss=mse",
+    "optimizer.exclude": "optimizer=lamb",
 }
 GROUPS = {path.name for path in (ROOT / "configs").iterdir()}
 
