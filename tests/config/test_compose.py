@@ -101,7 +101,9 @@ def test_no_augmentation(word):
         (["model._target_=os.system"], ["_target_=os.system"]),
         (["experiment=cifar"], ["no such experiment"]),
         (["monitor=accuracy/vla"], ["did you mean accuracy/val?"]),
-        (["hydra/launcher=joblib"], ["write -m; jobs=auto runs several at a time"]),
+        (["hydra/launcher=joblib"], ["write jobs=auto beside -m: so many runs at a time"]),
+        (["data=torchvision", "data.arguments=[]"], ["data.arguments=[]: must be settings, written {name:value}"]),
+        (["model=fcn", "model.hidden={a:1}"], ["model.hidden={a:1}: must be a list, written [a,b]"]),
         (["hydra.run.dir=x"], ["write dir=FOLDER"]),
     ],
 )

@@ -17,7 +17,7 @@ from deeptrain.config.signatures import read_signature
 from deeptrain.model import published
 from deeptrain.runtime.paths import quote_setting
 from deeptrain.runtime.resources import CONFIGS
-from deeptrain.schema import closest, flatten, format_value, suggest
+from deeptrain.schema import closest, flatten, format_value, suggest, type_error
 
 BARE_WORD = "settings are written key=value, for example epochs=10; a value with spaces needs quotes: 'key=a b'"
 
@@ -108,6 +108,9 @@ def key_message(override: Override, tree: Mapping[str, Any], known: dict[str, An
         return None if in_list else f"{word}: only an option of a list ({', '.join(LISTS)}) can be taken out again"
     if key in known and override.is_add() and not override.is_force_add():
         return f"{word}: write it without the +"
+    for kind, other in ((dict, list), (list, dict)):  # which Hydra cannot merge
+        if isinstance(known.get(key), kind) and isinstance(override.value(), other):
+            return f"{word}: {type_error(other(), kind)}"
     if key in known or key in LISTS:
         return None
     if key in _node_keys(tree):
