@@ -322,35 +322,20 @@ def choose_decoder(
     ResNet recipe at 224, or in proportion at image_size. Small pictures that are kept whole get the median height and
     width. With published weights their recipe decides, unless image_size does.
     """
-    notes = []
     inspected = f"the {len(sizes)} pictures looked at"
-    if channels is None:
-        channels = 1 if gray else 3
-        notes += [f"1 channel: {inspected} are all grey; data.channels=3 for three"] if gray else []
+    notes = [f"1 channel: {inspected} are all grey; data.channels=3 for three"] if channels is None and gray else []
+    channels = channels or (1 if gray else 3)
     short = int(median(min(size) for size in sizes))
-    alike = len({tuple(size) for size in sizes}) == 1
     if image_size is None and recipe is None and short <= MAX_SMALL_SIDE:
-        if alike:
-            width, height = sizes[0]
-        elif resize == "crop":
-            width = height = _multiple_of_8(short)
-            notes.append(f"image size {width}: {inspected} differ in size, the median short side is {short}")
-        else:
-            width, height = (_multiple_of_8(median(sides)) for sides in zip(*sizes, strict=True))
-            notes.append(f"image size {height}x{width}: {inspected} differ in size, these are near the medians")
-        return Decoder(height, width, channels, resize=resize), notes
-    size = image_size or RESNET_CROP
-    kept: dict[str, Any] = {"resize": resize}
+        height, width, reasons = _small_window(sizes, resize, inspected)
+        return Decoder(height, width, channels, resize=resize), notes + reasons
+    size = image_size or (recipe.size if recipe else RESNET_CROP)
+    kept: dict[str, Any] = {"resize": resize} | ({"interpolation": recipe.interpolation} if recipe else {})
     if recipe is not None:
-        size, kept["interpolation"] = image_size or recipe.size, recipe.interpolation
-        notes.append(
-            f"image size {size}: the weights know pictures of {recipe.size}, resized by {recipe.interpolation}; "
-            "data.image_size sets another"
-        )
-    elif image_size is None:
-        notes.append(
-            f"image size {size}: the median short side of {inspected} is {short}; data.image_size sets another"
-        )
+        why = f"the weights know pictures of {recipe.size}, resized by {recipe.interpolation}"
+    else:
+        why = "" if image_size else f"the median short side of {inspected} is {short}"
+    notes += [f"image size {size}: {why}; data.image_size sets another"] if why else []
     if size <= MAX_SMALL_SIDE:
         return Decoder(size, size, channels, **kept), notes
     eval_side, low, high = (round(size * side / RESNET_CROP) for side in (RESNET_EVAL_SIDE, *RESNET_TRAIN_SIDES))
@@ -361,6 +346,19 @@ def choose_decoder(
         return Decoder(size, size, channels, eval_side, **kept), notes
     notes.append(f"large pictures: short side drawn from {low} to {high}, crop {size}; evaluated at {eval_side}")
     return Decoder(size, size, channels, eval_side, (low, high), **kept), notes
+
+
+def _small_window(sizes: list[tuple[int, int]], resize: Resize, inspected: str) -> tuple[int, int, list[str]]:
+    """Return height and width for small pictures, and why, if they differ in size."""
+    if len({tuple(size) for size in sizes}) == 1:
+        width, height = sizes[0]
+        return height, width, []
+    if resize == "crop":
+        short = int(median(min(size) for size in sizes))
+        side = _multiple_of_8(short)
+        return side, side, [f"image size {side}: {inspected} differ in size, the median short side is {short}"]
+    width, height = (_multiple_of_8(median(sides)) for sides in zip(*sizes, strict=True))
+    return height, width, [f"image size {height}x{width}: {inspected} differ in size, these are near the medians"]
 
 
 def one_range(low: float, high: float) -> Ranges:
