@@ -45,6 +45,22 @@ def test_measuring_changes_neither_model_nor_gradient_nor_generator():
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory"), ValueError("a bug")], ids=str)
+def test_too_little_memory_ends_the_measurement_alone(error):
+    model, vitals = nn.Linear(2, 2), Vitals(200)
+    vitals.bind(model, list(model.parameters()), None, "fp32")
+
+    def loss(outputs, targets):
+        raise error
+
+    if isinstance(error, ValueError):
+        with pytest.raises(ValueError, match="a bug"):
+            vitals.measure_noise(torch.ones(8, 2), torch.zeros(8), loss, 1)
+    else:
+        vitals.measure_noise(torch.ones(8, 2), torch.zeros(8), loss, 1)
+    assert "vitals/noise_scale" not in vitals.read() and model.training
+
+
 def test_recurrent_layers_stay_in_training_for_cudnn():
     model, vitals, modes = nn.Sequential(nn.Dropout(), nn.GRU(2, 3)), Vitals(200), []
     vitals.bind(model, list(model.parameters()), None, "fp32")

@@ -36,7 +36,7 @@ def stepped(vitals, model, optimizer, steps, clip_norm=None, norms=None):
             norms.append(norm.item())
         optimizer.step()
 
-    measured = vitals.sampled(step, progress)
+    measured = vitals.sampled(step, progress, lambda *_: None)
     for batch in images:
         measured(batch, batch)
         progress.step += 1
@@ -64,7 +64,7 @@ def test_only_due_steps_are_measured(monkeypatch):
     monkeypatch.setattr(Vitals, "_add_norm", lambda self, norms: compared.append(progress.step + 1))
     vitals, model = Vitals(200), network()
     vitals.bind(model, list(model.parameters()), None, "fp32")
-    step = vitals.sampled(lambda *_: None, progress)
+    step = vitals.sampled(lambda *_: None, progress, lambda *_: None)
     for progress.step in range(1205):
         step(None, None)
     assert measured == [1, 10, 100, 200, 400, 600, 800, 1000, 1200]
@@ -83,7 +83,7 @@ def test_noise_is_the_spread_of_four_gradient_norms_and_clipping_is_counted():
 def test_without_vitals_a_step_is_the_step_itself():
     vitals, model = Vitals(), network()
     vitals.bind(model, list(model.parameters()), None, "fp32")
-    assert vitals.sampled(print, Progress()) is print
+    assert vitals.sampled(print, Progress(), print) is print
     assert vitals.read() == {} and vitals.state_dict() == {} and vitals.tags == vitals.layer_tags == []
 
 

@@ -1,6 +1,7 @@
-"""Loading the state of a run that goes on."""
+"""What a checkpoint holds of a run, and how a run goes on from it."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,41 @@ from deeptrain.optimizer import start_momenta
 from deeptrain.schema import validate_call
 from deeptrain.training.progress import Progress
 
+if TYPE_CHECKING:
+    from deeptrain.training.trainer import Trainer
+
 RENAMED = {"slowed": "rollbacks", "left_out": "skipped_steps"}  # keys of Progress in checkpoints of 0.3.0
+
+
+def state_of(trainer: "Trainer") -> dict[str, Any]:
+    """Return the state of every part that has one, and the metadata."""
+    return {
+        "model": trainer.model.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "average": trainer.average and trainer.average.state_dict(),
+        "scaler": trainer.runtime.scaler.state_dict(),
+        "progress": asdict(trainer.progress),
+        "meters": trainer.meter.state_dict(),
+        "vitals": trainer.vitals.state_dict(),
+        **trainer.metadata,
+    }
+
+
+def load_state(trainer: "Trainer", state: dict[str, Any]) -> None:
+    """Give every part its state back; ValueError if it is of another optimizer, or of longer epochs."""
+    trainer.model.load_state_dict(state["model"])
+    if state["optimizer"] is not None:
+        load_optimizer(trainer.optimizer, state["optimizer"])
+    if state["scaler"]:  # a run in fp32 or bf16 saves {}
+        trainer.runtime.scaler.load_state_dict(state["scaler"])
+    if trainer.average is not None and state["average"] is not None:
+        trainer.average.load_state_dict(state["average"])
+    elif trainer.average is not None:
+        trainer.average.restart()
+    trainer.meter.load_state_dict(state["meters"])
+    trainer.vitals.load_state_dict(state.get("vitals"))
+    trainer.progress = load_progress(state["progress"], trainer.plan.steps_per_epoch)
+    trainer.plan.saved_at = trainer.progress.train_seconds
 
 
 def load_progress(state: dict[str, Any], steps_per_epoch: int) -> Progress:

@@ -1,7 +1,7 @@
 """The training loop, written out once, in order. To change what happens, change it here."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from deeptrain.training.checkpoint import Checkpoints
 from deeptrain.training.meters import Outputs, Stopwatch, TrainMeter
 from deeptrain.training.nonfinite import check_finite
 from deeptrain.training.progress import AVERAGE, Plan, Progress
-from deeptrain.training.state import load_optimizer, load_progress
+from deeptrain.training.state import load_state, state_of
 from deeptrain.training.validation import BN_IMAGES, Validator
 from deeptrain.training.vitals import Vitals
 
@@ -95,9 +95,8 @@ class Trainer:
             self.save()  # there is always something to go back to
         elif self.progress.validated < self.progress.step and self.plan.validation_is_due(self.progress):
             self.validate()  # the run was stopped before it had validated
-        measure_noise = self.measure_noise if step is None else None
         while (outcome := self.outcome()) is None:
-            self.train_epoch(self.vitals.sampled(step or self.train_step, self.progress, measure_noise))
+            self.train_epoch(self.vitals.sampled(step or self.train_step, self.progress, self.measure_noise))
         return outcome
 
     def train_epoch(self, step: Step) -> None:
@@ -249,16 +248,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a run needs to go on as if it had never stopped: plain values and tensors."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average and self.average.state_dict(),
-            "scaler": self.runtime.scaler.state_dict(),
-            "progress": asdict(self.progress),
-            "meters": self.meter.state_dict(),
-            "vitals": self.vitals.state_dict(),
-            **self.metadata,
-        }
+        return state_of(self)
 
     def best_state(self, weights: str) -> dict[str, Any]:
         """Return the better weights, "raw" or "average", without optimizer state, which would double the file."""
@@ -268,19 +258,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state. One without optimizer state (best.pt) starts momentum and averages anew."""
-        self.model.load_state_dict(state["model"])
-        if state["optimizer"] is not None:
-            load_optimizer(self.optimizer, state["optimizer"])
-        if state["scaler"]:  # a run in fp32 or bf16 saves {}
-            self.runtime.scaler.load_state_dict(state["scaler"])
-        if self.average is not None and state["average"] is not None:
-            self.average.load_state_dict(state["average"])
-        elif self.average is not None:
-            self.average.restart()
-        self.meter.load_state_dict(state["meters"])
-        self.vitals.load_state_dict(state.get("vitals"))
-        self.progress = load_progress(state["progress"], self.plan.steps_per_epoch)
-        self.plan.saved_at = self.progress.train_seconds
+        load_state(self, state)
 
     def close(self) -> None:
         """End the processes that read images."""

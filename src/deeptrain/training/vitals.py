@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from deeptrain.optimizer import weights_of
 from deeptrain.runtime.batch_norm import own_statistics
+from deeptrain.runtime.device import is_out_of_memory
 from deeptrain.training.noise_scale import NoiseScale
 
 EARLY, LAST_EARLY = frozenset((1, 10, 100)), 100  # steps that are sampled besides
@@ -84,9 +85,9 @@ class Vitals:
         self,
         step: Callable[[Tensor, Tensor], Any],
         progress: Any,
-        measure_noise: Callable[[Tensor, Tensor], None] | None = None,
+        measure_noise: Callable[[Tensor, Tensor], None],
     ) -> Callable[[Tensor, Tensor], Any]:
-        """Return a step that is measured whenever it is due. measure_noise: takes the batch of some of them before."""
+        """Return a step that is measured whenever it is due. measure_noise: takes some of their batches first."""
         if not self.every:
             return step
 
@@ -101,7 +102,7 @@ class Vitals:
                 return outputs
             with torch.no_grad():
                 before = list(torch._foreach_mul(self._weights, 1))  # pyright: ignore
-            if measure_noise is not None and self._noise_is_due(number):
+            if self._noise_is_due(number):
                 measure_noise(images, labels)
             outputs = step(images, labels)
             self._measure(before)
@@ -131,10 +132,15 @@ class Vitals:
         for module in self._model.eval().modules():
             if isinstance(module, nn.RNNBase):  # cuDNN has no backward pass for these in evaluation mode
                 module.train()
-        with own_statistics(self._model):
-            losses = ((loss(self._model(part), wanted), len(part)) for part, wanted in parts)
-            self._noise_scale.measure(losses, self._parameters)
-        self._model.train()
+        try:
+            with own_statistics(self._model):
+                losses = ((loss(self._model(part), wanted), len(part)) for part, wanted in parts)
+                self._noise_scale.measure(losses, self._parameters)
+        except (RuntimeError, MemoryError) as error:  # a run that fits ends by no measurement
+            if not is_out_of_memory(error):
+                raise
+        finally:
+            self._model.train()
 
     def _add_norm(self, norms: Tensor) -> None:
         """Note the norm of the whole gradient before clipping, NaN where it is scaled."""
