@@ -226,7 +226,7 @@ def test_the_command_from_its_words_to_its_export(capfd):
     ("words", "answer"),
     [
         (["optimizer.lr=0.1"], "no setting has a range"),
-        (["-m", "optimizer.lr=log(1e-4,1)"], "-m: a search is a sweep by itself"),
+        (["-m", "optimizer.lr=log(1e-4,1)"], "-m: a search does not read it; leave it out"),
         (["optimizer.lr=log(1e-4,1)", "trials=0"], "trials=0: must be >= 1"),
         (["optimizer.lr=log(1e-4,1)", "trials=+20"], "trials=+20: goes with resume="),
         (["optimizer.lr=log(1e-4,1)", "confirm=5"], "confirm=5: write confirm=5x3"),

@@ -1,6 +1,6 @@
 """Which of several methods helps? python scripts/ablate.py model=resnet 'over=[cutout,mixup]' seeds=5"""
 
-from deeptrain.commands.cli import answer, split_flags, train
+from deeptrain.commands.cli import answer, train
 
 USAGE = """\
 python scripts/ablate.py 'over=[METHOD,METHOD,...]' [seeds=5] [pairs=true] [group=option ...] [key=value ...]
@@ -23,11 +23,8 @@ def ablate(arguments: list[str]) -> int:
 
 
 def _ablate(arguments: list[str]) -> int:
-    from deeptrain.errors import UsageError
+    from deeptrain.commands.words import settings_of_a_run
     from deeptrain.sweep import ablation, launch
 
-    flags, words = split_flags(arguments)
-    if unread := [flag for flag in flags if flag != "debug"]:
-        name = {"multirun": "-m", "cfg": "--cfg"}[unread[0]]
-        raise UsageError([f"{name}: an ablation is a sweep by itself; leave it out"])
+    words = settings_of_a_run(arguments, "an ablation", ())
     return launch.sweep(words, train, ablation.lay_out)

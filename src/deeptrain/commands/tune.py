@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deeptrain.commands.cli import answer, split_flags, train
+from deeptrain.commands.cli import answer, train
 
 USAGE = """\
 python scripts/tune.py key=RANGE ... [trials=40] [hours=2] [confirm=5x3] [group=option ...] [key=value ...]
@@ -30,16 +30,14 @@ def tune(arguments: list[str]) -> int:
 
 
 def _tune(arguments: list[str]) -> int:
+    from deeptrain.commands.words import settings_of_a_run
     from deeptrain.config.override import last_value, override_key
     from deeptrain.errors import UsageError
     from deeptrain.runtime.paths import quote_setting
     from deeptrain.search import export, launch
     from deeptrain.sweep import plan
 
-    flags, words = split_flags(arguments)
-    if unread := [flag for flag in flags if flag != "debug"]:
-        name = {"multirun": "-m", "cfg": "--cfg"}[unread[0]]
-        raise UsageError([f"{name}: a search is a sweep by itself; leave it out"])
+    words = settings_of_a_run(arguments, "a search", ())
     if any(override_key(word) == "export" for word in words):
         return export.main(words)
     if named := next((word for word in words if "=" not in word and plan.is_search(Path(word))), None):

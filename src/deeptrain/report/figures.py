@@ -335,7 +335,8 @@ def _mark_equal_logits(axes: "Axes", loss: float) -> None:
     axes.axhline(loss, color=PALE, linewidth=1, linestyle=":", zorder=0)
     words = f"equal logits: {formatting.format_loss(loss)}"
     position = {"xy": (1, loss), "xycoords": ("axes fraction", "data"), "xytext": (0, 3), "textcoords": "offset points"}
-    axes.annotate(words, **position, ha="right", fontsize=9, color=PALE)
+    plate = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the line of the best epoch may pass behind
+    axes.annotate(words, **position, ha="right", fontsize=9, color=PALE, bbox=plate)
 
 
 def _scale_loss(axes: "Axes") -> None:
