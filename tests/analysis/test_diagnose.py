@@ -153,7 +153,22 @@ def test_a_command_without_a_sense_is_answered_in_a_line(word, line, capsys):
     assert f"error: {line}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"facts": {"words": ["a=1"]}, "found": {"x": {"is": "Path"}}}'])
+DAMAGED = {
+    "empty": "",
+    "list": "[]",
+    "without facts": "{}",
+    "unknown type": '{"facts": {"words": ["a=1"]}, "found": {"x": {"is": "Path"}}}',
+    "nested": '{"facts": {"words": []}, "found": {"x": '
+    + '{"is": "tuple", "values": [' * 900
+    + "1"
+    + "]}" * 900
+    + "}}",
+    "endless": '{"a":' * 200_000,
+    "large": '{"facts": "' + "x" * 17 * 2**20 + '"}',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file_is_answered_in_a_line(content, tmp_path, capsys):
     (tmp_path / FILE).write_text(content)
     assert diagnose([f"resume={tmp_path}"]) == 2

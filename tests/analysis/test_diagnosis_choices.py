@@ -1,5 +1,6 @@
 """What a diagnosis chooses and tells: pure functions of trials, tests and speeds; and the file that keeps them."""
 
+import json
 import math
 from dataclasses import dataclass, replace
 
@@ -199,7 +200,7 @@ def test_measurements_come_back_bit_for_bit(tmp_path):
     first = Ledger(tmp_path / "it.json", (Trial,), {"words": ["a=1"]})
     for name, item in measured.items():
         first.once(name, lambda item=item: item)
-    again = Ledger.read(tmp_path / "it.json", (Trial,))
+    again = Ledger.read(tmp_path / "it.json", json.loads((tmp_path / "it.json").read_text()), (Trial,))
     assert again.facts == {"words": ["a=1"]}
     found = {name: again.once(name, lambda: pytest.fail("it is known")) for name in measured}
     assert np.array_equal(found["trial"].right, value.right) and found["trial"].rows == value.rows

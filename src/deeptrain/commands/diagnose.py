@@ -104,27 +104,22 @@ def _resume(folder: Path, words: Sequence[str], last: int, budget: float | None)
     from deeptrain.analysis.diagnosis import ledger, procedure
     from deeptrain.config.compose import compose_run
     from deeptrain.config.override import override_key
-    from deeptrain.run.saved import TRUSTED, writes_elsewhere
+    from deeptrain.run import saved
 
     path = folder / ledger.FILE
     if not path.is_file():
         raise UsageError([f"resume={folder}: has no {ledger.FILE}, so no diagnosis was started there"])
-    if other := [word for word in words if override_key(word) not in ("resume", *TRUSTED)]:
+    if other := [word for word in words if override_key(word) not in ("resume", *saved.TRUSTED)]:
         raise UsageError([f"{other[0]}: does not go with resume=, which keeps the settings; leave it out"])
     try:
-        known = ledger.Ledger.read(path, procedure.TYPES)
-        saved = [str(word) for word in known.facts["words"]]
+        known = ledger.Ledger.read(path, saved.read_json(path, dict, {}), procedure.TYPES)
+        typed = [str(word) for word in known.facts["words"]]
         planned = known.facts["budget"]
         budget = budget if budget is not None else None if planned is None else float(planned)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError([f"{path}: is damaged, or no file of a diagnosis; move it away"]) from error
-    typed = {override_key(word) for word in words}
-    for word in saved:
-        if (key := override_key(word)) in TRUSTED and key not in typed:
-            raise UsageError(
-                [f"{path}: asks for {word}, by which it could {TRUSTED[key]}; if you trust it, add this word"]
-            )
-    own = [word for word in saved if not writes_elsewhere(word)]  # these only its user may decide
+    saved.check_trusted(path, typed, words)
+    own = [word for word in typed if not saved.writes_elsewhere(word)]  # these only its user may decide
     return _show(compose_run(own), folder, last, budget, known)
 
 

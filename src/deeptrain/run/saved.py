@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,17 @@ def load_overrides(folder: Path, now: Sequence[str] = ()) -> list[str]:
     it is a cache already.
     """
     path, words = folder / "overrides.yaml", read_overrides(folder)
+    check_trusted(path, words, now)
+    return [word for word in words if override_key(word) not in TRUSTED and not writes_elsewhere(word)]
+
+
+def check_trusted(path: Path, words: Iterable[str], now: Iterable[str]) -> None:
+    """Raise UsageError if a file has a setting of TRUSTED that is not typed now too."""
     typed = {override_key(word) for word in now}
     for word in words:
         if (key := override_key(word)) in TRUSTED and key not in typed:
-            raise UsageError(
-                [f"{path}: asks for {word}, by which it could {TRUSTED[key]}; if you trust it, add this word"]
-            )
-    return [word for word in words if override_key(word) not in TRUSTED and not writes_elsewhere(word)]
+            ask = f"asks for {word}, by which it could {TRUSTED[key]}"
+            raise UsageError([f"{path}: {ask}; if you trust it, add this word"])
 
 
 def read_overrides(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from deeptrain.config.compose import compose_sweep, declares_multirun
 from deeptrain.config.override import last_value, override_key, quote_value, unquote_path
 from deeptrain.errors import UsageError
 from deeptrain.run import folder as run_folder
-from deeptrain.run.saved import TRUSTED, read_json, writes_elsewhere
+from deeptrain.run.saved import TRUSTED, check_trusted, read_json, writes_elsewhere
 from deeptrain.runtime.files import write_atomically
 from deeptrain.sweep import folds
 
@@ -127,11 +127,7 @@ def load(folder: Path, now: Sequence[str] = ()) -> Plan:
         words, keys = tuple(map(str, content["words"])), tuple(map(str, content["keys"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError([f"{folder / FILE}: is damaged; start a new sweep"]) from error
-    typed = {override_key(word) for word in now}
-    for word in dict.fromkeys([*words, *(word for job in jobs for word in job.words)]):
-        if (key := override_key(word)) in TRUSTED and key not in typed:
-            message = f"asks for {word}, by which it could {TRUSTED[key]}; if you trust it, add this word"
-            raise UsageError([f"{folder / FILE}: {message}"])
+    check_trusted(folder / FILE, [*words, *(word for job in jobs for word in job.words)], now)
     facts = {key: value for key, value in content.items() if key not in ("words", "keys", "jobs")}
     return Plan(folder, words, keys, jobs, facts)
 

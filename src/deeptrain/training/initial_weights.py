@@ -188,7 +188,7 @@ def _difference(given: "Mapping[str, Tensor]", expected: "Mapping[str, Tensor]")
         if name not in given:
             return f"it has no {name}{_more(expected.keys() - given.keys())}"
         if given[name].shape != tensor.shape:
-            return f"{name} is {_shape(given[name])} there, here {_shape(tensor)}"
+            return f"{name} is {shape(given[name])} there, here {shape(tensor)}"
         if given[name].dtype != tensor.dtype:
             return f"{name} is {given[name].dtype} there, here {tensor.dtype}"
     unused = [name for name in given if name not in expected]
@@ -201,5 +201,5 @@ def _more(names: Iterable[str]) -> str:
     return f" and {count} more" if count > 0 else ""
 
 
-def _shape(tensor: "Tensor") -> str:
+def shape(tensor: "Tensor") -> str:
     return "x".join(map(str, tensor.shape)) or "a number"

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from deeptrain.model.head import head_name, is_in
+from deeptrain.training.initial_weights import shape
 
 InitMatch = Literal["names", "order"]
 PREFIXES = ("module", "_orig_mod", "model", "network", "net", "backbone", "encoder", "state_dict")  # of wrappers
@@ -131,7 +132,3 @@ def shown(names: Iterable[str]) -> str:
     known = list(names)
     first = [name if name.isprintable() and len(name) <= MAX_CHARACTERS else "a tensor" for name in known[:SHOWN]]
     return ", ".join(first) + (", ..." if len(known) > SHOWN else "")
-
-
-def shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"

@@ -26,15 +26,14 @@ class Ledger:
         self._types = {kind.__name__: kind for kind in types}
 
     @classmethod
-    def read(cls, path: Path, types: tuple[type, ...]) -> "Ledger":
-        """Go on with a file. Raises ValueError if it is none of ours."""
+    def read(cls, path: Path, content: Mapping[str, Any], types: tuple[type, ...]) -> "Ledger":
+        """Go on with the content of a file. Raises ValueError if it is none of ours."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             ledger = cls(path, types, content["facts"])
             ledger.found = dict(content["found"])
             for value in ledger.found.values():
                 ledger._decode(value)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError("is damaged, or no file of a diagnosis") from error
         return ledger
 
