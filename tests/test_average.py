@@ -10,6 +10,7 @@ from torch.optim.swa_utils import update_bn
 from deeptrain import build
 from deeptrain.average import EMA, SWA
 from deeptrain.config.compose import compose_run
+from deeptrain.training.state import best_state_of
 
 
 def network(device) -> nn.Module:
@@ -223,7 +224,7 @@ def test_measuring_norms_changes_nothing_else():
 def test_the_average_is_kept_as_best_where_it_is_better():
     trainer, _ = trained("average=swa", "average.start=0.5")
     assert trainer.plan.update_best(trainer.progress, {"accuracy/val": 2.0, "accuracy/val_average": 3.0}) == "average"
-    best = trainer.best_state("average")["model"]
+    best = best_state_of(trainer, "average")["model"]
     assert best.keys() == trainer.model.state_dict().keys(), "it loads into the bare model"
     assert all(torch.equal(value, best[name]) for name, value in trainer.average.module.state_dict().items())
     assert trainer.plan.update_best(trainer.progress, {"accuracy/val": 5.0, "accuracy/val_average": 4.0}) == "raw"

@@ -29,8 +29,8 @@ class TensorBoard(Logger):
     """Appends scalars, images and hyper-parameters to one event file a session.
 
     step: the step that the run goes on from. Readers drop what earlier sessions, killed after their last checkpoint,
-    wrote after it. The first session marks its step 0 too, as one of TensorBoard's readers ignores the first mark
-    of a run (tensorboard#4763). A failing disk calls `warn` once and never stops a training.
+    wrote after it. The first session marks its step 0 too: one of TensorBoard's readers ignores a run's first
+    mark (tensorboard#4763). A failing disk calls `warn` once and never stops a training.
 
     Points are written once a second, together; `flush` before a checkpoint, which says that what came before is kept.
 

@@ -29,7 +29,7 @@ def weights_of(parameters: Iterable[Tensor]) -> list[Tensor]:
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float, progress: float = 1.0) -> None:
-    """Give every group `factor` times its initial rate, and 0 until its own start, a part of the run in [0, 1]."""
+    """Give every group `factor` times its initial rate. Until its own start, a part of the run in [0, 1], give 0."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor if progress >= group.get("start", 0.0) else 0.0
 

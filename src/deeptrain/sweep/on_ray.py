@@ -1,4 +1,4 @@
-"""launcher=ray: each job of a sweep as a task on a Ray cluster, which places and queues them by CPUs and GPUs."""
+"""launcher=ray: each job of a sweep is a task on a Ray cluster, which queues them by CPUs and GPUs."""
 
 import logging
 import os

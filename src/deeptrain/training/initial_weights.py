@@ -1,4 +1,4 @@
-"""Weights that a run starts from, those of another run or of a file, and how images became inputs for them."""
+"""Weights that a run starts from, of another run or a file, and how images became inputs for them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

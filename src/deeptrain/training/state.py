@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from deeptrain.optimizer import start_momenta
 from deeptrain.schema import validate_call
-from deeptrain.training.progress import Progress
+from deeptrain.training.progress import AVERAGE, Progress
 
 if TYPE_CHECKING:
     from deeptrain.training.trainer import Trainer
@@ -29,6 +29,13 @@ def state_of(trainer: "Trainer") -> dict[str, Any]:
         "vitals": trainer.vitals.state_dict(),
         **trainer.metadata,
     }
+
+
+def best_state_of(trainer: "Trainer", weights: str) -> dict[str, Any]:
+    """Return the better weights, "raw" or "average", without optimizer state, which would double the file."""
+    model = trainer.average.module if weights == AVERAGE and trainer.average is not None else trainer.model
+    state = trainer.state_dict() | {"model": trainer.validator.state_dict(model), "weights": weights}
+    return state | {"optimizer": None, "average": None, "scaler": None}
 
 
 def load_state(trainer: "Trainer", state: dict[str, Any]) -> None:

@@ -27,8 +27,8 @@ from deeptrain.schedule import constant
 from deeptrain.training.checkpoint import Checkpoints
 from deeptrain.training.meters import Outputs, Stopwatch, TrainMeter
 from deeptrain.training.nonfinite import check_finite
-from deeptrain.training.progress import AVERAGE, Plan, Progress
-from deeptrain.training.state import load_state, state_of
+from deeptrain.training.progress import Plan, Progress
+from deeptrain.training.state import best_state_of, load_state, state_of
 from deeptrain.training.validation import BN_IMAGES, Validator
 from deeptrain.training.vitals import Vitals
 
@@ -206,7 +206,7 @@ class Trainer:
         self.logger.log_layers(self.progress, self.vitals.look(self.validator, self.progress, self.plan))
         self.meter.start_epoch()
         if best is not None:
-            self.save_checkpoint("best", self.best_state(best))
+            self.save_checkpoint("best", best_state_of(self, best))
         self.save()
         self.model.train()
 
@@ -249,12 +249,6 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return all that a run needs to go on as if it had never stopped: plain values and tensors."""
         return state_of(self)
-
-    def best_state(self, weights: str) -> dict[str, Any]:
-        """Return the better weights, "raw" or "average", without optimizer state, which would double the file."""
-        model = self.average.module if weights == AVERAGE and self.average is not None else self.model
-        state = self.state_dict() | {"model": self.validator.state_dict(model), "weights": weights}
-        return state | {"optimizer": None, "average": None, "scaler": None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state. One without optimizer state (best.pt) starts momentum and averages anew."""

@@ -85,8 +85,8 @@ class Diagnosis:
     def _changes(self) -> list[str]:
         """Return the words of the first fault's remedy.
 
-        Of a set-up without a fault those of all advice that is certain or likely, else of the first that is possible.
-        What was chosen in step 5 goes with advice that was tested beside it, and where step 5 has something to tell.
+        Without a fault, those of all advice that is certain or likely, else of the first that is possible.
+        What step 5 chose goes with advice tested beside it. It also goes where step 5 has something to tell.
         """
         found = self.verdicts
         if self.failed:
