@@ -1,13 +1,16 @@
 """Kill a whole sweep at random moments, go on with one or two terminals, and compare with one that was left alone.
 
     python scripts/torture_sweep.py                  20 kills of everything in a sweep of 24 jobs
+    python scripts/torture_sweep.py --search 12      20 kills of everything in a search of 12 trials, one at a time
     python scripts/torture_sweep.py --server         the same with the fork server of the product
 
-What must hold: every job arrives at the same bits, and no job that is done is ever run again. Without --server each
-sweep is forked from this process, which has imported everything, so that kills hit the work. Linux only.
+What must hold: every job arrives at the same bits, and no job that is done is ever run again. Reports are equal but for
+clocks; so are the trials of a search. Without --server each sweep is forked from this process, which has imported
+everything, so that kills hit the work. Linux only.
 """
 
 import argparse
+import csv
 import multiprocessing
 import os
 import random
@@ -20,6 +23,7 @@ from pathlib import Path
 
 import torture
 
+from deeptrain.commands.tune import tune
 from deeptrain.runtime.watch import children
 from deeptrain.sweep import server
 
@@ -38,6 +42,8 @@ WORDS = [
     "model.dropout=0.2",
 ]
 AXES = ["aug=none,[mixup],[cutout,mixup]", "average=none,ema"]
+RANGES = ["optimizer.lr=log(1e-4,1e-1)", "model.dropout=interval(0,0.5)"]
+CLOCKS = ("seconds", "train_seconds", "images_per_second", "peak_memory")  # what no two sweeps have in common
 
 
 def fork_directly() -> None:
@@ -45,8 +51,8 @@ def fork_directly() -> None:
     server.start = lambda: multiprocessing.get_context("fork")
 
 
-def start(words: list[str], log: Path, with_server: bool) -> int:
-    """Start a sweep in a process of its own; return its number."""
+def start(words: list[str], log: Path, options: argparse.Namespace, *, with_server: bool) -> int:
+    """Start a sweep or a search in a process of its own; return its number."""
     sys.stdout.flush()
     if number := os.fork():
         return number
@@ -59,7 +65,7 @@ def start(words: list[str], log: Path, with_server: bool) -> int:
     sys.stdout, sys.stderr = os.fdopen(1, "w", 1, closefd=False), os.fdopen(2, "w", 1, closefd=False)
     code = 1
     try:
-        code = torture.cli.train(words)
+        code = tune(words) if options.search else torture.cli.train(words)
     finally:
         os._exit(code)
 
@@ -101,16 +107,17 @@ def wait_until(numbers: list[int], end: float) -> list[int]:
     return list(codes.values())
 
 
-def torture_sweep(words: list[str], base: Path, kills: int, seconds: float, rng: random.Random, options) -> int:
+def torture_sweep(words: list[str], base: Path, seconds: float, options: argparse.Namespace) -> int:
     """Start a sweep and kill it again and again until it has finished; return how often it was killed."""
-    killed, log, before = 0, base.with_suffix(".txt"), {}
+    killed, log, before, rng = 0, base.with_suffix(".txt"), {}, random.Random(options.seed)
+    jobs = jobs_at_once(options)
     while True:
         begun = (base / "sweep.json").is_file()
-        given = [f"resume={base}", "jobs=2"] if begun else [*words, f"dir={base}", "jobs=2"]
-        terminals = rng.choice((1, 2)) if begun else 1
-        numbers = [start(given, log, options.server) for _ in range(terminals)]
-        wanted = rng.uniform(0, seconds * 2 / kills) + (4 if options.server else 0)
-        codes = wait_until(numbers, time.monotonic() + (wanted if killed < kills else 1e9))
+        given = [f"resume={base}", jobs] if begun else [*words, f"dir={base}", jobs]
+        terminals = rng.choice((1, 2)) if begun and not options.search else 1
+        numbers = [start(given, log, options, with_server=options.server) for _ in range(terminals)]
+        wanted = rng.uniform(0, seconds * 2 / options.kills) + (4 if options.server else 0)
+        codes = wait_until(numbers, time.monotonic() + (wanted if killed < options.kills else 1e9))
         if codes:
             if any(codes):
                 sys.exit(f"a sweep failed: exit codes {codes}\n{log.read_text()}")
@@ -125,27 +132,44 @@ def torture_sweep(words: list[str], base: Path, kills: int, seconds: float, rng:
         before = now
 
 
+def jobs_at_once(options: argparse.Namespace) -> str:
+    """Return jobs=1 for a search: with more it sees its trials end in another order each time."""
+    return "jobs=1" if options.search else "jobs=2"
+
+
+def report(base: Path) -> list[dict[str, str]]:
+    """Read what a sweep or a search says of its runs, without clocks."""
+    path = next(path for name in ("trials.csv", "report.csv") if (path := base / name).is_file())
+    with path.open(newline="") as file:
+        rows = [{key: cell for key, cell in row.items() if key not in CLOCKS} for row in csv.DictReader(file)]
+    return [row | {"folder": Path(row["folder"]).name} for row in rows]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=4, help="of each setting")
+    parser.add_argument("--search", type=int, default=0, metavar="TRIALS", help="a search instead of a sweep")
     parser.add_argument("--seed", type=int, default=0, help="of the moments to kill at")
     parser.add_argument("--server", action="store_true", help="with the fork server of the product")
-    parser.add_argument("axes", nargs="*", default=AXES)
+    parser.add_argument("axes", nargs="*")
     options = parser.parse_args(arguments)
-    words = ["-m", *WORDS, *options.axes, f"seed=range({options.seeds})"]
+    words = [*WORDS, *(options.axes or RANGES), f"trials={options.search}"]
+    if not options.search:
+        words = ["-m", *WORDS, *(options.axes or AXES), f"seed=range({options.seeds})"]
     torture.import_everything()
     with tempfile.TemporaryDirectory() as home:
         whole, killed_base = Path(home) / "whole", Path(home) / "killed"
-        began = time.monotonic()
-        (code,) = wait_until([start([*words, f"dir={whole}", "jobs=2"], Path(home) / "whole.txt", False)], 1e18)
-        if code:
-            sys.exit((Path(home) / "whole.txt").read_text())
-        seconds = time.monotonic() - began
-        kills = torture_sweep(words, killed_base, options.kills, seconds, random.Random(options.seed), options)
+        began, log = time.monotonic(), Path(home) / "whole.txt"
+        alone = start([*words, f"dir={whole}", jobs_at_once(options)], log, options, with_server=False)
+        if any(wait_until([alone], 1e18)):
+            sys.exit(log.read_text())
+        kills = torture_sweep(words, killed_base, time.monotonic() - began, options)
         names = sorted(path.parent.name for path in whole.glob("*/result.json"))
         found = {name: torture.differences(whole / name, killed_base / name) for name in names}
         different = {name: parts for name, parts in found.items() if parts}
+        if report(whole) != report(killed_base):
+            different["the report"] = ["what it says of the runs"]
         print(f"{len(names)} jobs, {kills} kills of everything: {different or 'all bits agree, none was run again'}")
         return 1 if different else 0
 
