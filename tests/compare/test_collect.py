@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 from folders import write_run, write_study
 
-from deeptrain.compare import collect, report
+from deeptrain.compare import collect, report, settings
 from deeptrain.errors import UsageError
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
 
-def settings(folder):
-    return {each.label: [run.seed for run in each.runs] for each in collect.group(collect.collect([folder]))}
+def seeds_of(folder):
+    return {each.label: [run.seed for run in each.runs] for each in settings.group(collect.collect([folder]))}
 
 
 def test_runs_that_differ_in_their_seed_are_one_setting(tmp_path):
     write_study(tmp_path, none=[0.9, 0.9], mixup=[0.9])
-    assert settings(tmp_path) == {"aug=mixup": ["0"], "aug=none": ["0", "1"]}
+    assert seeds_of(tmp_path) == {"aug=mixup": ["0"], "aug=none": ["0", "1"]}
 
 
 def test_the_same_setting_typed_in_another_way(tmp_path):
@@ -26,14 +26,14 @@ def test_the_same_setting_typed_in_another_way(tmp_path):
     write_run(tmp_path / "b", "aug=mixup", "seed=1", "loggers=none")
     write_run(tmp_path / "c")
     write_run(tmp_path / "d", "seed=1", "aug=none")
-    assert list(settings(tmp_path).values()) == [["0", "1"], ["0", "1"]]
+    assert list(seeds_of(tmp_path).values()) == [["0", "1"], ["0", "1"]]
 
 
 def test_settings_are_named_by_what_tells_them_apart(tmp_path):
     write_run(tmp_path / "a", "model=resnet", "epochs=4")
     write_run(tmp_path / "b", "model=resnet", "epochs=4", "aug=mixup")
     write_run(tmp_path / "c", "model=resnet", "epochs=4", "optimizer.lr=0.1")
-    assert set(settings(tmp_path)) == {"defaults", "aug=mixup", "optimizer.lr=0.1"}
+    assert set(seeds_of(tmp_path)) == {"defaults", "aug=mixup", "optimizer.lr=0.1"}
 
 
 def test_what_is_not_finished_is_known_as_such(tmp_path):
@@ -59,7 +59,7 @@ def test_runs_of_0_3_0(tmp_path):
     assert finished.value("best", "accuracy/val") == pytest.approx(0.10417, abs=1e-4)
     assert finished.config["optimizer._target_"] and len(finished.rows) == 2
     assert finished.answers is None and interrupted.words
-    assert collect.group([finished, interrupted])
+    assert settings.group([finished, interrupted])
 
 
 @pytest.mark.parametrize("damage", ["result.json", "config.yaml", "overrides.yaml", "metrics.csv", "answers.npz"])
@@ -67,7 +67,7 @@ def test_a_damaged_file_is_left_out(tmp_path, damage):
     run = write_run(tmp_path / "run", "aug=mixup")
     (run / damage).write_bytes(b"\x00[{")
     found = collect.read_run(run)
-    assert (found.rows, found.answers) != (None, ()) and collect.group([found])
+    assert (found.rows, found.answers) != (None, ()) and settings.group([found])
 
 
 @pytest.mark.parametrize("value", [None, [], {"a": {}}, "x", float("nan"), -1, True], ids=repr)

@@ -4,11 +4,12 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from deeptrain.compare import collect, tables, verdict
+from deeptrain.compare import tables, verdict
 from deeptrain.compare.collect import Run
+from deeptrain.compare.comparison import Comparison, Contrast, Row
 from deeptrain.compare.statistics import Interval
-from deeptrain.compare.study import Comparison, Contrast, Row
 from deeptrain.config.override import override_key
+from deeptrain.config.repeats import FOLDS
 from deeptrain.report.comparison import Curve, IntervalRow, PageData, Strip
 from deeptrain.runtime.paths import quote
 from deeptrain.runtime.resources import command
@@ -221,7 +222,7 @@ def repeat_command(row: Row) -> str:
         if override_key(word) not in ("dir", "early_stop.prune") and not first.is_repeat_key(override_key(word))
     ]
     if first.folds:
-        words = [*(word for word in words if override_key(word) != collect.FOLDS), f"folds={first.folds}"]
+        words = [*(word for word in words if override_key(word) != FOLDS), f"folds={first.folds}"]
     seeds = list(dict.fromkeys(run.seed for run in row.setting.runs))
     flag = ["-m"] if len(row.setting.runs) > 1 else []
     return " ".join([command("train"), *flag, *map(quote, words), f"seed={','.join(_by_number(seeds))}"])

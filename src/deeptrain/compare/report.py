@@ -8,7 +8,7 @@ from deeptrain.runtime.files import write_atomically
 from deeptrain.runtime.terminal import printable
 
 if TYPE_CHECKING:
-    from deeptrain.compare.study import Comparison
+    from deeptrain.compare.comparison import Comparison
 
 FILES = ("report.html", "report.csv", "report.tex", "report.md")
 SHOWN = 5  # failures in the terminal

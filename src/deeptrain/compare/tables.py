@@ -5,7 +5,7 @@ import io
 import math
 
 from deeptrain.compare import verdict
-from deeptrain.compare.study import Comparison, Row
+from deeptrain.compare.comparison import Comparison, Row
 from deeptrain.report import formatting
 
 LATEX = str.maketrans(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from deeptrain.compare.study import Comparison, Row
+from deeptrain.compare.comparison import Comparison, Row
 from deeptrain.report import formatting
 
 MOST = 4  # settings that a sentence names

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from deeptrain.config.override import override_key
+from deeptrain.config.repeats import SEED
 from deeptrain.errors import UsageError
 from deeptrain.runtime import terminal
 from deeptrain.runtime.resources import command as typed_command
@@ -15,7 +16,7 @@ from deeptrain.sweep import plan as plans
 from deeptrain.sweep import server
 from deeptrain.sweep.ledger import Ledger
 from deeptrain.sweep.options import Options
-from deeptrain.sweep.plan import SEED, Plan
+from deeptrain.sweep.plan import Plan
 
 NAME = "confirm"
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from deeptrain.config.compose import compose_run
 from deeptrain.config.override import override_key
+from deeptrain.config.repeats import SEED
 from deeptrain.errors import UsageError
 from deeptrain.report import formatting
 from deeptrain.runtime.files import write_atomically
@@ -16,7 +17,7 @@ from deeptrain.search.space import Space, Values, seed_of
 from deeptrain.search.study import PRUNE, Study
 from deeptrain.search.trials import Objective, Trial
 from deeptrain.sweep.ledger import Ledger
-from deeptrain.sweep.plan import SEED, Plan
+from deeptrain.sweep.plan import Plan
 
 SHOWN = 10  # trials in the terminal
 FILE = "trials.csv"

@@ -8,10 +8,10 @@ from deeptrain.config.axes import Axis, Choice, Interval, as_whole, split_axes
 from deeptrain.config.compose import compose_run, known_settings
 from deeptrain.config.options import groups
 from deeptrain.config.override import last_value, override_key, override_value
+from deeptrain.config.repeats import SEED
 from deeptrain.config.settings import RunConfig
 from deeptrain.errors import UsageError
 from deeptrain.schema import format_value
-from deeptrain.sweep.plan import SEED
 
 ALONE = ("dir", "resume", "rerun", "device", "threads")
 DIGITS = 4  # of a number that is drawn

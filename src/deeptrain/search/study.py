@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from deeptrain.config.override import override_key
+from deeptrain.config.repeats import SEED
 from deeptrain.errors import UsageError
 from deeptrain.run.lock import LOCK, locked
 from deeptrain.schema import PositiveInt, type_error
@@ -19,7 +20,7 @@ from deeptrain.search.trials import Trial
 from deeptrain.sweep import plan as plans
 from deeptrain.sweep import server
 from deeptrain.sweep.ledger import Ledger
-from deeptrain.sweep.plan import SEED, Job, Plan, folder_name
+from deeptrain.sweep.plan import Job, Plan, folder_name
 
 PRUNE = "early_stop.prune"
 REDRAWS = 2  # draws until a setting may be repeated, with another seed

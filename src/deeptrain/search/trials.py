@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deeptrain.config.repeats import SEED
 from deeptrain.run.pruning import FINISHED, curve
 from deeptrain.search.space import Space, Values
 from deeptrain.sweep.ledger import Ledger
-from deeptrain.sweep.plan import SEED, Job
+from deeptrain.sweep.plan import Job
 
 
 @dataclass(frozen=True)

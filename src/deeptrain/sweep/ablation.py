@@ -7,11 +7,12 @@ from pathlib import Path
 
 from deeptrain.config.options import options
 from deeptrain.config.override import override_key, override_value
+from deeptrain.config.repeats import FOLD, SEED
 from deeptrain.errors import UsageError
 from deeptrain.schema import PositiveInt, suggest, type_error
 from deeptrain.sweep import folds
 from deeptrain.sweep import plan as plans
-from deeptrain.sweep.plan import SEED, Plan
+from deeptrain.sweep.plan import Plan
 
 KEY = "ablation"  # under which a job's methods stand among what is swept
 OPTIONS = ("over", "seeds", "pairs")
@@ -45,7 +46,7 @@ def lay_out(words: Sequence[str]) -> Plan:
     ]
     if count:
         jobs = [folds.hold_out(*job, count, fold) for job in jobs for fold in range(count)]
-    return plans.make(words, [KEY, SEED, *([folds.FOLD] if count else [])], jobs, Path())
+    return plans.make(words, [KEY, SEED, *([FOLD] if count else [])], jobs, Path())
 
 
 def subsets(methods: dict[str, str], *, pairs: bool = False) -> dict[str, dict[str, str]]:

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from deeptrain.config.compose import compose_run, in_jobs
 from deeptrain.config.override import override_key
+from deeptrain.config.repeats import FOLD, SEED, SPLIT_SEED
 from deeptrain.config.settings import RunConfig
 from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
 from deeptrain.run import dry_run
 from deeptrain.run.launch import log_to_console
-from deeptrain.sweep import folds, server
-from deeptrain.sweep.plan import SEED, Job, Plan
+from deeptrain.sweep import server
+from deeptrain.sweep.plan import Job, Plan
 
 if TYPE_CHECKING:
     from deeptrain.training.trainer import Trainer
 
-REPEAT_KEYS = (SEED, folds.FOLD, folds.SPLIT_SEED)
+REPEAT_KEYS = (SEED, FOLD, SPLIT_SEED)
 MEASURED_STEPS, MEASURED_SECONDS = 20, 3.0  # of each setting, for an estimate
 FORWARD = 1 / 3  # of the time of a step, which goes forward once and backward as long as twice
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from deeptrain.config.override import last_value, override_key, override_value
+from deeptrain.config.repeats import FOLD, FOLDS, SEED, SPLIT_SEED
 from deeptrain.errors import UsageError
 
 WORD = "folds"
 MOST = 1000  # runs, of which each is checked before the first
-FOLDS, FOLD, SPLIT_SEED = "data.folds", "data.fold", "data.split_seed"
 
 
 def take_out(words: Sequence[str]) -> tuple[int, list[str]]:
@@ -41,7 +41,7 @@ def axis(folds: int) -> list[str]:
 
 def deal_by_seed(words: list[str]) -> list[str]:
     """Add to a run's words that its seed deals the folds too: another seed is another cross-validation."""
-    seed, typed = last_value(words, "seed"), any(override_key(word) == SPLIT_SEED for word in words)
+    seed, typed = last_value(words, SEED), any(override_key(word) == SPLIT_SEED for word in words)
     return words if seed is None or typed else [*words, f"{SPLIT_SEED}={seed}"]
 
 

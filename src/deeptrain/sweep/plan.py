@@ -10,6 +10,7 @@ from typing import Any
 
 from deeptrain.config.compose import compose_sweep, declares_multirun
 from deeptrain.config.override import last_value, override_key, quote_value, unquote_path
+from deeptrain.config.repeats import FOLD, SEED
 from deeptrain.errors import UsageError
 from deeptrain.run import folder as run_folder
 from deeptrain.run.saved import TRUSTED, check_trusted, read_json, writes_elsewhere
@@ -17,7 +18,6 @@ from deeptrain.runtime.files import write_atomically
 from deeptrain.sweep import folds
 
 FILE = "sweep.json"
-SEED = "seed"  # runs that differ in nothing else are repeats of one setting
 MAX_NAME = 180  # letters of a folder's name
 
 
@@ -37,7 +37,7 @@ class Job:
     @property
     def setting(self) -> str:
         """Name the setting that this run repeats: what is swept, seed and fold left out."""
-        return " ".join(f"{key}={value}" for key, value in self.swept.items() if key not in (SEED, folds.FOLD)) or "all"
+        return " ".join(f"{key}={value}" for key, value in self.swept.items() if key not in (SEED, FOLD)) or "all"
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def make(
     words: Sequence[str], keys: Sequence[str], jobs: Sequence[tuple[list[str], dict[str, str]]], base: Path
 ) -> Plan:
     """Make a plan of jobs, each given by its words and what is swept of them."""
-    seeds, parts = (list(dict.fromkeys(swept.get(key) for _, swept in jobs)) for key in (SEED, folds.FOLD))
-    ordered = sorted(jobs, key=lambda job: (seeds.index(job[1].get(SEED)), parts.index(job[1].get(folds.FOLD))))
+    seeds, parts = (list(dict.fromkeys(swept.get(key) for _, swept in jobs)) for key in (SEED, FOLD))
+    ordered = sorted(jobs, key=lambda job: (seeds.index(job[1].get(SEED)), parts.index(job[1].get(FOLD))))
     made: list[Job] = []
     for index, (job_words, swept) in enumerate(ordered):
         job = Job(base, tuple(job_words), swept)
