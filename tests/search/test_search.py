@@ -210,6 +210,9 @@ def test_the_command_from_its_words_to_its_export(capfd):
     assert tune(["resume=s", "trials=2"]) == 2 and "write trials=+2 for so many more" in capfd.readouterr().err
     before = Path("s/sweep.json").read_bytes()
     assert tune(["resume=s", "trials=+5", "dry_run=true"]) == 0 and Path("s/sweep.json").read_bytes() == before
+    assert tune(["resume=s", "trial=2"]) == 2
+    assert "trial=2: is in s/002-" in (said := capfd.readouterr().err) and "again: python train.py" in said
+    assert tune(["resume=s", "trial=9"]) == 2 and "there are trials 0 to 2" in capfd.readouterr().err
     assert tune(["s"]) == 2 and "s: write resume=s" in capfd.readouterr().err
     assert tune(["resume=s", "export=no/s.log"]) == 2 and "folder no does not exist" in capfd.readouterr().err
     assert tune(["resume=s", "export=s.log"]) == 0
@@ -235,6 +238,7 @@ def test_the_command_from_its_words_to_its_export(capfd):
         (["optimizer.lr=log(1e-4,1)", "folds=5"], "here write data.folds=5 data.fold=0"),
         (["optimizer.lr=log(1e-4,1)", "sampler=grid"], "write -m with train.py instead"),
         (["optimizer.lr=log(1e-4,1)", "sampler=cmaes"], "choose from auto, gp, tpe, random"),
+        (["optimizer.lr=log(1e-4,1)", "trial=2"], "trial=2: write trials=2 for so many trials"),
         (["optimizer.lr=log(1e-4,1)", "trials=+0"], "trials=+0: write a whole number from 1, as in trials=+20"),
         (["resume="], "resume= names nothing"),
         (["resume=nowhere"], "is no search; name its folder"),

@@ -146,6 +146,14 @@ def test_slurm_gets_one_array_with_what_each_job_needs(job, slurm, capfd):
 
 
 @needs_submitit
+def test_a_refused_array_ends_in_one_line_and_leaves_no_report(job, slurm, capfd):
+    (slurm / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
+    with pytest.raises(UsageError, match=r"sbatch refuses the jobs .*invalid partition"):
+        work(plan_of(0), job, "launcher=slurm")
+    assert "no report" not in capfd.readouterr().out and not list(Path("sweep").glob("report.*"))
+
+
+@needs_submitit
 def test_a_task_that_slurm_has_ended_leaves_its_job_open(job, slurm, monkeypatch, capfd):
     monkeypatch.setattr("deeptrain.sweep.slurm.POLL_SECONDS", 0.1)
     (slurm / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")  # as on a node that was lost

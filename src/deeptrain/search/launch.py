@@ -13,7 +13,7 @@ from deeptrain.errors import UsageError
 from deeptrain.report import formatting
 from deeptrain.run import folder, saved
 from deeptrain.runtime import signals, terminal
-from deeptrain.runtime.paths import quote_setting
+from deeptrain.runtime.paths import as_typed, quote, quote_setting
 from deeptrain.runtime.resources import command as typed_command
 from deeptrain.schema import PositiveFloat, PositiveInt
 from deeptrain.search import confirm, report, study, trials
@@ -31,6 +31,7 @@ from deeptrain.sweep.worker import Worker
 TRIALS = 40  # unless others, or hours, are asked for
 SLOW_STARTERS = re.compile(r"aug\b|epochs|dropout|stochastic_depth|drop_connect|label_smoothing|penalty|sam\b|average")
 PACKAGE = "optuna"
+TRIAL = "trial"  # no option: the words of people who mean trials=, or one of the runs
 
 
 @dataclass
@@ -51,6 +52,7 @@ def search(words: list[str], command: server.Command) -> int:
         if added or options.retry:
             word = f"trials=+{added}" if added else "retry=failed"
             raise UsageError([f"{word}: goes with resume=, the folder of a search"])
+        _refuse_trial(words)
         directory, words = last_value(words, "dir"), [word for word in words if override_key(word) != "dir"]
         sweeps.check_directory(directory, words)
         new = Study.of(words)
@@ -74,13 +76,14 @@ def go_on(path: Path, words: list[str], command: server.Command) -> int:
     check_package()
     with sweeps.interruptible():
         options, words, added = split([word for word in words if override_key(word) != "resume"])
-        unread = [word for word in words if override_key(word) not in saved.TRUSTED]
+        unread = [word for word in words if override_key(word) not in (*saved.TRUSTED, TRIAL)]
         if unread:
             raise UsageError(f"{word}: a search goes on with the settings that it has; leave it out" for word in unread)
         plan = plans.load(path, words)
         if not plans.is_search(path):
             raise UsageError([f"resume={path}: is a sweep; go on with it by {typed_command('train')} resume={path}"])
         study.check_facts(plan)
+        _refuse_trial(words, plan)
         begun = Study.of(plan.words, words)
         changes = _changes(options, plan, added)
         if options.dry_run:
@@ -133,6 +136,21 @@ def split(words: Sequence[str]) -> tuple[SearchOptions, list[str], int]:
 def check_package() -> None:
     if find_spec(PACKAGE) is None:
         raise UsageError([f"tune: needs the package {PACKAGE}; pip install 'deeptrain[tune]'"])
+
+
+def _refuse_trial(words: Sequence[str], plan: Plan | None = None) -> None:
+    """Raise UsageError if trial= is typed: say where the run of that trial is, or that trials= was meant."""
+    word = next((word for word in words if override_key(word) == TRIAL), None)
+    if word is None:
+        return
+    number = override_value(word)
+    if plan is None or not number.isdecimal():
+        raise UsageError([f"{word}: write trials={number if number.isdecimal() else TRIALS} for so many trials"])
+    known, _ = trials.read(Ledger(plan))
+    if int(number) >= len(known):
+        raise UsageError([f"{word}: there are trials 0 to {len(known) - 1}; write trials=+20 for 20 more"])
+    trial = known[int(number)]
+    raise UsageError([f"{word}: is in {quote(as_typed(trial.job.folder))}; again: {report.repeat_command(trial)}"])
 
 
 def _check(own: Study, words: Sequence[str], options: SearchOptions) -> tuple[Plan, list[str], dict[str, Facts]]:

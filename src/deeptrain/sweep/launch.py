@@ -123,7 +123,9 @@ def work(
 
 
 def show_report(plan: Plan) -> None:
-    """Show what the runs say so far, and write the report into the sweep's folder."""
+    """Show what the runs say so far, and write the report into the sweep's folder; nothing before a run has begun."""
+    if not Ledger(plan).failures() and not any(job.folder.is_dir() for job in plan.jobs):
+        return
     try:
         lines = report.report([plan.folder], plan.folder, baseline=plan.facts.get("baseline"))
     except (UsageError, OSError) as error:
