@@ -4,6 +4,7 @@ A signature is the only schema of a part. `validate_call` enforces it when the p
 config/signatures.py reads the same annotations from the source text, without importing torch.
 """
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -116,6 +117,15 @@ def validate_call(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **kwargs)
 
     return call
+
+
+def validate_fields(instance: Any) -> None:
+    """Raise ValueError "name=value: what is allowed" on a field of a dataclass's instance out of its type."""
+    hints = get_type_hints(type(instance), include_extras=True)
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if error := type_error(value, hints[field.name]):
+            raise ValueError(f"{field.name}={value}: {error}")
 
 
 def type_error(value: Any, annotation: Any) -> str | None:

@@ -1,5 +1,6 @@
 """Data of one's own: a CSV file, numpy arrays, logic gates, map-style datasets, tensors; and a class of one's own."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -359,6 +360,42 @@ def test_a_tensor_loader_shuffles_by_its_seed_and_keeps_every_image(device):
     assert torch.equal(order, torch.cat([labels for _, labels in again.epoch(0)]).cpu())
     fixed = tensor_loader(images, torch.arange(50), 9, train=False)
     assert torch.cat([labels for _, labels in fixed.epoch(0)]).tolist() == list(range(50))
+
+
+def test_a_tensor_loader_evaluates_fewer_images_than_a_batch():
+    loader = tensor_loader(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5), train=False)
+    assert loader.sizes == [5]
+
+
+CLASSES = torch.zeros(6, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "hint"),
+    [
+        (torch.rand(6, 1, 2, 2), CLASSES, "; write (images * 255).round().byte()"),
+        (torch.rand(6, 1, 2, 2) * 200 + 50, CLASSES, "; write images.round().byte()"),
+        (torch.randn(6, 1, 2, 2) - 9, CLASSES, "; these go from -"),
+        (torch.full((6, 1, 2, 2), 7), CLASSES, "; write images.byte()"),
+        (torch.zeros(6, 2, 2), CLASSES, "; write images.unsqueeze(1)"),
+        (torch.zeros(6, 8, 9, 3, dtype=torch.uint8), CLASSES, "; write images.permute(0, 3, 1, 2)"),
+        (torch.zeros(6, 1, 2, 2, dtype=torch.uint8).numpy(), CLASSES, "; write torch.as_tensor(images)"),
+        (torch.zeros(6, 1, 2, 2, dtype=torch.uint8), CLASSES[:, None], "; write labels.flatten()"),
+        (torch.zeros(6, 1, 2, 2, dtype=torch.uint8), CLASSES - 1, "the smallest is -1"),
+    ],
+)
+def test_a_tensor_loader_says_how_to_convert(images, labels, hint):
+    with pytest.raises(ValueError, match=re.escape(hint)) as refused:
+        tensor_loader(images, labels, 2)
+    written = hint.removeprefix("; write ")
+    if written != hint:
+        converted = eval(written, {"torch": torch, "images": images, "labels": labels})
+        key = "labels" if "labels" in written else "images"
+        settings = {"images": images, "labels": labels} | {key: converted}
+        try:
+            tensor_loader(**settings, batch_size=2)
+        except ValueError as error:
+            assert str(error) != str(refused.value), "what it says leads on"
 
 
 @pytest.mark.parametrize(

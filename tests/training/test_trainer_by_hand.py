@@ -1,5 +1,7 @@
 """A Trainer made in Python has the protections of a run: no piece of one image, no unsettled batch norm."""
 
+import re
+
 import pytest
 import torch
 
@@ -68,3 +70,32 @@ def test_the_first_images_are_those_of_the_first_batches(loader):
     assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(ours, theirs, strict=False))
     first.close()
     assert len(list(whole.epoch(0))) == 13
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"accumulate": 0}, "accumulate=0: must be >= 1"),
+        ({"clip_norm": -1.0}, "clip_norm=-1.0: must be > 0 or null"),
+        ({"max_norm": float("nan")}, "max_norm=nan: must be a number > 0 or null"),
+        ({"seed": -1}, "seed=-1: must be >= 0"),
+        ({"epochs": 0}, "epochs=0: must be >= 1"),
+        ({"epochs": 2.5}, "epochs=2.5: must be a whole number"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make(**settings)
+
+
+def test_an_optimizer_that_cannot_change_the_model_is_refused():
+    trainer = make()
+    parts = trainer.pipeline, trainer.train_loader, trainer.validator
+    stranger = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="optimizer: holds no parameter of the model"):
+        Trainer(trainer.model, stranger, *parts)
+    trainer.model.requires_grad_(False)
+    with pytest.raises(ValueError, match="model: none of its parameters learns"):
+        Trainer(trainer.model, trainer.optimizer, *parts)
+    trainer.model[1].bias.requires_grad_(True)
+    Trainer(trainer.model, trainer.optimizer, *parts)

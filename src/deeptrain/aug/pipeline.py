@@ -92,6 +92,8 @@ class Pipeline:
         subtract_image_mean: bool = False,
         whitening: Whitening | None = None,
     ):
+        if len(mean) != len(std):
+            raise ValueError(f"mean={mean}, std={std}: must have a number each for every channel")
         self.augmentations = [item if isinstance(item, RandomApply) else RandomApply(item) for item in augmentations]
         self.scale = tuple(1 / float(deviation) if deviation > MIN_STD else 1.0 for deviation in std)
         self.shift = tuple(-float(average) * scale for average, scale in zip(mean, self.scale, strict=True))

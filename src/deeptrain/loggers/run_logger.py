@@ -13,6 +13,7 @@ from deeptrain.loggers.metrics_csv import MetricsTable
 from deeptrain.metrics.metric import METRICS, Metric
 
 MUCH_WAITING = 0.1  # for data, of the time of a pass: from here on the table shows it
+NOTICED = 0.5  # seconds of it that a user notices
 
 
 class Plan(Protocol):
@@ -105,7 +106,7 @@ class RunLogger:
         row = {"epoch": self.plan.epochs_done(progress), "step": progress.step, **metrics, "rate/lr": lr}
         row |= {"images_per_second": images / seconds, "seconds": progress.train_seconds}
         clock = {"seconds_left": self.plan.seconds_left(progress)}
-        clock |= {"data_wait": waited / seconds} if waited > MUCH_WAITING * seconds else {}
+        clock |= {"data_wait": waited / seconds} if waited > max(MUCH_WAITING * seconds, NOTICED) else {}
         self.console.epoch(row | clock, is_best)
         self.history.append(row)
         table, more = self.table, row | self._derived(row, progress)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from deeptrain.metrics.metric import Metric
-from deeptrain.schema import NonNegativeFloat, NonNegativeInt
+from deeptrain.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, validate_fields
 
 RAW, AVERAGE = "raw", "average"  # the two kinds of weights that a validation measures
 ROUNDING = 1e-6  # of a share, which is a sum of float32
@@ -64,25 +64,26 @@ class Plan:
     `monitor` so far; says why the run is to end, or "".
     """
 
-    epochs: int = 30
-    steps_per_epoch: int = 1
-    limit_steps: int | None = None
-    max_seconds: float | None = None
+    epochs: PositiveInt = 30
+    steps_per_epoch: PositiveInt = 1
+    limit_steps: PositiveInt | None = None
+    max_seconds: PositiveFloat | None = None
     monitor: str = "accuracy/val"
     higher_is_better: bool = True
     is_share: bool = False
-    val_images: int = 0
+    val_images: NonNegativeInt = 0
     val_is_sample: bool = True
-    patience: int | None = None
-    min_delta: float = 0.0
-    validate_every_epochs: int = 1
-    validate_every_steps: int | None = None
-    save_every_steps: int | None = None
-    save_every_minutes: float | None = None
-    log_every_steps: int = 20
+    patience: PositiveInt | None = None
+    min_delta: NonNegativeFloat = 0.0
+    validate_every_epochs: PositiveInt = 1
+    validate_every_steps: PositiveInt | None = None
+    save_every_steps: PositiveInt | None = None
+    save_every_minutes: PositiveFloat | None = None
+    log_every_steps: PositiveInt = 20
     prune: Callable[[float, float], str] | None = None
 
     def __post_init__(self):
+        validate_fields(self)
         steps = self.epochs * self.steps_per_epoch
         self.total_steps = min(steps, self.limit_steps or steps)
         self.saved_at = 0.0  # train_seconds at the last checkpoint of this process

@@ -92,6 +92,16 @@ def _check(logits: object, num_classes: int, phase: str) -> None:
         raise ValueError(f"returns inf or NaN in {phase} before the first step; look at its initialization")
 
 
+def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Raise ValueError if no step of the optimizer can change the model."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    own = [parameter for parameter in model.parameters() if id(parameter) in held]
+    if not own:
+        raise ValueError("optimizer: holds no parameter of the model; make it from model.parameters()")
+    if not any(parameter.requires_grad for parameter in own):
+        raise ValueError("model: none of its parameters learns; set requires_grad of some to True")
+
+
 def compile_probe(device: torch.device) -> None:
     """Compile one addition, cached by torch. ValueError if torch.compile finds no compiler that works."""
     try:

@@ -24,10 +24,12 @@ from deeptrain.runtime.random import fold_in, generator
 from deeptrain.runtime.signals import Interrupted, StopRequest
 from deeptrain.runtime.world import SINGLE, World
 from deeptrain.schedule import constant
+from deeptrain.schema import NonNegativeInt, PositiveFloat, PositiveInt, Seed, validate_fields
 from deeptrain.training.checkpoint import Checkpoints
 from deeptrain.training.meters import Outputs, Stopwatch, TrainMeter
 from deeptrain.training.nonfinite import check_finite
 from deeptrain.training.progress import Plan, Progress
+from deeptrain.training.rehearsal import check_optimizer
 from deeptrain.training.state import best_state_of, load_state, state_of
 from deeptrain.training.validation import BN_IMAGES, Validator
 from deeptrain.training.vitals import Vitals
@@ -60,16 +62,18 @@ class Trainer:
     gradient: Gradient = plain_gradient
     penalty: Callable[[list[Tensor]], dict[str, Tensor]] | None = None
     average: Average | None = None
-    accumulate: int = 1
-    min_images: int = 0
-    clip_norm: float | None = None
-    max_norm: float | None = None
-    seed: int = 0
+    accumulate: PositiveInt = 1
+    min_images: NonNegativeInt = 0
+    clip_norm: PositiveFloat | None = None
+    max_norm: PositiveFloat | None = None
+    seed: Seed = 0
     world: World = SINGLE
     vitals: Vitals = field(default_factory=Vitals)
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        validate_fields(self)
+        check_optimizer(self.optimizer, self.model)
         metrics = self.validator.metrics
         self.plan = self.plan.bind(len(self.train_loader), metrics, self.validator.num_images)
         self.progress, self.stop, self.watch = Progress(), StopRequest(self.world), Stopwatch()
