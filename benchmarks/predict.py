@@ -27,11 +27,16 @@ from torch import nn
 
 BATCH = 64
 COMMAND = [sys.executable, "-m", "deeptrain", "predict"]
+MODULES = Path(__file__).resolve().parent / "strided"  # the network of all ways, as a model of one's own
+SAME, SMALL = ["model=strided", f"--config-dir={MODULES}"], ["model=fcn", "model.hidden=[4]"]
 PEERS = {"timm": "timm", "fastai": "fastai", "transformers": "Hugging Face"}
 
 
 def network(side: int) -> nn.Module:
-    return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(3 * (side // 4) ** 2, 10)).eval()
+    sys.path.append(str(MODULES))
+    from strided import Strided
+
+    return Strided((3, side, side), 10).eval()
 
 
 # --- ways; each is made in a process of its own ---
@@ -40,7 +45,7 @@ def network(side: int) -> nn.Module:
 def ours(files: list[str], side: int, run: str) -> Way:
     import deeptrain
 
-    predictor = deeptrain.load(run, ["device=cpu"])
+    predictor = deeptrain.load(run, ["device=cpu", f"--config-dir={MODULES}"])
     return way(files, lambda chosen: predictor.logits(chosen))
 
 
@@ -210,14 +215,14 @@ def one_road(run: str) -> None:
     print(f"goal: 0 of {len(logits):,} pictures have other logits in predict than in evaluate: {differ} differ")
 
 
-def make_run(folder: Path, files: list[str], side: int) -> str:
-    """Train the network of all ways for a step, as a run that reads pictures at this size."""
+def make_run(folder: Path, files: list[str], side: int, model: list[str]) -> str:
+    """Train a network for a step, as a run that reads pictures at this size."""
     for index, name in enumerate(files[:40]):
         path = folder / "data" / "ab"[index % 2] / Path(name).name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(Path(name).read_bytes())
     words = ["data=image_folder", f"data.root={folder / 'data'}", f"data.image_size={side}", "data.resize=squash"]
-    words += ["model=fcn", "model.hidden=[4]", "limit_steps=1", "epochs=1", "loggers=none", "device=cpu", "threads=1"]
+    words += [*model, "limit_steps=1", "epochs=1", "loggers=none", "device=cpu", "threads=1"]
     train = [sys.executable, "-m", "deeptrain", "train", *words, f"dir={folder / 'run'}"]
     subprocess.run(train, check=True, stdout=subprocess.DEVNULL)
     return str(folder / "run")
@@ -242,8 +247,9 @@ def main(words: list[str] | None = None) -> None:
         photos = enlarged(files[:large], folder / "photos")
         for index, (kind, chosen, side) in enumerate((("of 32x32", files, 32), ("of 500x375", photos, 224))):
             (folder / str(index)).mkdir()
-            run = make_run(folder / str(index), chosen, side)
+            run = make_run(folder / str(index), chosen, side, SAME)
             speed(kind, chosen, side, run, rounds)
+        run = make_run(folder / "own", photos, 224, SMALL)
         start(run, photos[0], 1 if options.quick else 7)
         (folder / "mixed").mkdir()
         with_broken(run, files, folder / "mixed")

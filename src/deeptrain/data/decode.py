@@ -227,7 +227,8 @@ def _read(path: Path, short_side: int | None, convert: Callable[[Any], Any]) -> 
         scale = short_side / min(image.size) if short_side else 1
         if scale <= 0.5:  # a large JPEG can be decoded at a half, a quarter or an eighth
             image.draft(None, (int(image.width * scale), int(image.height * scale)))
-        return np.asarray(convert(ImageOps.exif_transpose(image)))
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.asarray(convert(image))
 
 
 @contextmanager

@@ -45,7 +45,8 @@ def to_8_bit(image: Any, channels: int, ranges: Ranges = (), background: Color =
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), _to_rgba(image))
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("RGB" if channels == 3 else "L")
+    mode = "RGB" if channels == 3 else "L"
+    return image if image.mode == mode else image.convert(mode)  # which copies also where nothing changes
 
 
 def pad(image: Any, width: int, height: int, color: Color, resampling: Any) -> Any:

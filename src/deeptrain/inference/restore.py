@@ -28,7 +28,7 @@ from deeptrain.errors import UsageError
 from deeptrain.inference.predictor import Predictor
 from deeptrain.model.published import BUILDERS
 from deeptrain.run import calibration, folder, saved
-from deeptrain.runtime.device import Runtime, pick_device, pick_precision
+from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_device, pick_precision
 from deeptrain.schema import type_error
 from deeptrain.training import checkpoint
 from deeptrain.training.data_description import describes_data, is_shape
@@ -53,6 +53,7 @@ def load(run: str | Path, overrides: Sequence[str] = ()) -> Predictor:
 
     overrides: words as on the command line, such as "device=cpu". Raises UsageError, a ValueError, of one line each.
     """
+    keep_malloc_arena()
     run_dir, path = folder.find(str(run), "run", best=True)
     words = list(overrides)
     saved.check_read(words, "predicting", saved.NETWORK_WORDS)
