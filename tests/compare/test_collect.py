@@ -53,6 +53,14 @@ def test_what_is_not_finished_is_known_as_such(tmp_path):
     }
 
 
+def test_a_job_that_has_not_begun_belongs_to_the_setting_of_its_words(tmp_path):
+    write_study(tmp_path, none=[0.8], mixup=[0.9])
+    jobs = [(f"aug={name}", f"seed={seed}") for seed in (0, 1) for name in ("none", "mixup", "cutout")]
+    planned = [{"folder": ",".join(words), "words": words, "swept": {}} for words in jobs]
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": planned}))
+    assert seeds_of(tmp_path) == {"aug=none": ["0", "1"], "aug=mixup": ["0", "1"], "aug=cutout": ["0", "1"]}
+
+
 def test_runs_of_0_3_0(tmp_path):
     finished, interrupted = (collect.read_run(FIXTURES / "run_0_3_0" / name) for name in ("finished", "interrupted"))
     assert finished.value("final", "accuracy/val") == pytest.approx(0.10069, abs=1e-4), "that of the average"

@@ -45,15 +45,18 @@ class Setting:
 
 
 def group(runs: Sequence[Run]) -> list[Setting]:
-    """Group runs into settings, in the order in which they come."""
+    """Group runs into settings, in the order in which they come; one that has not begun goes by its words."""
     shared, members = _shared_keys(runs), defaultdict(list)
+    begun = {_words(run): _identity(run, shared) for run in runs if run.config}
     for run in runs:
-        members[_identity(run, shared)].append(run)
+        members[_identity(run, shared) if run.config else begun.get(_words(run), _words(run))].append(run)
     groups = list(members.values())
-    firsts = [group[0] for group in groups]
+    firsts = [next((run for run in group if run.config), group[0]) for group in groups]
     keys = _varying_keys(firsts)
     labels = _labels(firsts, keys) if len(groups) > 1 else [ALONE]
-    return [_setting(group, _values(group[0], keys), label) for group, label in zip(groups, labels, strict=True)]
+    return [
+        _setting(group, _values(first, keys), label) for group, first, label in zip(groups, firsts, labels, strict=True)
+    ]
 
 
 def _labels(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
@@ -93,14 +96,17 @@ def _shared_keys(runs: Sequence[Run]) -> set[str]:
 
 
 def _identity(run: Run, shared: set[str]) -> tuple[tuple[str, str], ...]:
+    """Return what makes the setting of a run: what was typed, and what every version's config has."""
     typed = _typed(run)
-    if not run.config:
-        return tuple(sorted(typed.items()))
     own = {key: value for key, value in run.config.items() if not run.is_repeat_key(key)}
     found = {key: value for key, value in own.items() if key in shared or key in typed}
     nodes = {key.partition(".")[0] for key in run.config}  # whose options are in the config by their values
     found |= {key: value for key, value in typed.items() if key not in run.config and key not in nodes}
     return tuple(sorted((key, value) for key, value in found.items() if key != "experiment"))
+
+
+def _words(run: Run) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(_typed(run).items()))
 
 
 def _typed(run: Run) -> Settings:
