@@ -3,15 +3,18 @@
 Nothing here imports torch: a wrong setting is answered within a second, and before anything is written.
 """
 
+import copy
 import functools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,7 +22,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from deeptrain.config.options import groups
@@ -117,7 +120,7 @@ def known_settings(words: list[str]) -> set[str]:
     """Return the dotted keys of all settings that there are with the groups chosen among the words."""
     words, searchpath = split_config_dirs(words)
     chosen = [o for o in _parse(words, []) if o.key_or_group in groups(searchpath)]
-    return set(_compose_groups(tuple(str(o.input_line) for o in chosen), searchpath)[1])
+    return set(_compose_groups(_words(chosen), searchpath, _stamps(searchpath)).known)
 
 
 def in_jobs(names: Sequence[str], total: int) -> str:
@@ -131,7 +134,7 @@ def in_jobs(names: Sequence[str], total: int) -> str:
 def declares_multirun(words: list[str]) -> bool:
     """Tell whether a file among the words sets hydra.mode to MULTIRUN."""
     words, searchpath = split_config_dirs(words)
-    return str(_hydra_setting(words, "hydra.mode", searchpath)).endswith("MULTIRUN")
+    return str(_hydra_setting(words, "mode", searchpath)).endswith("MULTIRUN")
 
 
 def _parse(words: list[str], messages: list[str], *, sweep: bool = False) -> list[Override]:
@@ -155,32 +158,58 @@ def _compose_checked(overrides: list[Override], messages: list[str], searchpath:
     chosen = [o for o in overrides if o.key_or_group in groups(searchpath)]
     valid = [o for o in chosen if not _report(messages, choice_message(o, searchpath))]
     try:
-        tree, known = _compose_groups(tuple(str(o.input_line) for o in valid), searchpath)
+        composed = _compose_groups(_words(valid), searchpath, _stamps(searchpath))
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError([*messages, _hydra_message(valid, error)]) from error
-    for override in overrides:
-        if override not in chosen and not _report(messages, key_message(override, tree, known)):
-            valid.append(override)
-    words = [str(o.input_line) for o in overrides if o in valid]
+    values = [o for o in overrides if o not in chosen]
+    values = [o for o in values if not _report(messages, key_message(o, composed.tree, composed.known))]
+    valid += values
     try:
-        config = _hydra_compose(words, searchpath)
+        config = composed.with_values(values)
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError([*messages, _hydra_message(valid, error)]) from error
-    notes = list(dict.fromkeys(UserFiles.notes))
-    run = _checked_run(config, words, messages, searchpath, known)
-    run.renamed = [*notes, *run.renamed]
+    run = _checked_run(config, _words([o for o in overrides if o in valid]), messages, searchpath, composed)
+    run.renamed = [*composed.notes, *run.renamed]
     run.overrides[:0] = [f"{CONFIG_DIR}{folder}" for folder in searchpath]
     return run
 
 
-@functools.lru_cache(maxsize=64)  # the runs of a sweep share their groups
-def _compose_groups(words: tuple[str, ...], searchpath: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Compose the chosen groups alone: what settings there are, as a tree and by dotted key. Not to be changed."""
+def _words(overrides: list[Override]) -> tuple[str, ...]:
+    return tuple(str(o.input_line) for o in overrides)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The chosen groups as Hydra composes them, before single values are set. Shared: not to be changed."""
+
+    config: DictConfig
+    hydra: DictConfig  # Hydra's own settings
+    tree: dict[str, Any]  # what settings there are
+    known: dict[str, Any]  # the same by dotted key
+    notes: list[str]  # a line for each old name in the files
+
+    def with_values(self, overrides: list[Override]) -> DictConfig:
+        """Return a copy in which single values are set, as Hydra sets them after composing."""
+        config = copy.deepcopy(self.config)
+        ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
+        return config
+
+
+@functools.lru_cache(maxsize=64)  # a command composes its groups once; the runs of a sweep share them
+def _compose_groups(words: tuple[str, ...], searchpath: tuple[str, ...], stamps: tuple[Any, ...] = ()) -> Composed:
+    """Compose the chosen groups alone. stamps: of the files in searchpath, that may change meanwhile."""
     config = _hydra_compose(list(words), searchpath)
-    OmegaConf.set_struct(config, False)
-    del config["hydra"]
+    notes = list(dict.fromkeys(UserFiles.notes))
+    with open_dict(config):
+        hydra = config.pop("hydra")
     tree: Any = OmegaConf.to_container(config)
-    return tree, _settings_by_key(tree)
+    return Composed(config, hydra, tree, _settings_by_key(tree), notes)
+
+
+def _stamps(searchpath: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return what tells whether a file in these folders has changed."""
+    files = sorted(path for folder in searchpath for path in Path(folder).rglob("*.yaml"))
+    return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
 
 
 def _interpolation_message(error: OmegaConfBaseException) -> str:
@@ -251,14 +280,16 @@ def _own_options(searchpath: tuple[str, ...]) -> frozenset[tuple[str, str]]:
 
 def _sweep_params(overrides: list[Override], searchpath: tuple[str, ...]) -> dict[str, Any]:
     """Return the axes that an experiment's file declares under hydra.sweeper.params."""
-    return dict(_hydra_setting([str(o.input_line) for o in overrides], "hydra.sweeper.params", searchpath) or {})
+    return dict(_hydra_setting(_words(overrides), "sweeper.params", searchpath) or {})
 
 
-def _hydra_setting(words: list[str], key: str, searchpath: tuple[str, ...]) -> Any:
+def _hydra_setting(words: Sequence[str], key: str, searchpath: tuple[str, ...]) -> Any:
     """Read one of Hydra's own settings as an experiment's file has it; None if there is none or it is wrong."""
-    experiment = [word for word in words if word.startswith("experiment=") and "," not in word]
+    experiment = tuple(word for word in words if word.startswith("experiment=") and "," not in word)
+    if not experiment:
+        return None
     try:
-        return OmegaConf.select(_hydra_compose(experiment, searchpath), key)
+        return OmegaConf.select(_compose_groups(experiment, searchpath, _stamps(searchpath)).hydra, key)
     except (HydraException, OmegaConfBaseException):
         return None  # what is wrong is found, and said, when the runs are composed
 
@@ -270,7 +301,8 @@ def experiment_overrides(run: RunConfig) -> list[str]:
         return []
     lists = {group: f"[{run.choices[group].replace('+', ',')}]" for group in LISTS}
     chosen = [f"{group}={option}" for group, option in (run.choices | lists).items() if option != "[none]"]
-    _, plain = _compose_groups(tuple(chosen), split_config_dirs(run.overrides)[1])
+    searchpath = split_config_dirs(run.overrides)[1]
+    plain = _compose_groups(tuple(chosen), searchpath, _stamps(searchpath)).known
     differ = {key: value for key, value in run.values.items() if key != "experiment" and plain.get(key) != value}
     return [f"{key}={format_value(value)}" for key, value in differ.items() if key not in typed]
 
@@ -281,12 +313,12 @@ def _report(messages: list[str], error: str | None) -> bool:
 
 
 def _checked_run(
-    config: DictConfig, words: list[str], messages: list[str], searchpath: tuple[str, ...], defaults: dict[str, Any]
+    config: DictConfig, words: Sequence[str], messages: list[str], searchpath: tuple[str, ...], composed: Composed
 ) -> RunConfig:
     """Check every value of a composed configuration against the schema of its place; UsageError with all there are."""
     OmegaConf.set_struct(config, False)
-    hydra = config.pop("hydra")
-    chosen = {group: str(name) for group, name in hydra.runtime.choices.items()}
+    defaults = composed.known
+    chosen = {group: str(name) for group, name in composed.hydra.runtime.choices.items()}
     try:
         turned_off = expand_overfit(config, chosen)
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
