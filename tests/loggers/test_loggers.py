@@ -98,7 +98,7 @@ def test_a_logger_that_cannot_start_is_one_line_and_leaves_no_folder(tmp_path, m
 
 
 def test_a_logger_without_its_package_is_refused_before_the_folder_is_made(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("deeptrain.build.find_spec", lambda name: None)
+    monkeypatch.setattr("deeptrain.build.measures.find_spec", lambda name: None)
     assert train([*RUN, "loggers=wandb", "dir=run"]) == 2
     line = "error: loggers=wandb: needs the package wandb; pip install 'deeptrain[wandb]'"
     assert line in capsys.readouterr().err and not (tmp_path / "run").exists()

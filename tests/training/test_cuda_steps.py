@@ -126,7 +126,7 @@ def emulate(monkeypatch):
     monkeypatch.setattr(device, "_set_up_cuda", lambda _: None)
     monkeypatch.setattr(device.Runtime, "to_device", to_gpu)
     monkeypatch.setattr(Tensor, "__deepcopy__", copied)  # torch's own corrupts the heap here
-    monkeypatch.setattr(build, "check_model", lambda *_: None)  # it looks at values
+    monkeypatch.setattr("deeptrain.build.network.check_model", lambda *_: None)  # it looks at values
     monkeypatch.setattr(torch.backends.cudnn, "enabled", False)  # its recurrent networks need a driver
     monkeypatch.setattr(torch.cuda, "default_generators", [torch.default_generator])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (2**33, 2**33))
