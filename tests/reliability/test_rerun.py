@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from itertools import zip_longest
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from deeptrain.commands.cli import train
-from deeptrain.config.compose import _compose_groups
+from deeptrain.config.compose import known_settings
 from deeptrain.config.options import options
 from deeptrain.run import artifacts, resume_policy
 from deeptrain.runtime import versions
@@ -28,10 +29,21 @@ def somewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(artifacts, "_draw", lambda *_: None)  # most of so short a run's time
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Train the run that every test has a copy of."""
+    place = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+        patch.setattr(artifacts, "_draw", lambda *_: None)
+        assert train([*SMALL, *RANDOM, "dir=run"]) == 0
+    return place / "run"
+
+
 @pytest.fixture
-def original() -> Path:
-    assert train([*SMALL, *RANDOM, "dir=run"]) == 0
-    return Path("run")
+def original(trained) -> Path:
+    return Path(shutil.copytree(trained, "run"))
 
 
 def last_line(capsys) -> str:
@@ -133,7 +145,7 @@ def every_key() -> set[str]:
     groups, keys = (*resume_policy.PARTS, *resume_policy.LISTS), set()
     for names in zip_longest(*map(options, groups)):
         words = (f"{group}={name}" for group, name in zip(groups, names, strict=True) if name)
-        keys |= set(_compose_groups(tuple(words), ())[1])
+        keys |= known_settings(list(words))
     return keys
 
 
