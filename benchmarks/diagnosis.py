@@ -1,20 +1,24 @@
 """How often diagnose finds a fault in healthy set-ups, what it says of broken ones, and where its commands lead.
 
-A patient is a healthy set-up with one change. The verdicts that are right for it stand beside it. From a bad start,
-only the commands that are printed are followed. The training that they end with is compared with a grid of rate and
-decay.
+The zoo (zoo/patients.py) holds healthy set-ups with one change, and the verdicts that are right for each. The settings
+of the command that is printed are trained, and compared with the set-up that was not changed. From a bad start all
+commands are typed until they end in a training. It is compared with a grid of rate and decay. Rules of other tools
+(zoo/rivals.py) read the same runs.
 """
 
 import argparse
 import json
-import math
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from zoo import report, rivals
+from zoo.history import accuracy, history_of, train
+from zoo.patients import PATIENTS
+from zoo.report import Result
 
-from deeptrain import build_trainer
 from deeptrain.analysis.diagnosis.procedure import diagnose
 from deeptrain.analysis.diagnosis.subject import ComposedRun
 from deeptrain.config.compose import compose_run
@@ -50,40 +54,6 @@ HEALTHY = [
     ),
     *(f"model={model} optimizer={optimizer}" for model in MODELS for optimizer in ("adamw", "sgd", "rmsprop")),
 ]
-DEEP = "model=fcn model.hidden=[64,64,64,64,64,64,64,64]"
-BAD_START = (
-    "remedied",
-    "signal_dies",
-    "signal_explodes",
-    "dead_units",
-    "ignores_input",
-    "start_too_bad",
-    "cannot_memorise",
-    "no_signal",
-    "rate_too_high",
-    "rate_too_low",
-)
-PATIENTS = {
-    "model=fcn optimizer.lr=0.3": ("rate_too_high", "better_rate"),
-    "model=fcn optimizer.lr=3": ("rate_too_high",),
-    "model=fcn optimizer.lr=3e-6": ("rate_too_low", "better_rate"),
-    "model=fcn optimizer=sgd optimizer.lr=100": ("rate_too_high",),
-    "model=fcn optimizer=sgd optimizer.lr=1e-6": ("rate_too_low",),
-    "model=resnet model.widths=[8,16,32] optimizer=sgd optimizer.lr=1e-6": ("rate_too_low",),
-    "model=fcn clip_norm=1e-5 optimizer=sgd": ("remedied", "rate_too_low"),
-    "model=fcn optimizer=sgd penalty=l2 penalty.strength=1": ("regularized",),
-    "model=fcn optimizer.weight_decay=100": ("regularized",),
-    "model=fcn model.dropout=0.95": ("regularized",),
-    "model=vgg model.width=0.125 model.dropout=0.99": ("regularized",),
-    "model=resnet model.widths=[8,16,32] model.stochastic_depth=0.98": ("regularized",),
-    "model=fcn model.initialization=normal model.init_std=1": BAD_START,
-    f"{DEEP} model.initialization=normal model.init_std=1": BAD_START,
-    f"{DEEP} model.initialization=normal model.init_std=0.0001": BAD_START,
-    f"{DEEP} model.activation=sigmoid": BAD_START,
-    "model=fcn model.hidden=[1]": ("remedied", "cannot_memorise", "ignores_input"),
-    "model=fcn data.mean=[0.0] data.std=[0.0001]": ("remedied", "start_too_bad", "rate_too_high"),
-}
-RIGHT = {"fault", "advice"}
 STARTS = (
     "optimizer.lr=10",
     "model.initialization=normal model.init_std=1",
@@ -103,103 +73,125 @@ def examine(words: str, last: int) -> dict:
     return {"words": words, "seconds": time.process_time() - began, **content}
 
 
-def upper_bound(count: int, failed: int) -> float:
-    """Return the 95 % bound of a rate, where few have failed (Clopper and Pearson, one-sided; exact for none)."""
-    return 1 - 0.05 ** (1 / count) if not failed else min(1.0, (failed + 1.96 * math.sqrt(failed) + 2) / count)
+def typed(found: dict, seed: int) -> tuple[str, str]:
+    """Return the program and the words of the command that a diagnosis prints, ("", "") without one."""
+    if not found["commands"]:
+        return "", ""
+    _, program, *rest = shlex.split(found["commands"][0])
+    words = " ".join(word for word in rest if word != "-m")
+    return program, words.replace("seed=0,1,2", f"seed={seed}")
 
 
-def train(words: list[str]) -> float:
-    """Train; return the best accuracy on val."""
-    trainer = build_trainer(compose_run(words))
-    trainer.fit()
-    trainer.close()
-    return float(trainer.progress.best or 0.0)
+def paste(found: dict, seed: int) -> dict:
+    """Train with the settings of the command that a diagnosis prints; return its accuracy on val."""
+    _, words = typed(found, seed)
+    return {"accuracy": accuracy(words.split()) if words else 0.0, "typed": words}
 
 
 def follow(words: str, last: int) -> dict:
     """Type what diagnose prints, and what it prints then, until it is a training; return its accuracy on val."""
-    began, typed = time.process_time(), []
+    began, seen = time.process_time(), []
     for _ in range(ROUNDS):
         found = examine(words, last)
-        if not found["commands"]:
+        program, words = typed(found, 0)
+        if not words:
             break
-        _, program, *rest = shlex.split(found["commands"][0])
-        words = " ".join(word for word in rest if word != "-m").replace("seed=0,1,2", "seed=0")
-        typed.append(f"{found['verdict']}: {words}")
-        if program == "train.py":
-            return {"accuracy": train(shlex.split(words)), "typed": typed, "seconds": time.process_time() - began}
-    return {"accuracy": 0.0, "typed": typed, "seconds": time.process_time() - began}
+        seen.append(f"{found['verdict']}: {words}")
+        if program.endswith("train.py"):
+            return {"accuracy": accuracy(words.split()), "typed": seen, "seconds": time.process_time() - began}
+    return {"accuracy": 0.0, "typed": seen, "seconds": time.process_time() - began}
 
 
-def starts(options: argparse.Namespace, known: dict[str, dict]) -> None:
+class Known:
+    """Rows of a file of JSON lines, by name: what is there is not measured again. path: None keeps them in memory."""
+
+    def __init__(self, path: Path | None):
+        self.path, self.rows = path, {}
+        if path is not None and path.exists():
+            self.rows = {row["words"]: row for row in map(json.loads, path.read_text().splitlines())}
+
+    def once(self, name: str, measure: Callable[[], dict]) -> dict:
+        if name not in self.rows:
+            self.rows[name] = {**measure(), "words": name}
+            if self.path is not None:
+                with self.path.open("a") as file:
+                    file.write(json.dumps(self.rows[name]) + "\n")
+        return self.rows[name]
+
+
+def starts(options: argparse.Namespace, known: Known) -> None:
     """Follow the commands from each bad start, and compare with the best of a grid from a sound one."""
-
-    def once(name: str, measure) -> dict:
-        if name not in known:
-            known[name] = {"words": name, **measure()}
-            if options.out:
-                with options.out.open("a") as file:
-                    file.write(json.dumps(known[name]) + "\n")
-        return known[name]
-
     near = total = 0
-    for model in STARTED[: 1 if options.quick else None]:
+    one = 1 if options.quick else None
+    for model in STARTED[:one]:
         base = f"{options.data} model={model} epochs={options.epochs} threads=1"
-        cells = {
-            f"{base} optimizer.lr={rate} optimizer.weight_decay={decay}": None
-            for rate, decay in GRID[: 1 if options.quick else None]
-        }
-        grid = [once(f"grid {cell}", lambda cell=cell: {"accuracy": train(cell.split())})["accuracy"] for cell in cells]
-        print(f"grid   {max(grid):.4f}  {base}", flush=True)
+        cells = [f"{base} optimizer.lr={rate} optimizer.weight_decay={decay}" for rate, decay in GRID[:one]]
+        best = max(train_once(known, cell)["best"] for cell in cells)
+        print(f"grid   {best:.4f}  {base}", flush=True)
         known_settings = compose_run(base.split()).values
-        for change in STARTS[: 1 if options.quick else None]:
+        for change in STARTS[:one]:
             if change.partition("=")[0] not in known_settings:
                 continue
             name = f"{base} {change}"
-            found = once(f"start {name}", lambda name=name: follow(name, options.steps))
-            is_near = found["accuracy"] >= max(grid) - 0.01
+            found = known.once(f"start {name}", lambda name=name: follow(name, options.steps))
+            is_near = found["accuracy"] >= best - 0.01
             near, total = near + is_near, total + 1
             print(f"{'near' if is_near else 'FAR':<6} {found['accuracy']:.4f}  {name}, {found['seconds']:.0f} CPU s")
             print(*(f"       {line}" for line in found["typed"]), sep="\n", flush=True)
     print(f"starts: {near} of {total} within a point of the grid")
 
 
+def train_once(known: Known, words: str) -> dict:
+    return known.once(f"run {words}", lambda: train(words.split()).summary())
+
+
+def healthy(options: argparse.Namespace, known: Known) -> None:
+    """Diagnose healthy set-ups; let the rules of other tools read the same runs."""
+    results = []
+    for seed in range(options.seeds):
+        for setting in HEALTHY[: 1 if options.quick else None]:
+            name = f"{options.data} {setting} epochs={options.epochs} seed={seed} threads=1"
+            found = known.once(name, lambda name=name: examine(name, options.steps))
+            results.append(Result(None, found, heard=rivals.listen(history_of(train_once(known, name)))))
+            print(results[-1], flush=True)
+    print(*report.of_healthy(results), sep="\n")
+
+
+def zoo(options: argparse.Namespace, known: Known) -> None:
+    """Diagnose patients, type what is printed, and compare with the healthy twin."""
+    results = []
+    chosen = [p for p in PATIENTS if options.half in ("all", "open" if p.is_open else "locked")]
+    for seed in range(options.seeds):
+        for patient in chosen[: 1 if options.quick else None]:
+            twin, name = (f"{words} seed={seed} threads=1" for words in (patient.base, patient.words))
+            runs = train_once(known, twin), train_once(known, name)
+            found = known.once(name, lambda name=name: examine(name, options.steps))
+            after = known.once(f"after {name}", lambda found=found, seed=seed: paste(found, seed))
+            accuracies = [run["best"] for run in runs]
+            results.append(Result(patient, found, after, *accuracies, heard=rivals.listen(history_of(runs[1]))))
+            print(results[-1], flush=True)
+    print(*report.of_patients(results), sep="\n")
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one of each: does it run at all?")
-    parser.add_argument("--data", default="data=digits", help="settings of the data, as one word")
+    parser.add_argument("--data", default="data=digits", help="settings of the data, as one word; the zoo has its own")
     parser.add_argument("--steps", type=int, default=7, help="of the diagnosis")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=10, help="the zoo has its own")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file of JSON lines; set-ups in it are not examined again")
-    parser.add_argument("what", nargs="?", choices=("healthy", "patients", "starts"), help="all if none is named")
+    parser.add_argument("--half", choices=("open", "locked", "all"), default="all", help="of the zoo")
+    parser.add_argument("--out", type=Path, help="a file of JSON lines; what is in it is not measured again")
+    parser.add_argument("what", nargs="?", choices=tuple(PARTS), help="all if none is named")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
-    known = {}
-    if options.out and options.out.exists():
-        known = {row["words"]: row for row in map(json.loads, options.out.read_text().splitlines())}
-    groups = {"healthy": dict.fromkeys(HEALTHY, ()), "patients": PATIENTS}
-    if options.what in ("starts", None):
-        starts(options, known)
-    for group in [name for name in groups if options.what in (name, None)]:
-        cases = list(groups[group].items())[: 1 if options.quick else None]
-        results = []
-        for seed in range(options.seeds):
-            for setting, accepted in cases:
-                name = f"{options.data} {setting} epochs={options.epochs} seed={seed} threads=1"
-                found = known.get(name) or examine(name, options.steps)
-                if options.out and name not in known:
-                    with options.out.open("a") as file:
-                        file.write(json.dumps(found) + "\n")
-                first = found["verdicts"][0] if found["verdicts"] else {"kind": "", "name": "healthy"}
-                is_told = first["kind"] in RIGHT
-                is_right = first["name"] in accepted if accepted else first["kind"] != "fault"
-                results.append(is_right)
-                told = f"{first['kind']} {first['name']} {first['confidence']}: {first['override']}" if is_told else "-"
-                print(f"{'right' if is_right else 'WRONG'}  {found['seconds']:4.0f} s  {name}  {told}", flush=True)
-        wrong = results.count(False)
-        bound = f", 95 % bound {upper_bound(len(results), wrong):.1%}" if group == "healthy" else ""
-        print(f"{group}: {len(results) - wrong} of {len(results)} right{bound}")
+    known = Known(options.out)
+    for name, part in PARTS.items():
+        if options.what in (name, None):
+            part(options, known)
+
+
+PARTS = {"healthy": healthy, "zoo": zoo, "starts": starts}
 
 
 if __name__ == "__main__":

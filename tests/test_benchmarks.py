@@ -12,7 +12,20 @@ import torch
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("timing", "ours", "step", "loader", "augment", "train", "shelf", "randomness", "find_lr", "large_batches")
+ZOO = ("diagnosis", "zoo", "zoo.history", "zoo.patients", "zoo.report", "zoo.rivals")
+MODULES = (
+    "timing",
+    "ours",
+    "step",
+    "loader",
+    "augment",
+    "train",
+    "shelf",
+    "randomness",
+    "find_lr",
+    "large_batches",
+    *ZOO,
+)
 
 
 @pytest.fixture
@@ -66,6 +79,32 @@ def test_the_search_for_the_rate_is_compared_with_a_grid(load, capsys):
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("digits/fcn/sgd ")
     assert " of the grid's steps | find_lr " in line and "fastai valley" in line
+
+
+def test_a_patient_of_the_zoo_is_examined_and_its_command_pasted(load, capsys, tmp_path):
+    words = ["--quick", "--steps", "1", "--out", str(tmp_path / "known.jsonl"), "zoo"]
+    load("diagnosis").main(words)
+    said = capsys.readouterr().out
+    assert said.startswith("WRONG   1 rate x100: -; twin 0.9"), "step 1 trains nothing, so it is silent"
+    assert "open: named 0 of 1" in said and "open: UMLAUT names" in said
+    load("diagnosis").main(words)
+    assert capsys.readouterr().out == said, "what is known is not measured again"
+
+
+def test_patients_have_verdicts_that_there_are(load):
+    from deeptrain.analysis.verdicts import TITLES
+
+    patients, rivals = load("zoo.patients").PATIENTS, load("zoo.rivals").TOOLS
+    means = {name for rules in rivals.values() for _, _, verdicts in rules for name in verdicts}
+    assert means | {name for patient in patients for name in patient.accepted} <= TITLES.keys()
+    assert len({patient.words for patient in patients}) == len(patients) == 52
+
+
+def test_the_interval_of_a_share(load):
+    """Wilson (1927); the values are statsmodels' proportion_confint."""
+    interval = load("zoo.report").interval
+    assert interval(9, 10) == pytest.approx((0.5958, 0.9821), abs=2e-4)
+    assert interval(0, 20) == pytest.approx((0.0, 0.1611), abs=2e-4)
 
 
 def test_timing_tells_what_starts_from_what_a_unit_costs(load, monkeypatch):

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 
 from deeptrain.analysis.diagnosis.advice import Test as Tried
-from deeptrain.analysis.diagnosis.advice import read_curves, read_tests
+from deeptrain.analysis.diagnosis.advice import read_curves, read_tests, settle
 from deeptrain.analysis.diagnosis.budget import FEWEST, PLANNED, SHORTEST, SPARE, Speed, plan_lengths, seconds_of
 from deeptrain.analysis.diagnosis.controls import Controls
 from deeptrain.analysis.diagnosis.grid import Refined, decays, read_refined
 from deeptrain.analysis.diagnosis.judgements import Reading
+from deeptrain.analysis.diagnosis.labels import measure_surest, read_labels
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.outcome import Diagnosis, Step
 from deeptrain.analysis.diagnosis.trial import Trial, choose, errors_ahead
@@ -125,6 +127,13 @@ def test_the_command_changes_only_what_was_told():
     assert next_command(Verdict("better_settings", "remark", "", "loss")) == "train optimizer.lr=0.01"
 
 
+def test_the_surest_advice_is_told_first():
+    likely, certain = LONGER, Verdict("underfitted", "advice", "certain", "train 49 %", "model.hidden=[32]")
+    remark = Verdict("healthy", "remark", "", "val 99 %")
+    found = Diagnosis(Typed(), [Step(6, "", None, Reading([remark, likely, certain]))])  # type: ignore[arg-type]
+    assert found.verdicts == [certain, likely, remark]
+
+
 def test_advice_that_no_setting_follows_from_ends_without_a_command():
     assert next_command(Verdict("leak", "advice", "certain", "3 images")) == ""
     assert next_command(Verdict("leak", "advice", "certain", "3 images"), LONGER, settings=()) == "train epochs=60"
@@ -139,8 +148,8 @@ class Regularized:
         return ["model.dropout=0.0"]
 
 
-def judge(own: Trial, linear: Trial, told: float = 0.5, is_whole: bool = True):
-    record = Record([], {}, 1000, 1000, 10, {"status": "finished"}, largest_class=0.1)
+def judge(own: Trial, linear: Trial, told: float = 0.5, is_whole: bool = True, rows=(), largest_class: float = 0.1):
+    record = Record(rows, {"epochs": 2}, 1000, 1000, 10, {"status": "finished"}, largest_class=largest_class)
     return read_curves(own, record, Controls(linear.right, told, 2000), Regularized(), is_whole)  # type: ignore[arg-type]
 
 
@@ -152,6 +161,66 @@ def test_a_network_below_a_straight_line_has_each_regularizer_tested():
     curves = judge(trial(700), trial(900))
     assert [verdict.name for verdict in curves.reading.verdicts] == ["below_linear"]
     assert [verdict.override for verdict in curves.suspicions] == ["model.dropout=0.0"]
+
+
+def test_a_run_of_few_steps_below_a_straight_line_is_made_longer():
+    (longer, other) = judge(trial(700), trial(900), rows=[{"step": 100.0}]).suspicions
+    assert (longer.name, longer.override, other.name) == ("train_longer", "epochs=10", "regularized")
+    (other,) = judge(trial(700), trial(900), rows=[{"step": 900.0}]).suspicions
+    assert other.name == "regularized"
+
+
+def test_a_symptom_is_a_remark_once_its_cause_was_mended():
+    curves = judge(trial(700), trial(900))
+    settle(curves, Reading([]))
+    assert curves.reading.verdicts[0].kind == "advice"
+    settle(curves, Reading([Verdict("regularized", "advice", "certain", "seen", "model.dropout=0.0")]))
+    assert curves.reading.verdicts[0].kind == "remark"
+
+
+@pytest.mark.parametrize(("largest", "names"), [(0.1, []), (0.5, []), (0.6, ["imbalance"])])
+def test_weights_of_the_classes_are_tried_where_one_has_most_images(largest, names):
+    suspicions = judge(trial(900), trial(900), largest_class=largest).suspicions
+    assert [(v.name, v.override) for v in suspicions] == [(name, "loss.class_weights=auto") for name in names]
+
+
+# --- wrong labels ---
+
+
+def answers(hardness: float, wrong: float, classes: int = 10, count: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make logits of a network that is right as often as it is sure, and labels of which a part is drawn anew."""
+    rng = torch.Generator().manual_seed(0)
+    true = torch.randint(0, classes, (count,), generator=rng)
+    logits = torch.randn(count, classes, generator=rng) * hardness
+    logits[torch.arange(count), true] += 6 * torch.rand(count, generator=rng)
+    drawn = torch.randint(0, classes, (count,), generator=rng)
+    return logits, torch.where(torch.rand(count, generator=rng) < wrong, drawn, true)
+
+
+@pytest.mark.parametrize("hardness", [0.5, 1.0, 2.0])
+def test_labels_are_not_blamed_for_a_hard_task(hardness):
+    surest = measure_surest(*answers(hardness, 0.0))
+    assert surest.images == 500
+    assert read_labels(surest, 10, 0.1, 2000) is None
+
+
+@pytest.mark.parametrize("wrong", [0.3, 0.5])
+def test_labels_that_are_wrong_where_it_is_surest_are_named(wrong):
+    surest = measure_surest(*answers(0.5, wrong))
+    assert surest.wrong == pytest.approx(0.9 * wrong, abs=0.06), "a tenth of the drawn labels is right"
+    verdict = read_labels(surest, 10, 0.1, 2000)
+    assert verdict is not None and (verdict.name, verdict.confidence) == ("labels_are_wrong", "likely")
+
+
+def test_two_classes_that_are_mixed_up_are_no_wrong_labels():
+    logits, labels = answers(0.5, 0.0)
+    mixed = torch.where(labels < 2, 1 - labels, labels)
+    mixed = torch.where(torch.arange(len(labels)) % 2 == 0, mixed, labels)
+    assert read_labels(measure_surest(logits, mixed), 10, 0.1, 2000) is None
+
+
+def test_labels_are_not_judged_where_val_is_not_learned():
+    assert read_labels(measure_surest(*answers(0.5, 1.0)), 10, 0.1, 2000) is None
 
 
 def test_a_run_that_was_cut_short_is_not_compared_with_a_straight_line():

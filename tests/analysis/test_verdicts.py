@@ -5,16 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from deeptrain.analysis.diagnosis.judgements import (
-    Attempt,
-    Memory,
-    Rates,
-    Signal,
-    Start,
-    read_memory,
-    read_rates,
-    read_start,
-)
+from deeptrain.analysis.diagnosis.judge_memory import Attempt, Memory, Signal, read_memory
+from deeptrain.analysis.diagnosis.judge_rates import Rates, read_rates
+from deeptrain.analysis.diagnosis.judge_start import Start, read_start
 from deeptrain.analysis.verdicts import TITLES
 
 SOUND = Start(1000, 10, 256, 0.0, (), None, 2.31, 2.303, False, False, False, False, (0.0, 1.0))
@@ -49,6 +42,17 @@ def test_faults_of_the_start(change, name):
     reading = read_start(replace(SOUND, **change))
     assert [(verdict.name, verdict.kind) for verdict in reading.verdicts] == [(name, "fault")]
     assert not reading.excluded, "what else there may be was not looked at"
+
+
+def test_random_weights_that_are_frozen_are_advice():
+    (verdict,) = read_start(replace(SOUND, frozen=("layers.0.weight",), parameters=4)).verdicts
+    assert (verdict.name, verdict.kind) == ("not_trained", "advice") and "layers.0.weight" in verdict.evidence
+
+
+def test_a_high_momentum_is_a_rate_that_is_too_high():
+    cure = replace(KNOWS, change="optimizer.momentum=0.9")
+    (verdict,) = read_memory(replace(FAILED, others=(cure,))).verdicts
+    assert (verdict.name, verdict.override) == ("rate_too_high", "optimizer.momentum=0.9")
 
 
 def test_some_parameters_without_a_step_are_advice():

@@ -11,6 +11,7 @@ STRONG = {  # settings: more than so much of one keeps most networks from learni
     "loss.label_smoothing": (0.6, "0.1"),
     "penalty.strength": (0.05, "1e-4"),
 }
+ENOUGH, MOST = 500, 8  # steps in which small data is learned; times as long that a run is made, at most
 DECAY = 0.02  # of the weights in a step, rate times decay: then they are mostly decayed
 
 
@@ -59,9 +60,12 @@ def regularizer(record: Record) -> str:
 
 
 def longer(record: Record) -> str:
+    """Return twice the length, more of a run that has hardly begun."""
+    steps = int(record.rows[-1]["step"]) if record.rows else ENOUGH
+    times = min(max(2, -(-ENOUGH // max(steps, 1))), MOST)
     if record.setting("limit_steps"):
-        return f"limit_steps={2 * int(record.number('limit_steps'))}"
-    return f"epochs={2 * int(record.number('epochs') or 1)}"
+        return f"limit_steps={times * int(record.number('limit_steps'))}"
+    return f"epochs={times * int(record.number('epochs') or 1)}"
 
 
 def larger(record: Record) -> str:

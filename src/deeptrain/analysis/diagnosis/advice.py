@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from deeptrain.analysis import reader
+from deeptrain.analysis import reader, remedies
 from deeptrain.analysis.curves import share_error
 from deeptrain.analysis.diagnosis.controls import Controls
 from deeptrain.analysis.diagnosis.grid import CERTAIN, LIKELY
 from deeptrain.analysis.diagnosis.judgements import Named, Reading
+from deeptrain.analysis.diagnosis.labels import read_labels
 from deeptrain.analysis.diagnosis.subject import Subject
 from deeptrain.analysis.diagnosis.trial import TRAIN_IMAGES, Trial, Trials, errors_ahead
 from deeptrain.analysis.find_lr import excess
@@ -72,13 +73,38 @@ def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subje
     found = [verdict for verdict in reader.read(record) if is_whole or verdict.name not in LENGTH]
     suspected = [verdict for verdict in found if verdict.override and verdict.kind != "remark"]
     if any(verdict.name == "below_linear" for verdict in told):
-        words = subject.regularizers()
-        suspected += [Verdict("regularized", "advice", "", "a straight line does better", word) for word in words]
+        words = {verdict.override for verdict in suspected}
+        suspected += [verdict for verdict in _why_below_linear(record, subject) if verdict.override not in words]
+    if is_uneven(record.chance, record.num_classes):
+        evidence = f"{percent(record.chance)} of the training images have one class"
+        suspected = [Verdict("imbalance", "advice", "", evidence, "loss.class_weights=auto"), *suspected]
     if told and told[0].kind == "fault":
         return Curves(Reading(told), ())
     told += [verdict for verdict in found if verdict not in suspected]
     excluded = [] if any(v.name == "below_linear" for v in told) else ["a straight line that does as well"]
     return Curves(Reading(told, excluded), tuple(suspected[:TESTED]))
+
+
+def is_uneven(largest: float, classes: int) -> bool:
+    """Tell whether the share of the largest class is more than half-way from even to all."""
+    return largest > 1 - 0.5 * (1 - 1 / max(classes, 2))
+
+
+def _why_below_linear(record: Record, subject: Subject) -> list[Verdict]:
+    """Return what may keep a network below a straight line: too few steps, or one of its regularizers."""
+    evidence = "a straight line does better"
+    found = [Verdict("regularized", "advice", "", evidence, word) for word in subject.regularizers()]
+    if record.rows and record.rows[-1]["step"] < remedies.ENOUGH:
+        steps = f"{evidence}; it takes {record.rows[-1]['step']:.0f} steps"
+        found = [Verdict("train_longer", "advice", "", steps, remedies.longer(record)), *found]
+    return found
+
+
+def settle(curves: Curves, tested: Reading) -> None:
+    """Make a symptom a remark where a cause of it was found and mended."""
+    if tested.verdicts:
+        told = curves.reading.verdicts
+        told[:] = [replace(v, kind="remark") if v.name == "below_linear" else v for v in told]
 
 
 def _against_controls(trial: Trial, record: Record, controls: Controls) -> list[Verdict]:
@@ -89,6 +115,9 @@ def _against_controls(trial: Trial, record: Record, controls: Controls) -> list[
         evidence = f"train {percent(trial.fitted)}, val {percent(val)}"
         evidence += f"; a straight line tells train from val in {percent(told)}"
         return [Verdict("split_differs", "fault", "certain", evidence)]
+    known = trial.surest and read_labels(trial.surest, record.num_classes, record.chance, len(trial.right))
+    if known:
+        return [known]
     linear = controls.linear
     if len(linear) == len(trial.right) and excess(linear, trial.right) > CERTAIN:
         evidence = f"it has {percent(controls.linear_accuracy)} on val, the network {percent(val)}"

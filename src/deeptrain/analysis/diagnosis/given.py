@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from deeptrain.analysis.diagnosis import procedure
 from deeptrain.analysis.diagnosis.outcome import NAMES, Diagnosis
 from deeptrain.analysis.diagnosis.procedure import Report
-from deeptrain.analysis.diagnosis.subject import BATCH, DECAY, RATE, Opened
+from deeptrain.analysis.diagnosis.subject import BATCH, DECAY, MOMENTUM, RATE, USUAL_MOMENTUM, Opened
 from deeptrain.analysis.short_runs import preserved
 from deeptrain.aug.pipeline import Pipeline
 from deeptrain.data.dataset import Samples
@@ -35,6 +35,7 @@ DROPS = (nn.modules.dropout._DropoutNd, StochasticDepth)
 PYTHON = {  # what a change is in Python, for the reading
     RATE: "lr={} in the optimizer",
     DECAY: "weight_decay={} in the optimizer",
+    MOMENTUM: "momentum={} in the optimizer",
     "epochs": "Plan(epochs={})",
     "clip_norm": "Trainer(clip_norm=None)",
     "penalty": "Trainer(penalty=None)",
@@ -108,7 +109,9 @@ class GivenTrainer:
 
     def remedies(self) -> list[str]:
         trainer = self.trainer
-        found = ["clip_norm=null"] if trainer.clip_norm is not None else []
+        momentum = trainer.optimizer.param_groups[0].get("momentum", 0.0)
+        found = [f"{MOMENTUM}={USUAL_MOMENTUM}"] if momentum > USUAL_MOMENTUM else []
+        found += ["clip_norm=null"] if trainer.clip_norm is not None else []
         found.append("data.mean=null data.std=null")
         found += ["optimizer=adamw"] if not isinstance(trainer.optimizer, torch.optim.AdamW) else []
         return [*found, "loss=cross_entropy"] if not _is_cross_entropy(trainer.loss) else found
@@ -172,6 +175,9 @@ class GivenTrainer:
             for group in groups:
                 if group.get("weight_decay") or not self.decay:
                     group["weight_decay"] = float(value)
+        elif key == MOMENTUM:
+            for group in groups:
+                group["momentum"] = float(value)
         elif key == "model.dropout":
             stack.callback(_set_drop_rates, self.trainer.model, _drop_rates(self.trainer.model))
             _set_drop_rates(self.trainer.model, [0.0] * len(_drop_rates(self.trainer.model)))

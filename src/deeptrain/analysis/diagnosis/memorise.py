@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from deeptrain.analysis.diagnosis.judgements import MANY_ERRORS, MEMORISED, Attempt, Memory, Signal
+from deeptrain.analysis.diagnosis.judge_memory import MEMORISED, Attempt, Memory, Signal
+from deeptrain.analysis.diagnosis.judgements import MANY_ERRORS
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.subject import RATE, Subject
 from deeptrain.analysis.short_runs import ShortRuns, preserved

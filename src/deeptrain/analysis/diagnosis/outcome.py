@@ -14,6 +14,7 @@ from deeptrain.analysis.verdicts import Verdict
 from deeptrain.report.diagnosis_page import write_page
 from deeptrain.runtime.files import write_atomically
 
+KINDS, SURE = ("fault", "advice", "remark"), ("certain", "likely", "possible", "")
 NAMES = ("start", "memorise", "rate", "grid", "refine", "curves", "next")
 
 
@@ -54,9 +55,9 @@ class Diagnosis:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Return all verdicts: faults, then advice, then remarks; in the order in which they were found."""
+        """Return all verdicts: faults, then advice, then remarks; the surest first, else as they were found."""
         found = [verdict for step in self.steps for verdict in step.reading.verdicts]
-        return sorted(found, key=lambda verdict: ("fault", "advice", "remark").index(verdict.kind))
+        return sorted(found, key=lambda verdict: (KINDS.index(verdict.kind), SURE.index(verdict.confidence)))
 
     @property
     def excluded(self) -> list[str]:

@@ -16,16 +16,11 @@ from deeptrain.analysis.diagnosis.advice import Curves
 from deeptrain.analysis.diagnosis.budget import Lengths, Speed, measure_speed, plan_lengths
 from deeptrain.analysis.diagnosis.controls import Controls, measure_controls
 from deeptrain.analysis.diagnosis.grid import USUAL_DECAY, Grid, Refined
-from deeptrain.analysis.diagnosis.judgements import (
-    Attempt,
-    Rates,
-    Reading,
-    Signal,
-    Start,
-    read_memory,
-    read_rates,
-    read_start,
-)
+from deeptrain.analysis.diagnosis.judge_memory import Attempt, Signal, read_memory
+from deeptrain.analysis.diagnosis.judge_rates import Rates, read_rates
+from deeptrain.analysis.diagnosis.judge_start import Start, read_start
+from deeptrain.analysis.diagnosis.judgements import Reading
+from deeptrain.analysis.diagnosis.labels import Surest
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.memorise import memorise
 from deeptrain.analysis.diagnosis.outcome import NAMES, Diagnosis, Step, plain
@@ -59,7 +54,20 @@ class Facts:
     speed: Speed
 
 
-TYPES = (Facts, Start, Attempt, Rates, Signal, RateSearch, Race, Trial, Controls, Speed, Lengths)  # of the ledger
+TYPES = (
+    Facts,
+    Start,
+    Attempt,
+    Rates,
+    Signal,
+    RateSearch,
+    Race,
+    Trial,
+    Surest,
+    Controls,
+    Speed,
+    Lengths,
+)  # of the ledger
 
 
 class Procedure:
@@ -188,6 +196,7 @@ class Procedure:
             return Step(7, "there is no run to improve", None, Reading(), left_out=True)
         tests = advice.test_remedies(self.trials, self.refined.chosen, self.curves.suspicions)
         reading = advice.read_tests(tests, self.subject.named)
+        advice.settle(self.curves, reading)
         tried = [
             f"{self.subject.named(test.override)} {formatting.format_points(test.gain)}"
             for test in tests

@@ -6,14 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from deeptrain.analysis.diagnosis.judgements import (
-    FEW_ERRORS,
-    MANY_ERRORS,
-    SLOW,
-    Rates,
-    learns_more,
-    read_rates,
-)
+from deeptrain.analysis.diagnosis.judge_rates import SLOW, Rates, learns_more, read_rates
+from deeptrain.analysis.diagnosis.judgements import FEW_ERRORS, MANY_ERRORS
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.memorise import PASSES, train_sample
 from deeptrain.analysis.diagnosis.subject import RATE, Opened, Subject

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from deeptrain.analysis.diagnosis.judgements import Start
+from deeptrain.analysis.diagnosis.judge_start import Start
 from deeptrain.analysis.diagnosis.subject import Opened
 from deeptrain.analysis.initial_loss import initial_loss
 from deeptrain.analysis.short_runs import preserved
@@ -54,7 +54,12 @@ def measure_start(opened: Opened, leaks: list[str]) -> Start:
             missing=tuple(name for name, parameter in trained.items() if id(parameter) not in held),
             unused=unused_parameters(trainer, trained, inputs, labels) if bad_layer is None else (),
             parameters=len(trained),
+            frozen=_frozen(trainer.model) if opened.is_random else (),
         )
+
+
+def _frozen(model: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name, p in model.named_parameters() if not p.requires_grad and p.ndim > 1)
 
 
 def _value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> float:

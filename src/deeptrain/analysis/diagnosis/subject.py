@@ -25,7 +25,10 @@ from deeptrain.schema import format_value
 from deeptrain.training.trainer import Trainer
 
 RATE, DECAY = "optimizer.lr", "optimizer.weight_decay"
+MOMENTUM = "optimizer.momentum"
+USUAL_MOMENTUM = 0.9
 REMEDIES = (  # changes to try where no rate memorises; those that a run has already are left out
+    f"{MOMENTUM}={USUAL_MOMENTUM}",  # only of a higher one
     "model.initialization=kaiming model.init_std=null",
     "model.norm=batch",
     "model.norm=group",
@@ -44,7 +47,7 @@ class Opened:
     """A set-up that is ready to train.
 
     loader: makes a loader of images to be evaluated. leaks: looks for images of train in other splits, and returns a
-    sentence for each split.
+    sentence for each split. is_random: its first weights are known to be random ones, and all are meant to train.
     """
 
     trainer: Trainer
@@ -54,6 +57,7 @@ class Opened:
     loader: Callable[[Samples], Loader]
     leaks: Callable[[], list[str]]
     rates_of: Rates | None = None
+    is_random: bool = False
 
     def first(self, samples: Samples) -> tuple[Tensor, Tensor]:
         """Return the images uint8 (N, C, H, W) and labels (N,) of a first batch, as evaluation sees them."""
@@ -123,12 +127,15 @@ class ComposedRun:
         rates_of = build.rates_of(setup, trainer.model) if self.rate is not None else None
         try:
             leaks = partial(describe_leaks, setup.source, data)
-            yield Opened(trainer, data.train, data.val, len(data.classes), loader, leaks, rates_of)
+            is_random = self.run.origin is None and not self.is_frozen
+            yield Opened(trainer, data.train, data.val, len(data.classes), loader, leaks, rates_of, is_random)
         finally:
             trainer.close()
 
     def remedies(self) -> list[str]:
         known = {**self.run.values, **self.run.choices}
+        if (known.get(MOMENTUM) or 0.0) <= USUAL_MOMENTUM:
+            known.pop(MOMENTUM, None)
         found = [[word.split("=", 1) for word in change.split()] for change in REMEDIES]
         return [
             change

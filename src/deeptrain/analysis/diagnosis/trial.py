@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deeptrain.analysis.diagnosis.labels import Surest, measure_surest
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.subject import DECAY, Opened, Subject
 from deeptrain.analysis.find_lr import ERRORS, excess
@@ -35,7 +36,8 @@ class Trial:
 
     right: 1 for each image of val that it gets right, else 0. losses: of each block of them. fitted: the share of the
     training images that are right. rows, layers: as of metrics.csv and layers.csv, where it was watched.
-    blank, shuffled: accuracy on images of val that are all grey, or whose pixels are in another order.
+    blank, shuffled: accuracy on images of val that are all grey, or whose pixels are in another order. surest: those
+    of val that it is surest of.
     """
 
     rate: float | None
@@ -49,6 +51,7 @@ class Trial:
     layers: list[Row] = field(default_factory=list)
     blank: float = math.nan
     shuffled: float = math.nan
+    surest: Surest | None = None
 
     @property
     def accuracy(self) -> float:
@@ -176,7 +179,8 @@ class _Measure:
         losses = np.array([runs.loss(*block) if is_finite else math.inf for block in blocks(logits, labels)])
         fitted = float((fits.argmax(1) == fit_labels).float().mean())
         steps = self.steps
-        return Trial(self.rate, self.decay, self.change, steps, right, losses, fitted, rows, layers, *blind)
+        surest = measure_surest(logits, labels) if rows and is_finite else None
+        return Trial(self.rate, self.decay, self.change, steps, right, losses, fitted, rows, layers, *blind, surest)
 
     def _look(self, loader: Loader, step: int) -> Row:
         """Return statistics of the layers as of layers.csv: of their outputs, and of the gradient of a batch."""
