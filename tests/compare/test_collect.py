@@ -36,6 +36,16 @@ def test_settings_are_named_by_what_tells_them_apart(tmp_path):
     assert set(seeds_of(tmp_path)) == {"defaults", "aug=mixup", "optimizer.lr=0.1"}
 
 
+def test_an_experiment_is_called_by_its_name(tmp_path):
+    for name, rate in (("plain", 0.1), ("quick", 0.3)):
+        write_run(tmp_path / name, f"experiment=shelf/{name}", f"optimizer.lr={rate}")
+        path = tmp_path / name / "overrides.yaml"
+        path.write_text(f"[experiment=shelf/{name}, dir={path.parent}]")  # the rate is the experiment's, in config.yaml
+    assert set(seeds_of(tmp_path)) == {"shelf/plain", "shelf/quick"}
+    with_baseline = report.report([tmp_path], tmp_path, baseline="experiment=shelf/quick")
+    assert any(line.startswith("shelf/quick") and "baseline" in line for line in with_baseline)
+
+
 def test_what_is_not_finished_is_known_as_such(tmp_path):
     write_run(tmp_path / "cut", status=None)
     write_run(tmp_path / "nan", status="failed", reason="inf in step 3")

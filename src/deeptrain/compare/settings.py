@@ -29,6 +29,7 @@ PLUMBING = (  # settings that change where and how fast a run computes, not what
     "validate.clean_images",
     "workers",
 )
+EXPERIMENT = "experiment"
 ALONE = "all runs"  # the only setting
 NEUTRAL = ("none", "off", "null", "false", "0", "0.0", "[]", "")  # values of what is switched off
 DEFAULTS = "defaults"  # the setting for which nothing is typed that others change
@@ -70,7 +71,8 @@ def _labels(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
 
 
 def _label(run: Run, keys: Sequence[str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in _values(run, keys).items())
+    """Write settings as they are typed; an experiment, which stands for many of them, by its name."""
+    return " ".join(value if key == EXPERIMENT else f"{key}={value}" for key, value in _values(run, keys).items())
 
 
 def _setting(runs: list[Run], values: Settings, label: str) -> Setting:
@@ -102,7 +104,7 @@ def _identity(run: Run, shared: set[str]) -> tuple[tuple[str, str], ...]:
     found = {key: value for key, value in own.items() if key in shared or key in typed}
     nodes = {key.partition(".")[0] for key in run.config}  # whose options are in the config by their values
     found |= {key: value for key, value in typed.items() if key not in run.config and key not in nodes}
-    return tuple(sorted((key, value) for key, value in found.items() if key != "experiment"))
+    return tuple(sorted((key, value) for key, value in found.items() if key != EXPERIMENT))
 
 
 def _words(run: Run) -> tuple[tuple[str, str], ...]:
