@@ -14,7 +14,7 @@ from deeptrain.analysis.diagnosis.budget import FEWEST, PLANNED, SHORTEST, SPARE
 from deeptrain.analysis.diagnosis.controls import Controls
 from deeptrain.analysis.diagnosis.grid import Refined, decays, read_refined
 from deeptrain.analysis.diagnosis.judgements import Reading
-from deeptrain.analysis.diagnosis.labels import measure_surest, read_labels
+from deeptrain.analysis.diagnosis.labels import Surest, measure_surest, read_labels
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.outcome import Diagnosis, Step
 from deeptrain.analysis.diagnosis.trial import Trial, choose, errors_ahead
@@ -208,6 +208,7 @@ def test_labels_are_not_blamed_for_a_hard_task(hardness):
 def test_labels_that_are_wrong_where_it_is_surest_are_named(wrong):
     surest = measure_surest(*answers(0.5, wrong))
     assert surest.wrong == pytest.approx(0.9 * wrong, abs=0.06), "a tenth of the drawn labels is right"
+    assert surest.rank == pytest.approx(0.5, abs=0.06)
     verdict = read_labels(surest, 10, 0.1, 2000)
     assert verdict is not None and (verdict.name, verdict.confidence) == ("labels_are_wrong", "likely")
 
@@ -217,6 +218,12 @@ def test_two_classes_that_are_mixed_up_are_no_wrong_labels():
     mixed = torch.where(labels < 2, 1 - labels, labels)
     mixed = torch.where(torch.arange(len(labels)) % 2 == 0, mixed, labels)
     assert read_labels(measure_surest(logits, mixed), 10, 0.1, 2000) is None
+
+
+def test_a_weak_network_on_photos_is_no_wrong_labels():
+    """Measured with FCNs on 3,000 photos of CIFAR-10: they err as much where they are surest."""
+    for wrong, of_all, rank in ((0.531, 0.681, 0.244), (0.547, 0.691, 0.282), (0.552, 0.691, 0.3)):
+        assert read_labels(Surest(375, wrong, of_all, rank), 10, 0.1, 1500) is None
 
 
 def test_labels_are_not_judged_where_val_is_not_learned():

@@ -82,7 +82,7 @@ SIGNS = {  # how a verdict is seen, and what is tried or said then
     "regularized": ("diagnose: a short run learns only without a regularizer", "without it"),
     "start_too_bad": ("diagnose: a short run learns only from another start", "that start"),
     "labels_are_noise": ("diagnose: val is not learned, permuted labels are learned as fast", "look at the labels"),
-    "labels_are_wrong": ("diagnose: where it is surest, as many labels differ as elsewhere", "look at the labels"),
+    "labels_are_wrong": ("diagnose: where it is surest many labels differ, and are any class", "look at the labels"),
     "no_signal": ("diagnose: memorises, but no rate beats guessing on new images", "look at the labels"),
     "better_rate": ("diagnose: a short run with another rate is better, five errors", "that rate"),
     "ignores_input": ("diagnose: outputs are the same for all images, none can be memorised", "look at the layers"),
