@@ -12,6 +12,7 @@ import argparse
 import json
 import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ import convolutions
 import exact
 import loader
 import optimizer
+import photographs
 import startup
 import step
 import timing
@@ -30,7 +32,9 @@ from timing import Goal, circumstances
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- the table of benchmarks/run.py -->", "<!-- its end -->"
 EXACT = ("exact", "startup")
-SCRIPTS = {each.__name__: each for each in (exact, startup, loader, augment, step, train, optimizer, convolutions)}
+SCRIPTS = {
+    each.__name__: each for each in (exact, startup, loader, photographs, augment, step, train, optimizer, convolutions)
+}
 PEERS = ("lightning", "timm", "kornia", "accelerate", "ignite")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "kornia", "accelerate", "pytorch-ignite")
 NOT_HERE = {
@@ -53,9 +57,9 @@ def measured(names: list[str], words: list[str]) -> dict[str, list[Goal] | str]:
     """Return the goals of each script, or the error that ended it."""
     found: dict[str, list[Goal] | str] = {}
     for name in names:
-        with multiprocessing.get_context("spawn").Pool(1) as alone:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:  # a Pool's may have no children
             try:
-                found[name] = alone.apply(goals_of, (name, words))
+                found[name] = alone.submit(goals_of, name, words).result()
             except Exception as error:
                 found[name] = f"{type(error).__name__}: {error}"
                 print(found[name])

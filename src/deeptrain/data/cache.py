@@ -21,6 +21,10 @@ FORMAT = 1  # raise it when what is stored changes
 MAX_CHECKSUM_BYTES = 2**30  # larger files are checked by size only: a checksum takes about a second per 2 GB
 
 
+class CacheError(ValueError):
+    """The cache cannot be written. The message is a line that begins with its folder."""
+
+
 def cache_root(cache_dir: Path | str | None) -> Path:
     """Return cache_dir, or by default deeptrain's folder in $XDG_CACHE_HOME (~/.cache)."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -33,7 +37,7 @@ def cache_root(cache_dir: Path | str | None) -> Path:
 def get_or_build(cache_dir: Path | str | None, name: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
     """Return the folder for this key. build(folder) fills it, unless an earlier run did.
 
-    One process builds, others wait. A damaged folder is built again. Raises ValueError if the cache cannot be written.
+    One process builds, others wait. A damaged folder is built again. Raises CacheError if it cannot be written.
     """
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
     folder = cache_root(cache_dir) / f"{name}-{sha256(text.encode()).hexdigest()[:16]}"
@@ -85,9 +89,9 @@ def locked(cache_dir: Path | str | None, name: str) -> Iterator[None]:
         yield
 
 
-def _cache_error(folder: Path, error: OSError) -> ValueError:
+def _cache_error(folder: Path, error: OSError) -> CacheError:
     reason = f"{error.strerror or error}; choose another folder with cache_dir=FOLDER"
-    return ValueError(f"cache_dir={folder}: cannot keep decoded images there: {reason}")
+    return CacheError(f"cache_dir={folder}: cannot keep decoded images there: {reason}")
 
 
 def _build_entry(folder: Path, build: Callable[[Path], None]) -> None:

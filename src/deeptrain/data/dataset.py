@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from deeptrain.data.decode import Decoder
+from deeptrain.data.picture_store import PictureStore
 from deeptrain.data.split import balanced, deal, stratified
 from deeptrain.runtime.paths import read_path
 from deeptrain.schema import NonNegativeInt, PositiveFloat, PositiveInt, Range, Seed, UnitFloat
@@ -49,6 +50,7 @@ class Samples:
     labels: np.ndarray  # int64 (N,)
     decoder: Decoder | None = None  # only if images is None
     keys: np.ndarray | None = None  # int64 (N, ...): images of other keys are other images
+    store: PictureStore | None = None  # the files' pictures, if the cache has them
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,7 +73,8 @@ class Samples:
             images = LazyRows(images, indices)
         files = self.files and [self.files[index] for index in indices.tolist()]
         keys = None if self.keys is None else self.keys[indices]
-        return Samples(images, files, self.labels[indices], self.decoder, keys)
+        store = self.store and self.store.select(indices)
+        return Samples(images, files, self.labels[indices], self.decoder, keys, store)
 
     def evenly_spaced(self, count: int) -> "Samples":
         """Return up to count samples, evenly spaced: a set sorted by class gives some of every class."""

@@ -106,8 +106,23 @@ class Decoder:
             raise ValueError("is not how pictures are read")
         return cls(**{**state, "short_side_range": sides, "background": color, "ranges": ranges})
 
-    def decode_center(self, path: Path) -> np.ndarray:
-        """Resize and crop the centre. ValueError with the file's name if it is no readable image."""
+    @property
+    def largest_side(self) -> int:
+        """Return the largest short side to which pictures are resized."""
+        return max(self.short_side or 0, *(self.short_side_range or (0,)), min(self.height, self.width))
+
+    def is_exact(self, short_side: int) -> bool:
+        """Say whether pictures of this short side are always read in full, and not larger than windows need."""
+        least = min(self.short_side or self.largest_side, *(self.short_side_range or (self.largest_side,)))
+        return short_side <= self.largest_side and short_side < 2 * least
+
+    def decode_center(self, path: Path, stored: Any = None) -> np.ndarray:
+        """Resize and crop the centre. ValueError with the file's name if it is no readable image.
+
+        stored: what decode_upright has read of the file, exact, as a PIL image; then the file is not opened.
+        """
+        if stored is not None:
+            return self._as_array(self._crop_center(stored))
         detail = None if self.resize == "fit" else self.short_side or max(self.height, self.width)
         return self._decode(path, detail, self._crop_center)
 
@@ -131,6 +146,21 @@ class Decoder:
         array = _read(path, side, lambda image: resize(self._convert(image)))
         return array.reshape(*array.shape[:2], self.channels) if array.ndim else None
 
+    def decode_upright(self, path: Path, only_exact: bool) -> tuple[np.ndarray, bool] | None:
+        """Return a whole picture for the cache, uint8 (H', W') or (H', W', 4), and whether it is exact.
+
+        Others are resized to the largest short side; with only_exact they are None. Errors as in decode_center.
+        """
+        with open_image(path) as image:
+            exact = self.is_exact(min(image.size))
+            if only_exact and not exact:
+                return None
+            picture = self._convert(_upright(image, self.largest_side))
+            if (scale := self.largest_side / min(picture.size)) < 1:
+                size = round(picture.width * scale), round(picture.height * scale)
+                picture = picture.resize(size, self.resampling)
+            return np.asarray(picture.convert("RGBX") if self.channels == 3 else picture), exact
+
     def decode_image(self, image: Any) -> np.ndarray:
         """Do with an open PIL image what `decode_center` does with a file."""
         from PIL import ImageOps
@@ -146,8 +176,13 @@ class Decoder:
         left, top = (image.width * across - self.width) / 2, (image.height * down - self.height) / 2
         return self._window(image, across, down, round(left), round(top))
 
-    def decode_random(self, path: Path, rng: np.random.Generator, flip: bool = False) -> np.ndarray:
-        """Sample the short side, the window and whether to mirror it. Errors as in decode_center."""
+    def decode_random(self, path: Path, rng: np.random.Generator, flip: bool = False, stored: Any = None) -> np.ndarray:
+        """Sample the short side, the window and whether to mirror it. Errors as in decode_center.
+
+        stored: what decode_upright has read of the file, as a PIL image.
+        """
+        from PIL.Image import Transpose
+
         assert self.short_side_range is not None
         short = int(rng.integers(self.short_side_range[0], self.short_side_range[1] + 1))
         x, y, coin = rng.random(3)
@@ -156,10 +191,10 @@ class Decoder:
             image, across, down = self._fit(image, short)
             left = int(x * (round(image.width * across) - self.width + 1))
             top = int(y * (round(image.height * down) - self.height + 1))
-            return self._window(image, across, down, left, top)
+            window = self._window(image, across, down, left, top)
+            return window.transpose(Transpose.FLIP_LEFT_RIGHT) if flip and coin < 0.5 else window
 
-        array = self._decode(path, short, crop)
-        return array[:, ::-1] if flip and coin < 0.5 else array
+        return self._decode(path, short, crop) if stored is None else self._as_array(crop(stored))
 
     def _fit(self, image: Any, short_side: int | None) -> tuple[Any, float, float]:
         """Return the picture, perhaps padded, and the factors across and down by which it is resized.
@@ -178,12 +213,13 @@ class Decoder:
         return image, scale, scale
 
     def _decode(self, path: Path, detail: int | None, crop: Callable[[Any], Any]) -> np.ndarray:
-        return self._as_array(_read(path, detail, lambda image: crop(self._convert(image))))
+        return _read(path, detail, lambda image: self._as_array(crop(self._convert(image))))
 
     def _convert(self, image: Any) -> Any:
         return to_8_bit(image, self.channels, self.ranges, self.background or WHITE)
 
     def _as_array(self, image: Any) -> np.ndarray:
+        image = image.convert("RGB") if image.mode == "RGBX" else image  # of the cache; cutting arrays is slower
         return np.asarray(image).reshape(self.height, self.width, self.channels)
 
     def _window(self, image: Any, across: float, down: float, left: int, top: int) -> Any:
@@ -197,19 +233,23 @@ class Decoder:
 
 
 def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 64) -> Iterator[np.ndarray]:
-    """Decode in parallel threads; yield chunks uint8 (B, H, W, C) in the order of the files.
+    """Decode in parallel threads; yield chunks uint8 (B, H, W, C) in the order of the files."""
+    return map(np.stack, map_pictures(decoder.decode_center, files, size))
 
-    An interrupt (Ctrl-C) waits only for the images that are being decoded, not for whole chunks.
+
+def map_pictures(read: Callable[[Path], Any], files: Sequence[Path], size: int = 64) -> Iterator[list[Any]]:
+    """Read files in parallel threads; yield lists of so many results, in the order of the files.
+
+    An interrupt (Ctrl-C) waits only for the images that are being decoded, not for whole lists.
     """
     stop = Event()
 
-    def decode_chunk(start: int) -> np.ndarray:
-        paths = takewhile(lambda path: not stop.is_set(), files[start : start + size])
-        return np.stack([decoder.decode_center(path) for path in paths])
+    def read_chunk(start: int) -> list[Any]:
+        return [read(path) for path in takewhile(lambda path: not stop.is_set(), files[start : start + size])]
 
     threads, starts = cores(), range(0, len(files), size)
     try:  # few at a time: decoded chunks wait in memory
-        yield from map_in_threads(decode_chunk, starts, threads, ahead=4 * threads, warn=logger.warning)
+        yield from map_in_threads(read_chunk, starts, threads, ahead=4 * threads, warn=logger.warning)
     finally:
         stop.set()
 
@@ -221,14 +261,19 @@ def decode_whole(path: Path, size: int) -> np.ndarray:
 
 def _read(path: Path, short_side: int | None, convert: Callable[[Any], Any]) -> np.ndarray:
     """Read a picture, turned upright by its EXIF, in little more detail than short_side needs; None: in full."""
+    with open_image(path) as image:
+        return np.asarray(convert(_upright(image, short_side)))
+
+
+def _upright(image: Any, short_side: int | None) -> Any:
+    """Turn an open picture by its EXIF, in little more detail than short_side needs; None: in full."""
     from PIL import ImageOps
 
-    with open_image(path) as image:
-        scale = short_side / min(image.size) if short_side else 1
-        if scale <= 0.5:  # a large JPEG can be decoded at a half, a quarter or an eighth
-            image.draft(None, (int(image.width * scale), int(image.height * scale)))
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(convert(image))
+    scale = short_side / min(image.size) if short_side else 1
+    if scale <= 0.5:  # a large JPEG can be decoded at a half, a quarter or an eighth
+        image.draft(None, (int(image.width * scale), int(image.height * scale)))
+    ImageOps.exif_transpose(image, in_place=True)  # a copy would cost a tenth of the reading
+    return image
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from deeptrain.data.decode import Decoder, Resize, UnreadableImageError, decode_
 from deeptrain.data.decoded_images import DecodedImages, from_arrays, from_cache
 from deeptrain.data.fingerprint import Content, Inode, cached_content, stat_digests
 from deeptrain.data.path_messages import name_heif_reader
+from deeptrain.data.picture_store import Caching, PictureStore, describe_store, open_store
 from deeptrain.data.pixels import WHITE, Color, Kind, Ranges
 from deeptrain.data.survey import Survey, ValueRange, measure_ranges, survey
 from deeptrain.runtime.paths import as_typed, quote
@@ -108,6 +109,7 @@ class ImageFiles(DataSource):
     channels: Literal[1, 3] | None = None
     crop_padding: NonNegativeInt = 4
     flip: bool = True
+    cache: Caching = "auto"  # of whole pictures, from which random windows are cut
     range: Literal["auto"] | list[float] = "auto"  # the values that become 0 and 255, if they have more than 8 bits
     background: Literal["white"] | list[Byte] = "white"  # behind transparent pixels, around padded pictures
     resize: Resize = "crop"
@@ -146,17 +148,18 @@ class ImageFiles(DataSource):
             train, parts = train.select(parts.used), parts.renumbered()
         if val and self.val_images:
             val = None if self.val_images == "train" else val.select(evenly_spaced(len(val.names), self.val_images))
-        samples, statistics, fingerprint = self._open(train, decoder, cache_dir)
+        samples, statistics, fingerprint = self._open(train, decoder, cache_dir, keep=True)
+        kept = describe_store(samples.store, decoder, self.cache) if self.decoder is None else []
         splits = SourceSplits(
             train=samples,
-            val=self._open(val, decoder, cache_dir)[0] if val else None,
+            val=self._open(val, decoder, cache_dir, keep=True)[0] if val else None,
             val_total=len(self.layout.splits["val"].names) if val else 0,
             statistics=statistics,
             fingerprint=fingerprint,
             train_folder=train.label,
             val_folder=val.label if val else "",
             test=f"test {len(test.names):,} ({test.label}) kept shut" if test else "no test split",
-            notes=[*map(name_heif_reader, self.layout.notes), *notes],
+            notes=[*map(name_heif_reader, self.layout.notes), *notes, *kept],
             warnings=[] if self.decoder else describe_cut(self._survey(cache_dir).sizes, decoder),
             decoder=decoder,
         )
@@ -262,16 +265,27 @@ class ImageFiles(DataSource):
         return self.layout.splits.get("train") or self.layout.splits["test"]
 
     def _open(
-        self, split: FileSplit, decoder: Decoder, cache_dir: Path | str | None
+        self, split: FileSplit, decoder: Decoder, cache_dir: Path | str | None, keep: bool = False
     ) -> tuple[Samples, ChannelStatistics, str]:
-        """Return a split's samples, the function for their statistics, and their fingerprint."""
+        """Return a split's samples, the function for their statistics, and their fingerprint.
+
+        keep: its pictures are read again and again, so `cache` may keep them.
+        """
         fingerprint = split.fingerprint(cache_dir)
         if decoder.short_side_range or self.loader == "stream":
-            samples = Samples(None, split.files, split.labels, decoder, split.content(cache_dir).keys)
+            store = self._store(split, decoder, cache_dir) if keep else None
+            samples = Samples(None, split.files, split.labels, decoder, split.content(cache_dir).keys, store)
             return samples, lambda indices: self._estimate(samples.select(indices), cache_dir), fingerprint
         decoded = self._decoded(split, decoder, cache_dir)
         samples = Samples(decoded.images, split.files, decoded.labels, keys=decoded.sums)
         return samples, decoded.statistics, f"{decoded.fingerprint}-{fingerprint}"
+
+    def _store(self, split: FileSplit, decoder: Decoder, cache_dir: Path | str | None) -> PictureStore | None:
+        """Return the pictures that `cache` keeps. An evaluation reads its files, once."""
+        if self.cache == "none" or decoder.short_side_range is None or self.decoder is not None:
+            return None
+        key = {"files": split.cache_key(cache_dir)}
+        return open_store(split.files, decoder, self.cache, self._survey(cache_dir).sizes, key, cache_dir)
 
     def _decoded(self, split: FileSplit, decoder: Decoder, cache_dir: Path | str | None) -> DecodedImages:
         def decode() -> tuple[Iterable[np.ndarray], np.ndarray]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -240,7 +241,8 @@ class StreamLoader:
     def samples(self) -> Samples:
         """Return its images and their labels."""
         files = [Path(os.fsdecode(name)) for name in self.dataset.files] or None
-        return Samples(self.dataset.images, files, self.dataset.labels, self.dataset.decoder)
+        data = self.dataset
+        return Samples(data.images, files, data.labels, data.decoder, store=data.store)
 
     def first_images(self, count: int) -> "StreamLoader":
         """Return a loader of the first batches of each epoch, with about `count` images, which this process reads."""
@@ -274,6 +276,7 @@ class BatchDataset(TorchDataset):
 
     def __init__(self, samples: Samples, batches: list[slice], seed: int, train: bool, crop_padding: int, flip: bool):
         self.images, self.labels, self.decoder = samples.images, samples.labels, samples.decoder
+        self.store = samples.store
         # one flat array: a list's reference counts would copy it, page by page, into every worker
         names = [] if samples.images is not None else samples.files or []
         self.files = np.array([os.fsencode(path) for path in names])
@@ -313,17 +316,20 @@ class BatchDataset(TorchDataset):
         if self.images is not None:
             return np.asarray(self.images[indices])
         assert self.decoder is not None
-        return np.stack([self.decoder.decode_center(path) for path in self._paths(indices)])
+        pictures = self._pictures(indices, exact=True)
+        return np.stack([self.decoder.decode_center(path, stored) for path, stored in pictures])
 
     def _read_random(self, epoch: int, indices: np.ndarray) -> np.ndarray:
         """Decode with random numbers that depend only on the image and the epoch, not on the worker."""
         assert self.decoder is not None
         generators = (generator(self.seed, "sample", epoch, index) for index in indices.tolist())
-        pairs = zip(self._paths(indices), generators, strict=True)
-        return np.stack([self.decoder.decode_random(path, rng, self.flip) for path, rng in pairs])
+        pairs = zip(self._pictures(indices), generators, strict=True)
+        return np.stack([self.decoder.decode_random(path, rng, self.flip, stored) for (path, stored), rng in pairs])
 
-    def _paths(self, indices: np.ndarray) -> list[Path]:
-        return [Path(os.fsdecode(name)) for name in self.files[indices].tolist()]
+    def _pictures(self, indices: np.ndarray, exact: bool = False) -> Iterator[tuple[Path, Any]]:
+        """Yield the paths, each with its picture from the cache, or None. What is measured never depends on a cache."""
+        for index, name in zip(indices.tolist(), self.files[indices].tolist(), strict=True):
+            yield Path(os.fsdecode(name)), self.store and self.store.get(index, exact)
 
 
 def _shard(batch: slice, world: World) -> slice:

@@ -40,6 +40,7 @@ POLICY = {
             "data.root",
             "data.download",
             "data.loader",
+            "data.cache",
         ],
         IGNORED,
     ),
