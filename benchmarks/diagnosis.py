@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from zoo import report, rivals
 from zoo.history import accuracy, history_of, train
@@ -20,7 +21,7 @@ from zoo.patients import PATIENTS
 from zoo.report import Result
 
 from deeptrain.analysis.diagnosis.procedure import diagnose
-from deeptrain.analysis.diagnosis.subject import ComposedRun
+from deeptrain.analysis.diagnosis.subject import ComposedRun, without
 from deeptrain.config.compose import compose_run
 
 MODELS = (
@@ -63,6 +64,7 @@ STARTS = (
 )
 STARTED = ("fcn", "vgg model.width=0.125", "resnet model.widths=[8,16,32]")
 GRID = [(rate, decay) for rate in (0.0003, 0.001, 0.003, 0.01, 0.03) for decay in (0.0, 0.05)]
+PAIRED = (1, 2, 3)  # seeds
 ROUNDS = 6  # of diagnoses that are followed, at most
 
 
@@ -173,6 +175,28 @@ def zoo(options: argparse.Namespace, known: Known) -> None:
     print(*report.of_patients(results), sep="\n")
 
 
+def advice(options: argparse.Namespace, known: Known) -> None:
+    """Follow each advice of the diagnoses that are known, over paired seeds that they have not seen."""
+    cases = [
+        (row["words"], verdict["override"].replace("'", ""))
+        for row in list(known.rows.values())
+        if not any(verdict["kind"] == "fault" for verdict in row.get("verdicts", ()))
+        for verdict in row.get("verdicts", ())
+        if verdict["kind"] == "advice" and verdict["override"]
+    ]
+    gains = []
+    for words, override in cases[: 1 if options.quick else None]:
+        kept = [word for word in words.split() if not word.startswith("seed=")]
+        changed = [*without(kept, override.split()), *override.split()]
+        pairs = [[train_once(known, " ".join([*w, f"seed={s}"]))["best"] for w in (changed, kept)] for s in PAIRED]
+        gains.append(np.array([after - before for after, before in pairs]))
+        print(f"{100 * gains[-1].mean():+6.1f} points  {words}  {override}", flush=True)
+    errors = [gain.std(ddof=1) / len(gain) ** 0.5 for gain in gains]
+    print(f"advice: better {report.share(gain.mean() > 0 for gain in gains)}")
+    worse = [gain.mean() < -2 * error for gain, error in zip(gains, errors, strict=True)]
+    print(f"advice: worse beyond two errors {report.share(map(bool, worse))}")
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one of each: does it run at all?")
@@ -191,7 +215,7 @@ def main(words: list[str] | None = None) -> None:
             part(options, known)
 
 
-PARTS = {"healthy": healthy, "zoo": zoo, "starts": starts}
+PARTS = {"healthy": healthy, "zoo": zoo, "advice": advice, "starts": starts}
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from deeptrain.analysis.diagnosis import budget, memorise
 from deeptrain.analysis.diagnosis.controls import fit_linear, measure_controls
 from deeptrain.analysis.diagnosis.given import GivenTrainer
 from deeptrain.analysis.diagnosis.ledger import Ledger
+from deeptrain.analysis.diagnosis.procedure import TYPES
 from deeptrain.analysis.diagnosis.start import unused_parameters
-from deeptrain.analysis.diagnosis.trial import Trial, Trials
+from deeptrain.analysis.diagnosis.trial import Trials
 from deeptrain.errors import UsageError
 
 CENTRES = torch.randint(0, 256, (4, 1, 4, 4), generator=torch.Generator().manual_seed(1))
@@ -111,7 +112,8 @@ def test_parameters_that_no_step_changes_are_seen():
         named = dict(opened.trainer.model.named_parameters())
         assert not unused_parameters(opened.trainer, named, inputs, labels)
         model = Halved()
-        found = unused_parameters(replace(opened.trainer, model=model), dict(model.named_parameters()), inputs, labels)
+        halved = replace(opened.trainer, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+        found = unused_parameters(halved, dict(model.named_parameters()), inputs, labels)
         assert found == ("layers.1.weight", "layers.1.bias")
 
 
@@ -156,13 +158,13 @@ def test_a_change_that_a_trainer_cannot_make_is_refused(change):
 
 
 def test_a_run_of_twice_the_epochs_is_tried_in_twice_the_steps():
-    trials = Trials(GivenTrainer(trainer()), Ledger(types=(Trial,)), lambda text: None, 0.5)
+    trials = Trials(GivenTrainer(trainer()), Ledger(types=TYPES), lambda text: None, 0.5)
     assert [trials.whole(0.1, 0.0, change).steps for change in ("", "epochs=12")] == [30, 60]
 
 
 def test_a_trial_is_the_training_itself():
     """The same steps from the same weights end with the same answers."""
-    found = Trials(GivenTrainer(trainer()), Ledger(types=(Trial,)), lambda text: None, 1.0).whole(0.1, 0.0)
+    found = Trials(GivenTrainer(trainer()), Ledger(types=TYPES), lambda text: None, 1.0).whole(0.1, 0.0)
     itself = trainer()
     itself.fit()
     assert found.accuracy == pytest.approx(itself.progress.metrics["accuracy/val"])
@@ -171,7 +173,7 @@ def test_a_trial_is_the_training_itself():
 
 def test_the_update_of_the_first_step_is_compared_with_the_weights():
     given = trainer()
-    found = Trials(GivenTrainer(given), Ledger(types=(Trial,)), lambda text: None, 1.0).whole(0.1, 0.0)
+    found = Trials(GivenTrainer(given), Ledger(types=TYPES), lambda text: None, 1.0).whole(0.1, 0.0)
     rows = {row["step"]: row["ratio/layers.1"] for row in found.layers if "ratio/layers.1" in row}
     weight = next(given.model.parameters())
     before = weight.detach().clone()

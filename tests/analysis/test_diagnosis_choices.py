@@ -10,6 +10,7 @@ import torch
 
 from deeptrain.analysis.diagnosis.advice import Test as Tried
 from deeptrain.analysis.diagnosis.advice import read_curves, read_tests, settle
+from deeptrain.analysis.diagnosis.advice import test_remedies as try_remedies
 from deeptrain.analysis.diagnosis.budget import FEWEST, PLANNED, SHORTEST, SPARE, Speed, plan_lengths, seconds_of
 from deeptrain.analysis.diagnosis.controls import Controls
 from deeptrain.analysis.diagnosis.grid import Refined, decays, read_refined
@@ -96,6 +97,27 @@ def test_only_a_remedy_that_helped_is_told(gain, errors, loss_errors, confidence
     reading = read_tests([Tried(LONGER, gain, errors, loss_errors)])
     assert [verdict.confidence for verdict in reading.verdicts] == ([confidence] if confidence else [])
     assert bool(reading.excluded) == (confidence is None)
+
+
+class Written:
+    """Notes which trials are asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def whole(self, rate, decay, change):
+        self.asked.append((rate, decay, change))
+        return trial(950)
+
+
+@pytest.mark.parametrize(("right", "rate"), [(900, 0.05), (700, 0.2)])
+def test_a_longer_run_keeps_its_own_rate_where_that_is_as_good(right, rate):
+    """The best rate of a short run may be too high for a long one."""
+    chosen, own, written = trial(905, rate=0.2, decay=0.0), trial(right, rate=0.05, decay=0.0), Written()
+    (tried,) = try_remedies(written, chosen, [LONGER], own)  # type: ignore[arg-type]
+    own_words = " optimizer.lr=0.05 optimizer.weight_decay=0" if rate == 0.05 else ""
+    assert written.asked == [(rate, 0.0, f"epochs=60{own_words}")]
+    assert tried.override == f"epochs=60{own_words}", "what was tried is what is typed"
 
 
 def test_a_remedy_that_could_not_be_tried_is_excluded_with_its_reason():

@@ -10,7 +10,7 @@ from deeptrain.analysis.diagnosis.controls import Controls
 from deeptrain.analysis.diagnosis.grid import CERTAIN, LIKELY
 from deeptrain.analysis.diagnosis.judgements import Named, Reading
 from deeptrain.analysis.diagnosis.labels import read_labels
-from deeptrain.analysis.diagnosis.subject import Subject
+from deeptrain.analysis.diagnosis.subject import DECAY, RATE, Subject
 from deeptrain.analysis.diagnosis.trial import TRAIN_IMAGES, Trial, Trials, errors_ahead
 from deeptrain.analysis.find_lr import excess
 from deeptrain.analysis.run_record import Record
@@ -125,10 +125,12 @@ def _against_controls(trial: Trial, record: Record, controls: Controls) -> list[
     return []
 
 
-def test_remedies(trials: Trials, chosen: Trial, found: Sequence[Verdict]) -> list[Test]:
-    """Try each remedy in a run beside the chosen one."""
+def test_remedies(trials: Trials, chosen: Trial, found: Sequence[Verdict], own: Trial | None = None) -> list[Test]:
+    """Try each remedy in a run beside the chosen one. own: the run as it was typed."""
     tests = []
     for verdict in found:
+        if own is not None and own is not chosen and verdict.name == "train_longer":
+            verdict = _at_own_rate(verdict, own, chosen)
         try:
             change = verdict.override.replace("'", "")
             tried = trials.whole(*_beside(chosen, change), change)
@@ -138,6 +140,15 @@ def test_remedies(trials: Trials, chosen: Trial, found: Sequence[Verdict]) -> li
         errors = errors_ahead(tried, chosen), excess(chosen.losses, tried.losses)
         tests.append(Test(verdict, tried.accuracy - chosen.accuracy, *errors))
     return tests
+
+
+def _at_own_rate(verdict: Verdict, own: Trial, chosen: Trial) -> Verdict:
+    """Keep one's own rate and decay in a longer run, if they are as good: the best of a short run may be too high."""
+    if errors_ahead(chosen, own) >= LIKELY:
+        return verdict
+    words = [f"{RATE}={own.rate:g}"] if own.rate is not None else []
+    words += [f"{DECAY}={own.decay:g}"] if own.decay is not None else []
+    return replace(verdict, override=" ".join([verdict.override, *words]))
 
 
 def _beside(chosen: Trial, change: str) -> tuple[float | None, float | None]:

@@ -194,7 +194,8 @@ class Procedure:
     def _next(self) -> Step:
         if self.refined is None or self.curves is None:
             return Step(7, "there is no run to improve", None, Reading(), left_out=True)
-        tests = advice.test_remedies(self.trials, self.refined.chosen, self.curves.suspicions)
+        refined = self.refined
+        tests = advice.test_remedies(self.trials, refined.chosen, self.curves.suspicions, refined.own)
         reading = advice.read_tests(tests, self.subject.named)
         advice.settle(self.curves, reading)
         tried = [
