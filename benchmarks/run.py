@@ -20,6 +20,7 @@ from pathlib import Path
 import augment
 import convolutions
 import exact
+import growth
 import loader
 import optimizer
 import photographs
@@ -27,14 +28,13 @@ import startup
 import step
 import timing
 import train
-from timing import Goal, circumstances
+from timing import Goal, circumstances, write_between
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- the table of benchmarks/run.py -->", "<!-- its end -->"
 EXACT = ("exact", "startup")
-SCRIPTS = {
-    each.__name__: each for each in (exact, startup, loader, photographs, augment, step, train, optimizer, convolutions)
-}
+MODULES = (exact, startup, loader, photographs, augment, step, train, optimizer, convolutions, growth)
+SCRIPTS = {each.__name__: each for each in MODULES}
 PEERS = ("lightning", "timm", "kornia", "accelerate", "ignite")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "kornia", "accelerate", "pytorch-ignite")
 NOT_HERE = {
@@ -46,11 +46,16 @@ NOT_HERE = {
 def goals_of(name: str, words: list[str]) -> list[Goal]:
     """Run a script in this process; return what it noted."""
     print(f"\n== {name}.py {' '.join(words)}", flush=True)
+    taken = timing.clock(lambda: _run(name, words))
+    print(f"{name}.py took {taken[0]:.0f} s, {taken[1]:.0f} s of CPU", flush=True)
+    return timing.GOALS
+
+
+def _run(name: str, words: list[str]) -> None:
     try:
         SCRIPTS[name].main(words)
     except SystemExit as error:  # which would end this process without a word
         raise RuntimeError(f"ended with {error}") from error
-    return timing.GOALS
 
 
 def measured(names: list[str], words: list[str]) -> dict[str, list[Goal] | str]:
@@ -83,13 +88,6 @@ def table(found: dict[str, list[Goal] | str]) -> list[str]:
     return lines
 
 
-def write(lines: list[str]) -> None:
-    """Put the table between its marks in the page."""
-    text = PAGE.read_text("utf-8")
-    before, _, rest = text.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{rest.partition(END)[2]}", "utf-8")
-
-
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the exact rows alone; the page is left as it is")
@@ -108,7 +106,7 @@ def main(words: list[str] | None = None) -> int:
         rows = [asdict(goal) for each in found.values() if not isinstance(each, str) for goal in each]
         options.json.write_text(json.dumps(rows, indent=1), "utf-8")
     if not options.quick and not options.only:
-        write(lines)
+        write_between(PAGE, BEGIN, END, lines)
     wrong = [
         each for each in found.values() if isinstance(each, str) or not all(goal.holds(goal.must) for goal in each)
     ]

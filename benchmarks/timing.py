@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,12 @@ def goal(row: str, text: str, value: float, must: float, stretch: float | None =
     GOALS.append(found := Goal(row, text, value, must, stretch, **more))
     bar = f"{'at most' if found.at_most else 'at least'} {must:,g}"
     print(f"goal: {text}: {value:,.2f} ({bar}), {'held' if found.holds(must) else 'MISSED'}")
+
+
+def write_between(page: Path, begin: str, end: str, lines: Sequence[str]) -> None:
+    """Put lines between two marks of a page."""
+    before, _, rest = page.read_text("utf-8").partition(begin)
+    page.write_text(f"{before}{begin}\n\n" + "\n".join(lines).rstrip() + f"\n\n{end}{rest.partition(end)[2]}", "utf-8")
 
 
 def circumstances(*packages: str, quick: bool) -> str:
