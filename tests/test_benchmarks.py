@@ -159,13 +159,14 @@ def test_a_search_is_compared_with_a_grid(monkeypatch, capsys):
     threads, tune = torch.get_num_threads(), runpy.run_path(str(BENCHMARKS / "tune.py"))
     settings = tune["repetition"].__globals__
     monkeypatch.setitem(settings, "EPOCHS", 2)
-    monkeypatch.setitem(settings, "GRID", {key: values[1:2] for key, values in settings["GRID"].items()})
+    one = {name: {key: values[1:2] for key, values in axes.items()} for name, axes in settings["GRIDS"].items()}
+    monkeypatch.setitem(settings, "GRIDS", one)
     rng = torch.Generator().manual_seed(0)
     images = tuple(
         torch.randn(1500, 20, generator=rng) if part % 2 == 0 else torch.arange(1500) % 10 for part in range(4)
     )
     rows = np.array([tune["repetition"](images, index, 3) for index in range(2)])
-    assert rows.shape == (2, 7) and (rows[:, :3] < 0.5).all() and (rows[:, 3] == 1).all(), (
+    assert rows.shape == (2, 8) and (rows[:, :4] < 0.5).all() and (rows[:, 4] == 1).all(), (
         "noise: nothing is pruned yet"
     )
     tune["summary"](rows)
