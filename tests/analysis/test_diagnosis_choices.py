@@ -13,7 +13,7 @@ from deeptrain.analysis.diagnosis.advice import read_curves, read_tests, settle
 from deeptrain.analysis.diagnosis.advice import test_remedies as try_remedies
 from deeptrain.analysis.diagnosis.budget import FEWEST, PLANNED, SHORTEST, SPARE, Speed, plan_lengths, seconds_of
 from deeptrain.analysis.diagnosis.controls import Controls
-from deeptrain.analysis.diagnosis.grid import Refined, decays, read_refined
+from deeptrain.analysis.diagnosis.grid import Refined, choose_learned, decays, read_refined
 from deeptrain.analysis.diagnosis.judgements import Reading
 from deeptrain.analysis.diagnosis.labels import Surest, measure_surest, read_labels
 from deeptrain.analysis.diagnosis.ledger import Ledger
@@ -51,6 +51,15 @@ def test_paired_errors_are_those_of_the_images_on_which_two_differ():
     difference = one.right - other.right
     expected = difference.mean() / (difference.std(ddof=1) / math.sqrt(1000))
     assert errors_ahead(one, other) == pytest.approx(expected)
+
+
+def test_where_val_is_not_learned_the_best_fit_is_chosen():
+    """Of an inverted val nothing can be chosen: a rate that has learned nothing has the lowest loss."""
+    idle, fitted = trial(110, loss=2.3, fitted=0.1), trial(80, loss=6.2, fitted=1.0)
+    assert choose([idle, fitted]) is idle
+    assert choose_learned([idle, fitted], fitted, 0.1) is fitted
+    learned = trial(200, loss=2.0, fitted=0.2)
+    assert choose_learned([learned, fitted], fitted, 0.1) is learned
 
 
 def test_decays_of_a_grid():

@@ -55,6 +55,12 @@ def test_a_high_momentum_is_a_rate_that_is_too_high():
     assert (verdict.name, verdict.override) == ("rate_too_high", "optimizer.momentum=0.9")
 
 
+def test_a_batch_norm_that_sees_few_images_is_named():
+    cure = replace(KNOWS, change="batch_size=32")
+    (verdict,) = read_memory(replace(FAILED, others=(cure,))).verdicts
+    assert (verdict.name, verdict.override) == ("modes_differ", "batch_size=32")
+
+
 def test_some_parameters_without_a_step_are_advice():
     (verdict,) = read_start(replace(SOUND, missing=("a",), parameters=2)).verdicts
     assert (verdict.name, verdict.kind, verdict.override) == ("not_trained", "advice", "")

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from deeptrain.analysis.diagnosis.judgements import Reading
+from deeptrain.analysis.curves import share_error
+from deeptrain.analysis.diagnosis.judgements import FEW_ERRORS, Reading
 from deeptrain.analysis.diagnosis.trial import LEVEL, Trial, Trials, choose, errors_ahead
 from deeptrain.analysis.find_lr import LEAST, MARGIN, RateSearch, excess, rung
 from deeptrain.analysis.verdicts import Verdict
@@ -62,8 +63,11 @@ def take_grid(trials: Trials, search: RateSearch, usual: float) -> Grid:
     return Grid(tuple(found), best)
 
 
-def take_refinement(trials: Trials, grid: Grid | None, below: float) -> Refined:
-    """Run one's own settings, the best of the grid, and rates beside it while the best is at an edge."""
+def take_refinement(trials: Trials, grid: Grid | None, below: float, chance: float) -> Refined:
+    """Run one's own settings, the best of the grid, and rates beside it while the best is at an edge.
+
+    below: the rate that diverges. chance: the accuracy of guessing.
+    """
     subject = trials.subject
     own = None if subject.is_rate_open else trials.whole(subject.rate, subject.decay)
     if grid is None:
@@ -81,7 +85,14 @@ def take_refinement(trials: Trials, grid: Grid | None, below: float) -> Refined:
         exponents = [exponent - 1] * (exponent == min(found)) + [exponent + 1] * (exponent == max(found))
         exponents = [e for e in exponents if abs(e) <= 1 + EXTENSIONS and rate * HALF_RUNG**e * MARGIN < below]
     whole = [*found.values(), *([own] if own is not None else [])]
-    return Refined(tuple(whole), own, choose(whole, own))
+    return Refined(tuple(whole), own, choose_learned(whole, own, chance))
+
+
+def choose_learned(whole: Sequence[Trial], own: Trial | None, chance: float) -> Trial:
+    """Choose by val; where no trial learns it, the one that has learned most of train, for val tells nothing."""
+    if max(trial.accuracy - FEW_ERRORS * share_error(chance, len(trial.right)) for trial in whole) > chance:
+        return choose(whole, own)
+    return max(whole, key=lambda trial: (trial.fitted, trial is own))
 
 
 def _rounded(rate: float) -> float:

@@ -108,6 +108,8 @@ def _cause(signal: Signal | None, cure: str) -> tuple[str, str]:
     """Name what a cure has mended, where it or the layers show it: a verdict, and the words that say so."""
     if cure.startswith("optimizer.momentum"):
         return "rate_too_high", "a high momentum adds many steps up; "
+    if cure.startswith("batch_size"):
+        return "modes_differ", "in training a batch norm sees a few images only; "
     if signal is None or not cure.startswith(("model.initialization", "model.norm", "model.activation")):
         return "remedied", ""
     span = f"its layers' outputs have a standard deviation of {signal.first:.2g} at the input"

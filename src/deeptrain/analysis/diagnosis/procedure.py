@@ -162,7 +162,8 @@ class Procedure:
         if self.grid is None and (self.subject.is_rate_open or self.subject.rate is None):
             return Step(5, "there is no grid", None, Reading(), left_out=True)
         below = self.search.diverges if self.search is not None else None
-        self.refined = found = grid.take_refinement(self.trials, self.grid, below if below is not None else math.inf)
+        below, chance = below if below is not None else math.inf, self.facts.largest_class
+        self.refined = found = grid.take_refinement(self.trials, self.grid, below, chance)
         own, chosen, reading = found.own, found.chosen, grid.read_refined(found)
         self._settle_suspicions()
         self.diagnosis.settings = self.trials.changes(chosen.rate, chosen.decay)

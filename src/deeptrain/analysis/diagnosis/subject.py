@@ -26,9 +26,12 @@ from deeptrain.training.trainer import Trainer
 
 RATE, DECAY = "optimizer.lr", "optimizer.weight_decay"
 MOMENTUM = "optimizer.momentum"
+BATCH = 32  # images of a step on a sample
+SMALL_BATCH = 8  # images: of fewer a batch norm knows little
 USUAL_MOMENTUM = 0.9
 REMEDIES = (  # changes to try where no rate memorises; those that a run has already are left out
     f"{MOMENTUM}={USUAL_MOMENTUM}",  # only of a higher one
+    f"batch_size={BATCH}",  # only of batch norms that see a few images
     "model.initialization=kaiming model.init_std=null",
     "model.norm=batch",
     "model.norm=group",
@@ -136,6 +139,8 @@ class ComposedRun:
         known = {**self.run.values, **self.run.choices}
         if (known.get(MOMENTUM) or 0.0) <= USUAL_MOMENTUM:
             known.pop(MOMENTUM, None)
+        if known.get("model.norm") != "batch" or self.run.settings.batch_size not in range(SMALL_BATCH):
+            known.pop("batch_size", None)
         found = [[word.split("=", 1) for word in change.split()] for change in REMEDIES]
         return [
             change
@@ -174,9 +179,6 @@ class ComposedRun:
             return []
         size = self.run.settings.batch_size
         return [f"overfit={images}", f"batch_size={min(BATCH, images, BATCH if size == 'auto' else size)}"]
-
-
-BATCH = 32  # images of a step on a sample
 
 
 def without(words: Sequence[str], changes: Sequence[str]) -> list[str]:
