@@ -28,12 +28,12 @@ from deeptrain.runtime.resources import ROOT
 
 PLOT, BEGIN, END = ROOT / "docs" / "growth.png", "<!-- the tables of benchmarks/growth.py -->", "<!-- their end -->"
 KNEE = 0.2  # an exponent larger by so much than what must be is a knee
-RESNET = ["model=resnet", "model.widths=[16,32,64]", "optimizer=sgd"]
+RESNET = ["model=resnet", "model.widths=[16,32,64]", "model.stem=small", "optimizer=sgd"]
 SMALL = ["model=fcn", "model.hidden=[64]", "data.shape=[1,8,8]"]
 COMMON = ["data=synthetic", "device=cpu", "threads=1", "validate.clean_images=0", "precision=fp32"]
-ROUNDS = 3
+ROUNDS, SHORT = 3, 0.3  # seconds of CPU of the shorter length
 BATCH = 500  # where the number of images grows
-Point = tuple[float, float, float]  # ms of CPU a unit, MiB above the start, CPU seconds to build the trainer
+Point = tuple[float, float, float]  # ms of CPU a step or epoch, MiB above the start, CPU seconds to build the trainer
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,28 @@ def memory(name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def serve(pipe: Connection, words: list[str], units: tuple[int, int]) -> None:
+def serve(pipe: Connection, words: list[str], unit: int) -> None:
     torch.set_num_threads(1)
     gc.freeze()
     start = memory("VmRSS")
     before = time.process_time()
     prepare = repeatable(build_trainer([*COMMON, *words]))
     built = time.process_time() - before
+    prepare(1)()
+    guess = clock(prepare(unit))[1]
+    count = int(np.clip(SHORT / guess, 1, 200))
     taken = []
     for _ in range(ROUNDS):
-        short, long = (clock(prepare(count))[1] for count in units)
-        taken.append((long - short) / (units[1] - units[0]))
+        short, long = (clock(prepare(times * count * unit))[1] for times in (1, 3))
+        taken.append((long - short) / (2 * count))
     pipe.send((1e3 * float(np.median(taken)), memory("VmHWM") - start, built))
     os._exit(0)
 
 
-def point(words: list[str], units: tuple[int, int]) -> Point:
-    """Measure one point in a forked process. units: steps of the two lengths; the slope between them counts."""
+def point(words: list[str], unit: int) -> Point:
+    """Measure one point in a forked process. unit: steps; the slope between two lengths counts."""
     pipe, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=serve, args=(theirs, words, units))
+    process = multiprocessing.get_context("fork").Process(target=serve, args=(theirs, words, unit))
     process.start()
     theirs.close()
     found = pipe.recv()
@@ -108,14 +111,9 @@ def point(words: list[str], units: tuple[int, int]) -> Point:
 def measure_axis(axis: Axis, values: tuple[int, ...]) -> list[Point]:
     found = []
     for value in values:
-        per_unit = value // BATCH if axis.unit == "epoch" else 1
-        steps = (per_unit, 2 * per_unit) if axis.unit == "epoch" else (1, 4)
-        ms, mib, built = point(axis.words(value), steps)
-        found.append((ms * per_unit, mib, built))
-        print(
-            f"{axis.name} {value:,}: {found[-1][0]:.2f} ms {an(axis.unit)}, {mib:,.0f} MiB, built in {built:.2f} s",
-            flush=True,
-        )
+        found.append(point(axis.words(value), value // BATCH if axis.unit == "epoch" else 1))
+        ms, mib, built = found[-1]
+        print(f"{axis.name} {value:,}: {ms:.2f} ms {an(axis.unit)}, {mib:,.0f} MiB, built in {built:.2f} s", flush=True)
     return found
 
 

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, RandomSampler
 
+from deeptrain.config.options import options as available
 from deeptrain.model.fcn import FCN
 from deeptrain.model.resnet import ResNet
 from deeptrain.runtime.device import pick_precision
@@ -227,7 +228,7 @@ def main(words: list[str] | None = None) -> None:
     print(circumstances("torch", "torchvision", quick=options.quick))
     if on_gpu:
         print(torch.cuda.get_device_name(device))
-        for name in options("aug"):
+        for name in available("aug"):
             check_that_nothing_waits(resnet, f"aug={name}")
     else:
         print("no CUDA device: whether the host waits for it between log points is not checked")
