@@ -14,7 +14,6 @@ PLUMBING = (  # settings that change where and how fast a run computes, not what
     "allow_targets",
     "cache_dir",
     "checkpoint",
-    "data.cache",
     "data.download",
     "data.loader",
     "data.root",
