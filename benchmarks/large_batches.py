@@ -110,6 +110,9 @@ def draw(rows: list[dict], scales: list[tuple[int, float]], path: Path) -> None:
             first, last = scales[0][1], scales[-1][1]
             axis.axvspan(min(first, last), max(first, last), color="0.9", label="noise scale, first to last")
         axis.set(xscale="log", yscale="log", title=f"the same {budget}", xlabel="images a step")
+        axis.set_xticks(batches := sorted({row["batch"] for row in rows}), [f"{batch:,}" for batch in batches])
+        axis.minorticks_off()
+        axis.set_yticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
     axes[0].set_ylabel("validation error, %")
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=100)

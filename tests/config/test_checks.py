@@ -51,6 +51,7 @@ POINTLESS = [
     ("base_batch=64", None, "base_batch=64 has no effect without scale_lr: write scale_lr=linear"),
     ("scale_lr=linear batch_size=300 schedule.warmup=0", None, "scale_lr=linear takes a high rate from the first step"),
     ("finetune=head", None, "finetune.head_only=1.0 keeps random weights as they are: write init_from=RUN beside it"),
+    ("finetune.cache=false", None, "finetune.cache=false has no effect"),
     ("finetune.freeze=[stem]", None, "finetune.freeze=[stem] keeps random weights as they are"),
     ("finetune.norms=freeze", None, "finetune.norms=freeze keeps the statistics 0 and 1 of new batch norms"),
     ("init_match=order", None, "init_match=order has no effect without a file of weights"),

@@ -71,11 +71,11 @@ def test_all_but_the_head_is_loaded_and_images_are_as_the_weights_know_them(publ
 
 def test_a_head_alone_learns_and_all_that_comes_after_works_without_the_file(published, capsys):
     given = torch.load(published, weights_only=True)["state_dict"]
-    words = [*WORDS, "finetune=head"]
+    words = [*WORDS, "finetune=head", "aug=off"]
     assert train([*words, "dir=short"]) == train([*words, "epochs=2", "dir=long"]) == 0
     said = capsys.readouterr().out
     assert "init from  shuffle.pth:" in said and "left at random, for 5 classes: fc.weight, fc.bias" in said
-    assert "finetune   frozen all but the last layer" in said
+    assert "finetune   frozen all but the last layer" in said and "; computed once; " in said
     assert same(weights("long"), given) == given.keys() - HEAD, "statistics of batch norms too"
     Path("shuffle.pth").unlink()
     assert train(["resume=short", "epochs=2"]) == 0

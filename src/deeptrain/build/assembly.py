@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from deeptrain.build.features import remember_features
 from deeptrain.build.loaders import eval_loader, shard, train_loader
 from deeptrain.build.measures import metrics
 from deeptrain.build.network import loss, trainable_model
@@ -40,6 +41,8 @@ def trainer(setup: Setup, metadata: dict[str, Any] | None = None, logger: "RunLo
     optimizer = make_optimizer(setup, network)
     criterion = loss(setup)
     plan = replace(_plan(setup), steps_per_epoch=len(batches))
+    if settings.finetune.cache and plan.total_steps >= len(batches) and average is None:
+        remember_features(setup, network)
     trainer = Trainer(
         network,
         optimizer,

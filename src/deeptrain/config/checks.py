@@ -211,6 +211,10 @@ WARNINGS = (
         lambda s: s["finetune.norms"] == "freeze" and not s.starts_from_weights(),
     ),
     Check(
+        "finetune.cache=false has no effect: it is for finetune=head",
+        lambda s: not s["finetune.cache"] and s["finetune.head_only"] < 1,
+    ),
+    Check(
         "init_match={init_match} has no effect without a file of weights (init_from, or model.weights)",
         lambda s: s.has_changed("init_match") and not s.starts_from_weights(),
     ),

@@ -55,6 +55,7 @@ class Finetune:
     norms: Literal["train", "freeze"] = "train"
     backbone_lr_factor: PositiveFloat = 1.0
     decay: LayerDecay = 1.0
+    cache: bool = True
 
 
 @dataclass

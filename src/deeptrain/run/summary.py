@@ -90,12 +90,15 @@ def _stem(trainer: "Trainer") -> str:
 
 def _frozen(trainer: "Trainer", setup: build.Setup) -> list[str]:
     """Return a line that says how much is trained, where parts are frozen or slower."""
+    from deeptrain.model.feature_memory import remembers_features
+
     finetune = setup.run.settings.finetune
     trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     parts = ["all but the last layer"] if finetune.head_only == 1 else finetune.freeze
     lines = []
     if parts:
-        frozen = f"frozen {', '.join(parts)}, with the statistics of its batch norms"
+        once = "; computed once" if remembers_features(trainer.model) else ""
+        frozen = f"frozen {', '.join(parts)}, with the statistics of its batch norms{once}"
         lines.append(f"{frozen}; {trained:,} parameters are trained")
     elif finetune.norms == "freeze":
         lines.append("batch norms keep their statistics")
