@@ -71,7 +71,7 @@ class FeatureMemory:
 @torch.no_grad()
 def remember_features(
     model: nn.Module, num_classes: int, images: Tensor, fill: Fill, count: int, max_bytes: int
-) -> str:
+) -> bool:
     """Let a network with a frozen backbone keep its features; return whether it can.
 
     images: some of its inputs (N, C, H, W). For them the last layers alone must say what the whole network says, bit
