@@ -46,6 +46,8 @@ NOT_HERE = {
 def goals_of(name: str, words: list[str]) -> list[Goal]:
     """Run a script in this process; return what it noted."""
     print(f"\n== {name}.py {' '.join(words)}", flush=True)
+    if sys.platform == "linux":  # in a spawned process the workers of the others' loaders would be spawned too
+        multiprocessing.set_start_method("fork", force=True)
     taken = timing.clock(lambda: _run(name, words))
     print(f"{name}.py took {taken[0]:.0f} s, {taken[1]:.0f} s of CPU", flush=True)
     return timing.GOALS
