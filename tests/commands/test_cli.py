@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
 from deeptrain.commands import ensemble, evaluate
-from deeptrain.commands.cli import help_page, split_flags, train
+from deeptrain.commands.cli import guarded, help_page, split_flags, train
 from deeptrain.config.compose import compose_run, compose_sweep
 from deeptrain.errors import UsageError
 from deeptrain.loggers.console import Console
@@ -95,7 +97,7 @@ def test_a_run_remembers_the_folder_of_its_options(tmp_path, monkeypatch, capsys
     assert word in capsys.readouterr().err
     assert train(["resume=../run", word, "epochs=2"]) == 0
     evaluate = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "../run", word]
-    assert subprocess.run(evaluate, capture_output=True, check=False).returncode == 0
+    assert forked.run(evaluate).returncode == 0
     jobs, keys = compose_sweep([word, "model=tiny,fcn"])
     assert keys == ["model"] and [compose_run(job).choices["model"] for job in jobs] == ["tiny", "fcn"]
 
@@ -119,15 +121,16 @@ def test_flags_are_told_from_words():
         ("evaluate", ["--cfg", "job"], "--cfg: evaluating does not take it"),
     ],
 )
-def test_scripts_refuse_what_they_do_not_read(script, words, said, tmp_path):
+def test_scripts_refuse_what_they_do_not_read(script, words, said, tmp_path, capsys):
     if script == "evaluate":
         for name in ("overrides.yaml", "checkpoints/best.pt"):
             (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "run" / name).write_text("[]")
         words = ["run", *words]
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and said in done.stderr
+    command = getattr(import_module(f"deeptrain.commands.{script}"), script)
+    assert guarded(lambda: command(words)) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and said in errors
 
 
 def test_help_lists_folders_of_options():

@@ -1,5 +1,6 @@
 """What cannot work is refused, what is pointless is said in a sentence, and what is in order is met with silence."""
 
+import functools
 import re
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from deeptrain.commands.cli import train
 from deeptrain.config.checks import ERRORS, WARNINGS, Facts, check
 from deeptrain.config.compose import compose_run
 from deeptrain.config.options import options
+from deeptrain.config.settings import RunConfig
 from deeptrain.errors import UsageError
 from deeptrain.run import dry_run
 from deeptrain.runtime.resources import CONFIGS
@@ -150,10 +152,15 @@ IN_ORDER = [
 ]
 
 
+@functools.cache
+def composed(words: str) -> RunConfig:
+    return compose_run(words.split())
+
+
 @pytest.mark.parametrize(("words", "facts", "said"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
 def test_what_cannot_work_is_refused(words, facts, said):
     with pytest.raises(UsageError) as caught:
-        check(compose_run(words.split()), facts)
+        check(composed(words), facts)
     (line,) = caught.value.lines
     assert said in line
 
@@ -162,14 +169,14 @@ def test_what_cannot_work_is_refused(words, facts, said):
     ("words", "facts", "said"), POINTLESS, ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_what_is_pointless_is_said(words, facts, said):
-    sentences = check(compose_run(words.split()), facts)
+    sentences = check(composed(words), facts)
     assert not sentences if said is None else any(said in sentence for sentence in sentences)
     assert all("{" not in sentence and "None" not in sentence for sentence in sentences)
 
 
 @pytest.mark.parametrize(("words", "facts"), IN_ORDER)
 def test_what_is_in_order_is_met_with_silence(words, facts):
-    assert check(compose_run(words.split()), facts) == []
+    assert check(composed(words), facts) == []
 
 
 @pytest.mark.parametrize("group", ["data", "model", "loss", "optimizer", "schedule"])
@@ -217,7 +224,7 @@ def test_every_check_has_a_case(monkeypatch):
     seen = said_in_four_processes(monkeypatch, "batch_size=3 accumulate=auto")
     for words, facts, _ in [*REFUSED, *POINTLESS]:
         try:
-            seen += check(compose_run(words.split()), facts)
+            seen += check(composed(words), facts)
         except UsageError as wrong:
             seen += wrong.lines
     for each in (*ERRORS, *WARNINGS):

@@ -26,7 +26,7 @@ MOST_BYTES = 200 * 2**20  # of memory for files of up to 100 MB; most take none 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict[str, Any]:
     place = tmp_path_factory.mktemp("untrusted")
-    paths = [str(ROOT / folder) for folder in ("src", "scripts", "tests/reliability")]
+    paths = [str(ROOT / folder) for folder in ("src", "scripts", "tests", "tests/reliability")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(place / "cache")}
     command = [sys.executable, audited.__file__, str(place / "answers.json")]
     subprocess.run(command, check=True, cwd=place, env=environment)
