@@ -5,8 +5,9 @@ import string
 from typing import get_args
 
 import pytest
+from omegaconf import OmegaConf, open_dict
 
-from deeptrain.config.compose import compose_run, compose_sweep, experiment_overrides
+from deeptrain.config.compose import _hydra_compose, compose_run, compose_sweep, experiment_overrides
 from deeptrain.config.options import options
 from deeptrain.config.settings import Device
 from deeptrain.errors import UsageError
@@ -33,6 +34,32 @@ def test_parts_and_values_compose_as_written():
     assert run.parts["aug"]["mixup"]["alpha"] == 0.4
     assert run.parts["model"]["hidden"] == [] and run.settings.epochs == 7
     assert run.choices["aug"] == "mixup+cutout" and run.choices["model"] == "fcn"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=fcn", "model.hidden=[4]", "aug=[cutout,mixup]", "aug.mixup.alpha=0.4", "~aug.cutout"],
+        ["epochs=3", "experiment=cifar10_45s", "optimizer.lr=0.5", "metrics=[ece,brier]", "seed=7"],
+        ["early_stop.patience=3", "optimizer=sgd", "data.mean=[0.5]", "dir=here"],
+    ],
+    ids=str,
+)
+def test_values_are_set_as_if_hydra_composed_all_words(words):
+    """It composes the groups alone; the values are set on a copy, and the next command with these groups has none."""
+    for these in (words, [word for word in words if word.partition("=")[0] in (*GROUPS, "experiment", "metrics")]):
+        whole = _hydra_compose(these, ())
+        with open_dict(whole):
+            del whole["hydra"]
+        assert compose_run(these).yaml == OmegaConf.to_yaml(whole)
+
+
+def test_a_file_of_ones_own_that_changes_is_read_again(tmp_path):
+    (tmp_path / "model").mkdir()
+    for hidden in ("[4]", "[4, 5]"):
+        text = f"# tiny\n_target_: deeptrain.model.fcn.FCN\nhidden: {hidden}\n"
+        (tmp_path / "model" / "tiny.yaml").write_text(text)
+        assert str(compose_run([f"--config-dir={tmp_path}", "model=tiny"]).parts["model"]["hidden"]) == hidden
 
 
 @pytest.mark.parametrize("word", ["aug=none", "'aug=[]'", "aug=[]"])
