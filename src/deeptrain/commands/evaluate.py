@@ -148,7 +148,8 @@ def _averaged(command: "Words", single: "Answers") -> "Answers":
     if options.tta == "all":
         return single
     views = averaging.make_views(options.tta, opened.run, options.tta_draws, opened.dataset)
-    terminal.report(*averaging.warnings(opened, views))
+    if opened.split != "val":  # whose table has said it
+        terminal.report(*averaging.warnings(opened, views))
     return averaging.average_split(opened, views).answers
 
 

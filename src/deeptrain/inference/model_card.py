@@ -123,7 +123,7 @@ def compose(
     ]
     table = "\n".join(f"| {name} | {text.replace('|', '/')} |" for name, text in rows)
     title = f"# {file.name}\n\nA classifier of pictures, trained and exported by deeptrain."
-    use = f"## Use\n\nIt needs {NEEDED[to]}. Start it as `python use.py PICTURE ...`."
+    use = f"## Use\n\nSave this as `use.py` beside the file; it needs {NEEDED[to]}. Then: `python use.py PICTURE ...`"
     deep = "\n\nDeep pictures (more than 8 bits) need their range first; `resize` has it." if decoder.ranges else ""
     code = f"```python\n{snippet(network, to, file)}```"
     return "\n\n".join([title, f"| | |\n|---|---|\n{table}", f"{use}{deep}", code, TRUST[to]]) + "\n"
