@@ -206,7 +206,7 @@ def draw(measured: dict[Axis, tuple[tuple[int, ...], list[Point]]]) -> None:
     """Draw time and memory of each axis over its values, on logarithmic scales, with the expected slope."""
     from matplotlib.figure import Figure
 
-    figure = Figure((11, 6.2), layout="constrained")
+    figure = Figure((11, 5.4), layout="constrained")
     places: Any = figure.subplots(2, len(measured), sharex="col")
     for (axis, (values, points)), (above, below) in zip(measured.items(), places.T, strict=True):
         milliseconds, mebibytes = ([each[column] for each in points] for column in (0, 1))
@@ -220,10 +220,14 @@ def draw(measured: dict[Axis, tuple[tuple[int, ...], list[Point]]]) -> None:
         for place in (above, below):
             place.grid(color="0.92")
             place.spines[["top", "right"]].set_visible(False)
+            place.set_xticks(values, [f"{value:,}" for value in values], rotation=30)
+            low, high = np.log10(place.get_ylim())
+            place.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))
+            place.minorticks_off()
             place.tick_params(labelsize=7)
     places[0, 0].set_ylabel("CPU time, ms")
     places[1, 0].set_ylabel("peak memory above the start, MiB")
-    figure.savefig(PLOT, dpi=110)
+    figure.savefig(PLOT, dpi=90)
 
 
 def main(words: list[str] | None = None) -> None:
