@@ -4,8 +4,8 @@ Each tool is a list of rules in its own order. A rule takes a History and tells 
 our verdicts that it could mean, the likeliest first; the mapping was written down before any patient was examined.
 Left out, because no run of ours records what they need:
 
-SageMaker Debugger: AllZero, UnchangedTensor, SaturatedActivation, TensorVariance and the variance part of
-PoorWeightInitialization read whole tensors; Confusion reads the confusion matrix.
+SageMaker Debugger: AllZero, UnchangedTensor, SaturatedActivation and TensorVariance read whole tensors,
+PoorWeightInitialization too, and the losses of the first five steps; Confusion reads the confusion matrix.
 UMLAUT: inputs that are no floats and a missing softmax, which no network here can have; its advice on the last layer.
 AutoTrainer: repairs. A weight's exact zeros in the gradient are replaced by silent units.
 TheDeepChecker: the checks of its second training on one batch, of single units' histograms, and of augmentation.
@@ -75,13 +75,6 @@ def _sm_overtraining(history: History) -> bool:
     return len(loss) > 10 and len(loss) - 1 - int(loss.argmin()) >= 10
 
 
-def _sm_poor_initialization(history: History) -> bool:
-    """Loss not down in 5 steps; of the first log point here, which is the earliest that is recorded."""
-    if history.initial_loss is None or not history.steps:
-        return False
-    return history.steps[0].get("loss/train", math.inf) >= history.initial_loss["train"]
-
-
 def _sm_vanishing(history: History) -> bool:
     """Mean absolute gradient below 1e-7: from the norm, as if all of a layer were equal."""
     return any(norm < 1e-7 for row in _by_layer(history, "gradient") for norm in row)
@@ -91,7 +84,6 @@ SAGEMAKER: list[Rule] = [
     ("ExplodingTensor", _not_finite, NOT_FINITE),
     ("VanishingGradient", _sm_vanishing, VANISHING),
     ("DeadRelu", lambda h: any(share > 0.5 for row in _by_layer(h, "dead") for share in row), DEAD),
-    ("PoorWeightInitialization", _sm_poor_initialization, ("start_too_bad", "signal_dies", "signal_explodes")),
     ("WeightUpdateRatio", lambda h: any(not 1e-8 <= size <= 10 for size in _sizes(h)), (*HIGH, *LOW)),
     ("CheckInputImages", lambda h: abs(h.inputs[0]) > 0.2 or abs(h.inputs[1] - 1) > 0.2, INPUTS),
     ("ClassImbalance", lambda h: max(h.shares) > 10 * min(h.shares), ("imbalance", "one_class")),

@@ -158,6 +158,12 @@ def test_the_command_changes_only_what_was_told():
     assert next_command(Verdict("better_settings", "remark", "", "loss")) == "train optimizer.lr=0.01"
 
 
+def test_a_rate_that_an_advice_was_tried_at_is_typed_with_it():
+    """Not the rate that was chosen for a run of the old length."""
+    longer = replace(LONGER, override="epochs=60 optimizer.lr=0.05")
+    assert next_command(longer) == "train optimizer.lr=0.05 epochs=60"
+
+
 def test_the_surest_advice_is_told_first():
     likely, certain = LONGER, Verdict("underfitted", "advice", "certain", "train 49 %", "model.hidden=[32]")
     remark = Verdict("healthy", "remark", "", "val 99 %")

@@ -96,8 +96,11 @@ class Diagnosis:
         advised = [v for v in advised if v.confidence in ("certain", "likely")] or advised[:1]
         is_told = advised or self.subject.is_rate_open or any(v.name == "better_settings" for v in found)
         settings = self.settings if is_told else []
-        words = [*settings, *(word for verdict in advised for word in verdict.override.split())]
-        return list({word.strip("'").partition("=")[0]: word.strip("'") for word in reversed(words)}.values())[::-1]
+        chosen = {word.partition("=")[0]: word for word in settings}
+        told: dict[str, str] = {}
+        for word in (word.strip("'") for verdict in advised for word in verdict.override.split()):
+            told.setdefault(word.partition("=")[0], word)  # of the surest advice
+        return list((chosen | told).values())
 
     @property
     def reading(self) -> list[str]:
