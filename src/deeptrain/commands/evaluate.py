@@ -144,12 +144,11 @@ def _averaged(command: "Words", single: "Answers") -> "Answers":
     assert options.tta is not None
     if opened.split == "val":
         names = averaging.names_of(options.tta)
-        terminal.show(*averaging.compare(opened, opened.run, names, options.tta_draws, single), "")
-    if options.tta == "all":
-        return single
+        rows, answers = averaging.compare(opened, opened.run, names, options.tta_draws, single)
+        terminal.show(*rows, "")
+        return single if options.tta == "all" else answers
     views = averaging.make_views(options.tta, opened.run, options.tta_draws, opened.dataset)
-    if opened.split != "val":  # whose table has said it
-        terminal.report(*averaging.warnings(opened, views))
+    terminal.report(*averaging.warnings(opened, views))
     return averaging.average_split(opened, views).answers
 
 

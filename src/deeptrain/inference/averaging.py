@@ -111,11 +111,16 @@ def written_characters(network: Predictor, source: Any = None) -> bool:
     return getattr(source, "characters", False) or all(len(name) == 1 for name in network.classes)
 
 
-def compare(opened: OpenSplit, run: RunConfig, names: Sequence[str], draws: int, single: Answers) -> list[str]:
-    """Compose the table of val: accuracy of one view and of each averaging, the paired gain, NLL, ECE, the price."""
+def compare(
+    opened: OpenSplit, run: RunConfig, names: Sequence[str], draws: int, single: Answers
+) -> tuple[list[str], Answers]:
+    """Compose the table of val: accuracy of one view and of each averaging, the paired gain, NLL, ECE, the price.
+
+    Returns it with the answers of the last averaging.
+    """
     right = (single.logits.argmax(1) == single.labels).numpy()
     head = f"{'averaging':<12}  views  accuracy  gain in points (95 % interval)       NLL     ECE  seconds"
-    rows = [head, _row("one view", 1, single, None, None)]
+    rows, answers = [head, _row("one view", 1, single, None, None)], single
     for name in names:
         views = make_views(name, run, draws, opened.dataset)
         try:
@@ -126,10 +131,11 @@ def compare(opened: OpenSplit, run: RunConfig, names: Sequence[str], draws: int,
                 raise
             rows += [f"{name:<12}  left out: {line}" for line in error.lines]
             continue
-        other = (found.answers.logits.argmax(1) == found.answers.labels).numpy()
+        answers = found.answers
+        other = (answers.logits.argmax(1) == answers.labels).numpy()
         gain = estimate({"gain": mean_of(other.astype(float) - right)}, len(right))["gain"]
-        rows.append(_row(name, found.views, found.answers, gain, found.seconds))
-    return rows
+        rows.append(_row(name, found.views, answers, gain, found.seconds))
+    return rows, answers
 
 
 def _row(name: str, views: float, answers: Answers, gain: Estimate | None, seconds: float | None) -> str:
