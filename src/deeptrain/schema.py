@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import operator
 import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -124,8 +125,15 @@ def validate_fields(instance: Any) -> None:
     hints = get_type_hints(type(instance), include_extras=True)
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
-        if error := type_error(value, hints[field.name]):
+        if error := given_error(value, hints[field.name]):
             raise ValueError(f"{field.name}={value}: {error}")
+
+
+def given_error(value: Any, annotation: Any) -> str | None:
+    """Say what is allowed if value does not fit the annotation, without null, which only a file of settings needs."""
+    kinds = [kind for kind in get_args(annotation) if kind is not types.NoneType]
+    is_optional = get_origin(annotation) in (Union, types.UnionType) and len(kinds) < len(get_args(annotation))
+    return type_error(value, functools.reduce(operator.or_, kinds) if is_optional and value is not None else annotation)
 
 
 def type_error(value: Any, annotation: Any) -> str | None:

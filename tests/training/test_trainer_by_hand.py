@@ -76,8 +76,8 @@ def test_the_first_images_are_those_of_the_first_batches(loader):
     ("settings", "message"),
     [
         ({"accumulate": 0}, "accumulate=0: must be >= 1"),
-        ({"clip_norm": -1.0}, "clip_norm=-1.0: must be > 0 or null"),
-        ({"max_norm": float("nan")}, "max_norm=nan: must be a number > 0 or null"),
+        ({"clip_norm": -1.0}, "clip_norm=-1.0: must be > 0"),
+        ({"max_norm": float("nan")}, "max_norm=nan: must be a number > 0"),
         ({"seed": -1}, "seed=-1: must be >= 0"),
         ({"epochs": 0}, "epochs=0: must be >= 1"),
         ({"epochs": 2.5}, "epochs=2.5: must be a whole number"),

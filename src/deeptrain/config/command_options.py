@@ -8,7 +8,7 @@ import yaml
 
 from deeptrain.config.override import override_value
 from deeptrain.errors import UsageError
-from deeptrain.schema import type_error
+from deeptrain.schema import given_error
 
 T = TypeVar("T")
 
@@ -29,12 +29,12 @@ def split_options(words: Sequence[str], schema: type[T]) -> tuple[T, list[str]]:
             rest.append(word)
             continue
         value = _read(override_value(word), hints[keys[key]])
-        if error := type_error(value, hints[keys[key]]):
+        if error := given_error(value, hints[keys[key]]):
             messages.append(f"{word}: {error}")
         values[keys[key]] = value
     for field in fields(cast(Any, schema)):
         if field.default is MISSING and field.name not in values:
-            messages.append(f"{field.name}: is missing; {type_error('', hints[field.name])}")
+            messages.append(f"{field.name}: is missing; {given_error('', hints[field.name])}")
     if messages:
         raise UsageError(messages)
     return schema(**values), rest
