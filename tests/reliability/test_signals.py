@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeptrain import build
+from deeptrain.build import loaders
 from deeptrain.commands import cli
 from deeptrain.data import decode, loader
 from deeptrain.run import artifacts
@@ -57,7 +57,7 @@ def forked(words: list[str], prepare: Callable[[], None] = lambda: None) -> int:
         for stream in (1, 2):
             os.dup2(said, stream)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        build.EVAL_BATCH = 8
+        loaders.EVAL_BATCH = 8
         torture_sweep.fork_directly()
         prepare()
         code = cli.train(words)

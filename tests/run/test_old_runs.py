@@ -94,8 +94,8 @@ def test_a_run_keeps_its_order_of_numbered_classes_and_its_fingerprint(tmp_path,
 def without_content(open_split):
     """Return ImageFiles._open with the fingerprints of 0.3.0."""
 
-    def _open(self, *arguments):
-        samples, statistics, fingerprint = open_split(self, *arguments)
+    def _open(self, *arguments, **more):
+        samples, statistics, fingerprint = open_split(self, *arguments, **more)
         return samples, statistics, fingerprint.partition("-")[0]
 
     return _open
