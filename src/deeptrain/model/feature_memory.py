@@ -15,7 +15,7 @@ Fill = Callable[[], Iterable[Tensor]]
 class FeatureMemory:
     """What the last layers of a network receive for each image, by the bits of the network's input.
 
-    The first batch fills it with all training images in their order, so that a resumed run finds the same bits. An
+    The first batch fills it with all training images in their order. So a resumed run finds the same bits. An
     evaluation adds its own images. A batch with an unknown one is computed as a whole.
 
     tail: names of the layers behind the features. fill: yields inputs (N, C, H, W). max_bytes: of all features.
@@ -74,8 +74,8 @@ def remember_features(
 ) -> bool:
     """Let a network with a frozen backbone keep its features; return whether it can.
 
-    images: some of its inputs (N, C, H, W). For them the last layers alone must say what the whole network says, bit
-    for bit, in training and in evaluation. fill: yields all inputs to be kept, `count` of them; all must fit in.
+    images: some of its inputs (N, C, H, W). For them the last layers alone must give the bits of the whole network,
+    in training and in evaluation. fill: yields all inputs to be kept, `count` of them; all must fit in.
     """
     was_training = model.training
     tail = _tail(model.train(), images, head_name(model, num_classes))
@@ -117,7 +117,7 @@ def watched(model: nn.Module, images: Tensor, name: str) -> tuple[Tensor, Tensor
 
 
 def digests(images: Tensor) -> list[bytes]:
-    """Return a key of 16 bytes for each image of a batch (N, C, H, W), by all of its bits."""
+    """Return for each image of a batch (N, C, H, W) a key of 16 bytes, by all its bits."""
     rows = images.detach().permute(0, 2, 3, 1).contiguous().flatten(1).cpu().numpy()
     return [blake2b(row, digest_size=16).digest() for row in rows]
 

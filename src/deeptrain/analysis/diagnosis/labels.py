@@ -1,7 +1,7 @@
 """Are some labels wrong? Where a network errs, the label is often its second choice. A wrong label is any class.
 
-Wrong labels spoil all images alike, so the network errs even where it is surest (Northcutt et al., 2021, estimate wrong
-labels from confident disagreement too).
+Wrong labels spoil all images alike. So the network errs even where it is surest, as in the estimate of wrong labels of
+Northcutt et al. (2021).
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ MIN_CLASSES = 5
 class Surest:
     """Images of val whose highest logit is furthest above the second: how many, and which share has another label.
 
-    all_wrong: the share of val that has. rank: the mean place of these labels among the classes that were not answered,
-    0 for the second choice, 1 for the last.
+    all_wrong: the share of val that has. rank: the mean place of these labels among the classes not answered: 0 is the
+    second choice, 1 the last.
     """
 
     images: int
