@@ -120,3 +120,13 @@ def test_a_process_that_is_not_forked_maps_the_pictures_too(tmp_path):
     sent = pickle.dumps(store)
     assert len(sent) < 5000 < store.pixels.size
     assert np.array_equal(np.asarray(pickle.loads(sent).get(3)), np.asarray(store.get(3)))
+
+
+def test_a_split_of_which_no_picture_is_kept_reads_its_files(tmp_path):
+    """The survey looks at train; val may hold pictures of other sizes."""
+    write_pictures(tmp_path / "data" / "train", SMALL, SMALL)
+    write_pictures(tmp_path / "data" / "val", LARGE, LARGE)
+    kept, val, _ = load(tmp_path / "data", "auto")
+    assert kept.dataset.store.exact.all()
+    assert torch.equal(pixels(val), pixels(load(tmp_path / "data", "none")[1]))
+    assert torch.equal(pixels(val), pixels(load(tmp_path / "data", "auto")[1])), "a later start finds the empty folder"

@@ -117,7 +117,8 @@ def _reopen(folder: Path, *facts: Any) -> PictureStore:
 
 
 def _map(folder: Path) -> np.ndarray:
-    return np.memmap(folder / "pixels", np.uint8, "r")
+    path = folder / "pixels"
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)  # none was kept
 
 
 def describe_store(store: PictureStore | None, decoder: Decoder, caching: Caching) -> list[str]:
