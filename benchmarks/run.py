@@ -1,6 +1,6 @@
 """Every goal of speed in one table: ours, the others, their ratio, what it must and what it should be.
 
-    uv run --group peers benchmarks/run.py           # about half an hour, writes docs/benchmarks.md
+    uv run --group peers benchmarks/run.py           # about 45 minutes, writes docs/benchmarks.md
     uv run --group peers benchmarks/run.py --quick   # the exact rows alone; exit code 1 if one is missed
     uv run --group peers benchmarks/run.py --only step loader
 
