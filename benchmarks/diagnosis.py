@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from zoo import report, rivals
 from zoo.history import accuracy, history_of, train
-from zoo.patients import PATIENTS
+from zoo.patients import PATIENTS, on_mnist
 from zoo.report import Result
 
 from deeptrain.analysis.diagnosis.procedure import diagnose
@@ -51,6 +51,19 @@ HEALTHY = [
             "optimizer=muon",
             "average=ema",
             "gradient=sam",
+            "aug=cutmix",
+            "aug=cutout",
+            "model.norm=batch",
+            "model.activation=tanh",
+            "optimizer=adam",
+            "optimizer=lamb",
+            "penalty=l1",
+            "penalty=l2",
+            "max_norm=3",
+            "clip_norm=1",
+            "schedule=linear",
+            "schedule=inverse_sqrt",
+            "data.val_fraction=0.07",
         )
     ),
     *(f"model={model} optimizer={optimizer}" for model in MODELS for optimizer in ("adamw", "sgd", "rmsprop")),
@@ -150,9 +163,10 @@ def train_once(known: Known, words: str) -> dict:
 def healthy(options: argparse.Namespace, known: Known) -> None:
     """Diagnose healthy set-ups; let the rules of other tools read the same runs."""
     results = []
-    for seed in range(options.seeds):
+    data = f"{on_mnist(options.mnist)} " if options.mnist else f"{options.data} "
+    for seed in options.seeds:
         for setting in HEALTHY[: 1 if options.quick else None]:
-            name = f"{options.data} {setting} epochs={options.epochs} seed={seed} threads=1"
+            name = f"{data}{setting} epochs={options.epochs} seed={seed} threads=1"
             found = known.once(name, lambda name=name: examine(name, options.steps))
             results.append(Result(None, found, heard=rivals.listen(history_of(train_once(known, name)))))
             print(results[-1], flush=True)
@@ -162,13 +176,14 @@ def healthy(options: argparse.Namespace, known: Known) -> None:
 def zoo(options: argparse.Namespace, known: Known) -> None:
     """Diagnose patients, type what is printed, and compare with the healthy twin."""
     results = []
-    chosen = [p for p in PATIENTS if options.half in ("all", "open" if p.is_open else "locked")]
-    for seed in range(options.seeds):
+    patients = [p.on_mnist(options.mnist) for p in PATIENTS] if options.mnist else PATIENTS
+    chosen = [p for p in patients if options.half in ("all", "open" if p.is_open else "locked")]
+    for seed in options.seeds:
         for patient in chosen[: 1 if options.quick else None]:
             twin, name = (f"{words} seed={seed} threads=1" for words in (patient.base, patient.words))
             runs = train_once(known, twin), train_once(known, name)
             found = known.once(name, lambda name=name: examine(name, options.steps))
-            after = known.once(f"after {name}", lambda found=found, seed=seed: paste(found, seed))
+            after = known.once(f"after {name} {found['commands']}", lambda found=found, seed=seed: paste(found, seed))
             accuracies = [run["best"] for run in runs]
             results.append(Result(patient, found, after, *accuracies, heard=rivals.listen(history_of(runs[1]))))
             print(results[-1], flush=True)
@@ -203,7 +218,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--data", default="data=digits", help="settings of the data, as one word; the zoo has its own")
     parser.add_argument("--steps", type=int, default=7, help="of the diagnosis")
     parser.add_argument("--epochs", type=int, default=10, help="the zoo has its own")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--mnist", help="the folder that holds MNIST/raw: the zoo and healthy set-ups on images of it")
     parser.add_argument("--half", choices=("open", "locked", "all"), default="all", help="of the zoo")
     parser.add_argument("--out", type=Path, help="a file of JSON lines; what is in it is not measured again")
     parser.add_argument("what", nargs="?", choices=tuple(PARTS), help="all if none is named")

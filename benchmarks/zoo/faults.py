@@ -1,6 +1,9 @@
-"""Parts of patients that no setting of ours can make: a network, a loss and digits, each with a fault to choose."""
+"""Parts of patients that no setting of ours can make: a network, a loss and data, each with a fault to choose."""
 
+import math
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +20,7 @@ from deeptrain.model.fcn import FCN
 from deeptrain.schema import NonNegativeInt, PositiveInt, validate_call
 
 VAL_FRACTION = 0.2
+OF_MNIST = 1438  # images, as many as there are digits
 OWN_VAL = ("imbalanced", "inverted", "copied", "contradictory")
 
 ModelFault = Literal[
@@ -50,7 +54,7 @@ class FaultyFCN(FCN):
     ):
         super().__init__(input_shape, num_classes, hidden=hidden)
         self.fault = fault
-        self.branch = nn.Linear(64, num_classes) if fault == "dead_branch" else None
+        self.branch = nn.Linear(math.prod(input_shape), num_classes) if fault == "dead_branch" else None
         layers = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         with torch.no_grad():
             for layer in layers:
@@ -92,12 +96,31 @@ class FaultyLoss(Loss):
         return (-1.0 if self.fault == "negated" else 1e-6) * cross_entropy(logits, targets, reduction="none")
 
 
+def _read_digits() -> tuple[np.ndarray, np.ndarray]:
+    images, labels = read_digits()
+    kept = np.setdiff1d(np.arange(len(labels)), stratified(labels, TEST_FRACTION, TEST_SEED))
+    return images[kept], labels[kept]
+
+
+@cache
+def _read_mnist(root: str) -> tuple[np.ndarray, np.ndarray]:
+    folder = Path(root) / "MNIST" / "raw"
+    images = np.fromfile(folder / "train-images-idx3-ubyte", np.uint8)[16:].reshape(-1, 28, 28, 1)
+    labels = np.fromfile(folder / "train-labels-idx1-ubyte", np.uint8)[8:].astype(np.int64)
+    chosen = stratified(labels, OF_MNIST / len(labels), 0)
+    return images[chosen], labels[chosen]
+
+
 @validate_call
 @dataclass
 class FaultyDigits(ArraySource):
-    """The digits without their test split, with a mistake in images or labels; some faults have a val of their own."""
+    """Digits with a mistake in images or labels; some faults have a val of their own.
+
+    of: those of scikit-learn without our test split, or as many of MNIST's training images, read below `root`.
+    """
 
     fault: DataFault = "none"
+    of: Literal["digits", "mnist"] = "digits"
     val_fraction: SplitFraction = VAL_FRACTION
     crop_padding: NonNegativeInt = 1
 
@@ -111,9 +134,7 @@ class FaultyDigits(ArraySource):
         return {"train": None, "val": None} if self.fault in OWN_VAL else {"train": None}
 
     def read_split(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = read_digits()
-        kept = np.setdiff1d(np.arange(len(labels)), stratified(labels, TEST_FRACTION, TEST_SEED))
-        images, labels = images[kept], labels[kept]
+        images, labels = _read_mnist(str(self.root)) if self.of == "mnist" else _read_digits()
         rng = np.random.default_rng(0)
         if self.fault == "shuffled":
             return images, rng.permutation(labels)

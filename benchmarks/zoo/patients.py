@@ -1,16 +1,22 @@
-"""The zoo: broken set-ups on digits, each a healthy one with one change, and the verdicts that are right for it.
+"""The zoo: broken set-ups on digits or MNIST, each a healthy one with one change, and the verdicts that are right.
 
 Patients are numbered in the order in which they were planned, before any of them was examined. Odd numbers are open:
-rules may be mended on them. Even numbers are locked: they are only counted.
+rules may be mended on them. Even numbers are locked: they are only counted. On MNIST all are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deeptrain.analysis.diagnosis.subject import without
 
 HERE = Path(__file__).resolve().parent
 OWN = f"--config-dir={HERE / 'configs'}"
+
+
+def on_mnist(root: str) -> str:
+    """Return the words for as many images of MNIST as there are digits."""
+    return f"{OWN} data=faulty data.of=mnist data.root={root} data.crop_padding=2"
+
 
 FCN = "model=fcn model.hidden=[128,64] epochs=10"
 LARGE = "model=fcn epochs=30"
@@ -46,6 +52,11 @@ class Patient:
     def words(self) -> str:
         changes = self.change.split()
         return " ".join([*without(self.base.split(), changes), *changes])
+
+    def on_mnist(self, root: str) -> "Patient":
+        """Return it with as many images of MNIST, which is read below `root`."""
+        kept = [word for word in self.base.split() if word not in (OWN, "data=faulty")]
+        return replace(self, base=f"{on_mnist(root)} {' '.join(kept)}")
 
     @property
     def is_open(self) -> bool:
@@ -108,7 +119,7 @@ _ALL = [
         f"model.hidden=[{','.join(['32'] * 20)}] model.activation=tanh model.initialization=normal model.init_std=0.05",
         START,
     ),
-    _code("no activation", "no_activation", (*SMALL, "no_signal", "below_linear")),
+    _code("no activation", "no_activation", ("linear", *SMALL, "no_signal", "below_linear")),
     Patient(
         "20 layers without norm",
         "model=resnet model.blocks=[3,3,3] model.widths=[8,8,8] epochs=4",

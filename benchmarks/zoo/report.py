@@ -102,8 +102,8 @@ def of_healthy(results: Sequence[Result]) -> list[str]:
 def of_patients(results: Sequence[Result]) -> list[str]:
     """Return the lines on patients, for each half and each class of confidence."""
     lines = []
-    for half, is_open in (("open", True), ("locked", False)):
-        chosen = [result for result in results if result.patient and result.patient.is_open == is_open]
+    for half, kinds in (("open", {True}), ("locked", {False}), ("all", {True, False})):
+        chosen = [result for result in results if result.patient and result.patient.is_open in kinds]
         if not chosen:
             continue
         lines.append(f"{half}: named {share(result.is_right for result in chosen)}")

@@ -18,7 +18,7 @@ from deeptrain.analysis.diagnosis.judgements import Reading
 from deeptrain.analysis.diagnosis.labels import Surest, measure_surest, read_labels
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.outcome import Diagnosis, Step
-from deeptrain.analysis.diagnosis.trial import Trial, choose, errors_ahead
+from deeptrain.analysis.diagnosis.trial import Trial, Trials, choose, errors_ahead
 from deeptrain.analysis.run_record import Record
 from deeptrain.analysis.verdicts import Verdict
 
@@ -68,7 +68,7 @@ def test_decays_of_a_grid():
     assert decays(0.05, 0.05) == [0.0, 0.005, 0.05]
 
 
-@pytest.mark.parametrize(("right", "confidence"), [(903, None), (915, "likely"), (990, "certain")])
+@pytest.mark.parametrize(("right", "confidence"), [(903, None), (915, "possible"), (990, "likely")])
 def test_another_setting_is_advised_only_beyond_the_noise(right, confidence):
     own, better = trial(900, rate=0.1), trial(right, rate=0.01)
     verdicts = read_refined(Refined((own, better), own, better)).verdicts
@@ -111,12 +111,14 @@ def test_only_a_remedy_that_helped_is_told(gain, errors, loss_errors, confidence
 class Written:
     """Notes which trials are asked for."""
 
-    def __init__(self):
-        self.asked = []
+    beside = Trials.beside
+
+    def __init__(self, made: dict[str, Trial] | None = None):
+        self.asked, self.made = [], made or {}
 
     def whole(self, rate, decay, change):
         self.asked.append((rate, decay, change))
-        return trial(950)
+        return self.made.get(change, trial(950))
 
 
 @pytest.mark.parametrize(("right", "rate"), [(900, 0.05), (700, 0.2)])
@@ -127,6 +129,31 @@ def test_a_longer_run_keeps_its_own_rate_where_that_is_as_good(right, rate):
     own_words = " optimizer.lr=0.05 optimizer.weight_decay=0" if rate == 0.05 else ""
     assert written.asked == [(rate, 0.0, f"epochs=60{own_words}")]
     assert tried.override == f"epochs=60{own_words}", "what was tried is what is typed"
+
+
+SCALE = Verdict("input_scale", "advice", "likely", "mean 9", "data.mean=null")
+SHIFTS = Verdict("regularized", "advice", "", "a straight line does better", "data.augment=false")
+
+
+@pytest.mark.parametrize(
+    ("both", "told"),
+    [
+        (930, [("input_scale", "certain"), ("regularized", "likely")]),  # each adds to the other
+        (880, [("input_scale", "likely")]),  # shifts alone do as well, and add nothing
+    ],
+)
+def test_remedies_that_help_are_tried_together(both, told):
+    """The symptom that names its cause comes first, though the other gains more; what adds nothing is not told."""
+    made = {"data.mean=null": trial(870), "data.augment=false": trial(880)}
+    made["data.mean=null data.augment=false"] = replace(trial(both), right=_also_wrong(both, made["data.mean=null"]))
+    reading = read_tests(try_remedies(Written(made), trial(700), [SHIFTS, SCALE]))  # type: ignore[arg-type]
+    assert [(verdict.name, verdict.confidence) for verdict in reading.verdicts] == told
+    assert len(reading.excluded) == 2 - len(told)
+
+
+def _also_wrong(right: int, other: Trial) -> np.ndarray:
+    """Return so many right images; where they are few, others are wrong than before."""
+    return trial(right).right if right > 900 else np.roll(other.right, 65)
 
 
 def test_a_remedy_that_could_not_be_tried_is_excluded_with_its_reason():

@@ -8,6 +8,7 @@ import pytest
 from deeptrain.analysis.diagnosis.judge_memory import Attempt, Memory, Signal, read_memory
 from deeptrain.analysis.diagnosis.judge_rates import Rates, read_rates
 from deeptrain.analysis.diagnosis.judge_start import Start, read_start
+from deeptrain.analysis.diagnosis.judgements import how_sure
 from deeptrain.analysis.verdicts import TITLES
 
 SOUND = Start(1000, 10, 256, 0.0, (), None, 2.31, 2.303, False, False, False, False, (0.0, 1.0))
@@ -49,6 +50,11 @@ def test_random_weights_that_are_frozen_are_advice():
     assert (verdict.name, verdict.kind) == ("not_trained", "advice") and "layers.0.weight" in verdict.evidence
 
 
+def test_a_network_without_activations_is_a_straight_line():
+    (verdict,) = read_start(replace(SOUND, linear=True)).verdicts
+    assert (verdict.name, verdict.kind, verdict.confidence) == ("linear", "advice", "certain")
+
+
 def test_a_high_momentum_is_a_rate_that_is_too_high():
     cure = replace(KNOWS, change="optimizer.momentum=0.9")
     (verdict,) = read_memory(replace(FAILED, others=(cure,))).verdicts
@@ -86,7 +92,15 @@ def test_what_is_seen_in_healthy_runs_is_not_told(change):
 def test_another_rate_that_memorises_is_the_cause(rate, found, name):
     memory = replace(FAILED, rate=rate, found=found, at_found=KNOWS, for_run=0.003)
     (verdict,) = read_memory(memory).verdicts
-    assert (verdict.name, verdict.confidence, verdict.override) == (name, "certain", "optimizer.lr=0.003")
+    assert (verdict.name, verdict.confidence, verdict.override) == (name, "likely", "optimizer.lr=0.003")
+
+
+def test_a_rate_that_memorises_and_fails_in_the_run_is_not_the_cause():
+    cure = replace(KNOWS, change="clip_norm=null")
+    memory = replace(FAILED, rate=0.01, found=3000.0, at_found=KNOWS, for_run=3000.0, for_run_learns=False)
+    assert [verdict.confidence for verdict in read_memory(memory).verdicts] == ["possible"]
+    (verdict,) = read_memory(replace(memory, others=(cure,))).verdicts
+    assert (verdict.name, verdict.override) == ("clipped", "clip_norm=null")
 
 
 def test_a_run_that_learns_all_the_same_has_no_fault():
@@ -112,7 +126,7 @@ def test_a_change_that_memorises_is_the_remedy_and_the_rest_is_excluded():
         (Signal(1.0, 1e4, 9), "model.initialization=kaiming model.init_std=null", "signal_explodes"),
         (Signal(1.0, 0.8, 9, "layers.3", 0.9), "model.initialization=kaiming model.init_std=null", "dead_units"),
         (Signal(1.0, 0.8, 9), "model.norm=batch", "remedied"),
-        (Signal(1.0, 1e-4, 9), "clip_norm=null", "remedied"),  # what helps has nothing to do with the signal
+        (Signal(1.0, 1e-4, 9), "clip_norm=null", "clipped"),  # what helps has nothing to do with the signal
     ],
 )
 def test_a_cause_is_named_where_the_layers_show_it_and_its_cure_helps(signal, change, name):
@@ -136,7 +150,7 @@ def test_outputs_that_ignore_their_images_are_named():
 def test_modes_that_differ_are_named():
     own, cure = Attempt(0.2, 1.0, 0.01, 300), replace(KNOWS, change="model.norm=group")
     (verdict,) = read_memory(Memory(64, own, 0.01, others=(cure,))).verdicts
-    assert (verdict.name, verdict.confidence, verdict.override) == ("modes_differ", "certain", "model.norm=group")
+    assert (verdict.name, verdict.confidence, verdict.override) == ("modes_differ", "likely", "model.norm=group")
     (verdict,) = read_memory(Memory(64, own, 0.01, others=(KNOWS_NOT,))).verdicts
     assert (verdict.name, verdict.confidence, verdict.override) == ("modes_differ", "likely", "")
 
@@ -202,6 +216,22 @@ def test_rates(change, expected):
 )
 def test_rates_that_are_as_good_are_not_told(change):
     assert not read_rates(replace(GOOD, **change)).verdicts
+
+
+@pytest.mark.parametrize(
+    ("errors", "specific", "rivalled", "sure"),
+    [
+        (9.0, True, False, "certain"),
+        (4.0, True, False, "likely"),
+        (1.0, True, False, "possible"),
+        (9.0, False, False, "likely"),
+        (9.0, True, True, "likely"),
+        (9.0, False, True, "possible"),
+        (4.0, False, False, "possible"),
+    ],
+)
+def test_each_doubt_takes_a_level_away(errors, specific, rivalled, sure):
+    assert how_sure(errors, specific, rivalled) == sure
 
 
 def test_every_sentence_has_a_title_and_a_number():

@@ -1,7 +1,7 @@
 """What measurements of a set-up mean: pure functions, a verdict for each row of the decision table.
 
-A fault is a broken set-up, advice could make it better, a remark is only seen. "certain": the symptom was seen and its
-remedy was tested, or the symptom proves it. Saying nothing is a valid answer; a wrong verdict is worse than none.
+A fault is a broken set-up, advice could make it better, a remark is only seen. "certain": the symptom names its cause,
+its remedy was tested and no other does as well; or the symptom proves it. A wrong verdict is worse than none.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ TITLES = {
     "batch_mixed": "images of a batch influence one another",
     "loss_mixed": "the loss of an image depends on the labels of others",
     "probabilities": "the outputs are probabilities already",
+    "linear": "the network is a straight line",
     "not_trained": "parameters that no step changes",
     "input_scale": "the inputs have an unusual scale",
     "first_loss": "the first loss is far from guessing",
     "rate_too_high": "the learning rate is too high",
     "rate_too_low": "the learning rate is too low",
     "modes_differ": "the network answers otherwise in training than in evaluation",
-    "remedied": "the set-up cannot memorise a few images",
+    "remedied": "it learns only with a change",
     "cannot_memorise": "the set-up cannot memorise a few images",
     "regularized": "regularization keeps it from learning",
     "start_too_bad": "the start keeps it from learning",
@@ -68,6 +69,7 @@ SIGNS = {  # how a verdict is seen, and what is tried or said then
     "batch_mixed": ("diagnose: the gradient of an output on other images", "look for a reshape in the model"),
     "loss_mixed": ("diagnose: the gradient under another label elsewhere", "look for a mean over the wrong axis"),
     "probabilities": ("diagnose: outputs that are positive and sum to 1", "leave the softmax out of the model"),
+    "linear": ("diagnose: between two images its outputs lie half-way", "look for a missing activation"),
     "not_trained": ("diagnose: not in the optimizer, or without a gradient", "hand them over; look for a detach"),
     "input_scale": ("diagnose: mean and standard deviation of each channel", "data.mean=null data.std=null"),
     "first_loss": ("diagnose: loss before the first step, 1.5 times that of guessing", "nothing, while it learns"),
@@ -119,13 +121,16 @@ SIGNS = {  # how a verdict is seen, and what is tried or said then
 }
 
 
+Confidence = Literal["certain", "likely", "possible", ""]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What is wrong, how sure that is, and what to type instead. override: empty if no setting mends it."""
 
     name: str
     kind: Literal["fault", "advice", "remark"]
-    confidence: Literal["certain", "likely", "possible", ""]
+    confidence: Confidence
     evidence: str
     override: str = ""
 

@@ -34,7 +34,8 @@ Takes the settings of python train.py and tests them in seven steps. The first s
   7 next      what the curves advise, each tried in a run; only what is better is told
 
 Where a step fails, changes are tried in short runs: another rate, initialization, norm, no dropout, and so on.
-"certain" means that a change was tried and helps, or that the symptom proves its cause. Only a fault fails a step.
+"certain" means that the symptom names its cause, that its remedy was tried and helps, and that no other does as well;
+or that the symptom proves its cause. Only a fault fails a step.
 The last lines name the command to type next. diagnosis.json and diagnosis.html are written into outputs/diagnose,
 or into the folder of dir=.
 

@@ -1,16 +1,16 @@
 """Steps 6 and 7: read the curves of the chosen run, beside controls; then test what they advise before it is told."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deeptrain.analysis import reader, remedies
 from deeptrain.analysis.curves import share_error
 from deeptrain.analysis.diagnosis.controls import Controls
 from deeptrain.analysis.diagnosis.grid import CERTAIN, LIKELY
-from deeptrain.analysis.diagnosis.judgements import Named, Reading
+from deeptrain.analysis.diagnosis.judgements import Named, Reading, how_sure, is_specific
 from deeptrain.analysis.diagnosis.labels import read_labels
-from deeptrain.analysis.diagnosis.subject import DECAY, RATE, Subject
+from deeptrain.analysis.diagnosis.subject import DECAY, RATE, Subject, without
 from deeptrain.analysis.diagnosis.trial import TRAIN_IMAGES, Trial, Trials, errors_ahead
 from deeptrain.analysis.find_lr import excess
 from deeptrain.analysis.run_record import Record
@@ -20,6 +20,7 @@ from deeptrain.report.formatting import format_points, percent
 
 TOLD_APART = 0.7  # accuracy at which a straight line tells train from val
 TESTED = 3  # pieces of advice, at most
+MILD = ("data.augment", DECAY)  # regularizers that hardly keep a network from fitting its images
 LENGTH = (
     "train_longer",
     "underfitted",
@@ -33,13 +34,23 @@ LENGTH = (
 
 @dataclass(frozen=True)
 class Test:
-    """A remedy that was tried from the same weights on the same batches. errors: paired, by which val is better."""
+    """A remedy that was tried from the same weights on the same batches. errors: paired, by which val is better.
+
+    together: what it adds to the remedies that are told before it; None if it was tried alone. is_rivalled: it adds
+    nothing to another remedy.
+    """
 
     suspicion: Verdict
     gain: float  # of accuracy on val
     errors: float
     loss_errors: float = 0.0
     reason: str = ""  # why it could not be tried
+    together: float | None = None
+    is_rivalled: bool = False
+
+    @property
+    def is_specific(self) -> bool:
+        return is_specific(self.suspicion)
 
     @property
     def override(self) -> str:
@@ -72,12 +83,15 @@ def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subje
     told = [verdict for verdict in _against_controls(trial, record, controls) if is_whole or verdict.name not in LENGTH]
     found = [verdict for verdict in reader.read(record) if is_whole or verdict.name not in LENGTH]
     suspected = [verdict for verdict in found if verdict.override and verdict.kind != "remark"]
+    if unfit := [verdict for verdict in suspected if verdict.name in ("train_longer", "underfitted")]:
+        words = [word for word in subject.regularizers() if not word.startswith(MILD)]
+        suspected += [Verdict("regularized", "advice", "possible", unfit[0].evidence, word) for word in words]
     if any(verdict.name == "below_linear" for verdict in told):
         words = {verdict.override for verdict in suspected}
         suspected += [verdict for verdict in _why_below_linear(record, subject) if verdict.override not in words]
     if is_uneven(record.chance, record.num_classes):
         evidence = f"{percent(record.chance)} of the training images have one class"
-        suspected = [Verdict("imbalance", "advice", "", evidence, "loss.class_weights=auto"), *suspected]
+        suspected = [Verdict("imbalance", "advice", "likely", evidence, "loss.class_weights=auto"), *suspected]
     if told and told[0].kind == "fault":
         return Curves(Reading(told), ())
     told += [verdict for verdict in found if verdict not in suspected]
@@ -121,25 +135,52 @@ def _against_controls(trial: Trial, record: Record, controls: Controls) -> list[
     linear = controls.linear
     if len(linear) == len(trial.right) and excess(linear, trial.right) > CERTAIN:
         evidence = f"it has {percent(controls.linear_accuracy)} on val, the network {percent(val)}"
-        return [Verdict("below_linear", "advice", "certain", evidence)]
+        return [Verdict("below_linear", "advice", "likely", evidence)]
     return []
 
 
 def test_remedies(trials: Trials, chosen: Trial, found: Sequence[Verdict], own: Trial | None = None) -> list[Test]:
-    """Try each remedy in a run beside the chosen one. own: the run as it was typed."""
-    tests = []
+    """Try each remedy in a run beside the chosen one, then those that help together. own: the run as it was typed."""
+    tests, made = [], {}
     for verdict in found:
         if own is not None and own is not chosen and verdict.name == "train_longer":
             verdict = _at_own_rate(verdict, own, chosen)
+        change = verdict.override.replace("'", "")
         try:
-            change = verdict.override.replace("'", "")
-            tried = trials.whole(*_beside(chosen, change), change)
+            made[change] = tried = trials.beside(chosen, change)
         except UsageError as error:
             tests.append(Test(verdict, 0.0, -math.inf, reason=error.lines[0]))
             continue
         errors = errors_ahead(tried, chosen), excess(chosen.losses, tried.losses)
         tests.append(Test(verdict, tried.accuracy - chosen.accuracy, *errors))
-    return tests
+    return _together(trials, chosen, tests, made)
+
+
+def _together(trials: Trials, chosen: Trial, tests: Sequence[Test], made: Mapping[str, Trial]) -> list[Test]:
+    """Add up the remedies that help: the first is that of a symptom which names its cause, or gains most.
+
+    A remedy that adds nothing to those before it has the same cause. If they add nothing to it, neither is sure.
+    """
+    helpful = [test for test in tests if test.errors >= LIKELY]
+    if not helpful:
+        return list(tests)
+    first, *others = sorted(helpful, key=lambda test: (not test.is_specific, -test.gain))
+    words, best, told, rest = first.override.split(), made[first.override], [first], []
+    for test in others:
+        both_words = [*without(words, test.override.split()), *test.override.split()]
+        try:
+            both = trials.beside(chosen, " ".join(both_words))
+        except UsageError as error:
+            rest.append(replace(test, reason=error.lines[0]))
+            continue
+        if errors_ahead(both, made[test.override]) < LIKELY:
+            told[0] = replace(told[0], is_rivalled=True)
+        added = replace(test, errors=errors_ahead(both, best), together=both.accuracy - best.accuracy)
+        if added.errors >= LIKELY:
+            told, words, best = [*told, added], both_words, both
+        else:
+            rest.append(added)
+    return [*told, *(test for test in tests if test not in helpful), *rest]
 
 
 def _at_own_rate(verdict: Verdict, own: Trial, chosen: Trial) -> Verdict:
@@ -151,27 +192,23 @@ def _at_own_rate(verdict: Verdict, own: Trial, chosen: Trial) -> Verdict:
     return replace(verdict, override=" ".join([verdict.override, *words]))
 
 
-def _beside(chosen: Trial, change: str) -> tuple[float | None, float | None]:
-    """Return rate and decay of the trial to be made: a change may set one of them itself."""
-    value = {word.partition("=")[0]: word.partition("=")[2] for word in change.split()}
-    rate = float(value["optimizer.lr"]) if "optimizer.lr" in value else chosen.rate
-    decay = float(value["optimizer.weight_decay"]) if "optimizer.weight_decay" in value else chosen.decay
-    return rate, decay
-
-
 def read_tests(tests: Sequence[Test], named: Named = str) -> Reading:
-    """Tell only what was better when it was tried; what was not is excluded."""
-    better = [test for test in tests if test.errors >= LIKELY]
-    slight = [test for test in tests if 1 <= test.errors < LIKELY and test.loss_errors >= LIKELY]
-    told = []
-    for test in sorted([*better, *slight], key=lambda test: -test.gain):
-        confidence = "certain" if test.errors >= CERTAIN else "likely" if test in better else "possible"
-        evidence = f"{test.suspicion.evidence}; with {named(test.override)} {format_points(test.gain)} points on val"
+    """Tell only what was better when it was tried, in the order of the tests; what was not is excluded."""
+    told, others = [], []
+    for test in tests:
+        is_better, is_slight = test.errors >= LIKELY, 1 <= test.errors < LIKELY <= test.loss_errors
+        if not is_better and (not is_slight or test.together is not None):
+            others.append(test)
+            continue
+        confidence = how_sure(test.errors, test.is_specific, test.is_rivalled)
+        gain, beside = (test.gain, "") if test.together is None else (test.together, " more")
+        evidence = f"{test.suspicion.evidence}; with {named(test.override)} {format_points(gain)} points{beside} on val"
         told.append(replace(test.suspicion, confidence=confidence, evidence=evidence))
-    others = [test for test in tests if test not in better and test not in slight]
     return Reading(told, [_excluded(test, named) for test in others])
 
 
 def _excluded(test: Test, named: Named) -> str:
     outcome = f"not tried: {test.reason}" if test.reason else f"tried: {format_points(test.gain)} points on val"
+    if test.together is not None:
+        outcome += f", {format_points(test.together)} beside what is told"
     return f"{named(test.override)} ({outcome})"

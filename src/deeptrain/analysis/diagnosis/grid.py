@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deeptrain.analysis.curves import share_error
-from deeptrain.analysis.diagnosis.judgements import FEW_ERRORS, Reading
+from deeptrain.analysis.diagnosis.judgements import FEW_ERRORS, Reading, how_sure
 from deeptrain.analysis.diagnosis.trial import LEVEL, Trial, Trials, choose, errors_ahead
 from deeptrain.analysis.find_lr import LEAST, MARGIN, RateSearch, excess, rung
 from deeptrain.analysis.verdicts import Verdict
@@ -109,7 +109,7 @@ def read_refined(refined: Refined) -> Reading:
         verdicts = [_lower_loss(own, chosen)] if excess(own.losses, chosen.losses) >= LIKELY else []
         return Reading(verdicts, ["rate and weight decay, beyond the noise of val"])
     evidence = f"val {percent(chosen.accuracy)} with {chosen.name}, {percent(own.accuracy)} with {own.name}"
-    confidence = "certain" if ahead >= CERTAIN else "likely"
+    confidence = how_sure(ahead, is_specific=False)  # a better rate may only make up for something else
     return Reading([Verdict("better_settings", "advice", confidence, evidence, " ".join(_words(own, chosen)))])
 
 

@@ -61,7 +61,8 @@ class Memory:
 
     rate: the run's own; None if it is to be searched. found, at_found: the rate that a search finds for the sample, and
     the attempt with it. for_run: the rate that a search finds for the whole run. others: attempts with other settings.
-    run_learns: whether the run itself is better than guessing all the same. signal: only where no rate memorises.
+    run_learns: whether the run itself is better than guessing all the same; for_run_learns: at that rate. signal: only
+    where other settings were tried.
     """
 
     images: int
@@ -73,6 +74,7 @@ class Memory:
     others: tuple[Attempt, ...] = ()
     is_frozen: bool = False
     run_learns: bool = False
+    for_run_learns: bool = True
     signal: Signal | None = None
 
 
@@ -85,18 +87,19 @@ def read_memory(memory: Memory, named: Named = str) -> Reading:
     seen = f"after {own.steps} steps it knows {percent(own.eval_accuracy)} of {words}"
     if memory.is_frozen:
         return Reading([Verdict("cannot_memorise", "remark", "", f"{seen}; most of the network is frozen")])
-    if memory.at_found is not None and memory.at_found.memorised:
-        return Reading([_slow_rate(memory, seen) if memory.run_learns else _other_rate(memory, seen)])
     cure = memory.others[-1] if memory.others and memory.others[-1].memorised else None
+    if memory.at_found is not None and memory.at_found.memorised and cure is None:
+        return Reading([_slow_rate(memory, seen) if memory.run_learns else _other_rate(memory, seen)])
     tried = ["the rate"] * (memory.at_found is not None) + [
         named(each.change) for each in memory.others if each is not cure
     ]
     if own.train_accuracy >= MEMORISED:
         return Reading([_other_mode(own, words, cure, named)], tried)
     if cure is not None:
-        name, cause = _cause(memory.signal, cure.change)
+        name, cause = cause_of(memory.signal, cure.change)
         evidence = f"{seen}; {cause}with {named(cure.change)} it knows {percent(cure.eval_accuracy)}"
-        return Reading([Verdict(name, "fault", "certain", evidence, cure.change)], tried)
+        sure = "possible" if name == "remedied" else "likely"  # only a symptom of its own names a cause
+        return Reading([Verdict(name, "fault", sure, evidence, cure.change)], tried)
     if memory.signal is not None and memory.signal.ignores_input:
         evidence = f"{seen}; before the first step they are the same for all images: look for a layer that forgets them"
         return Reading([Verdict("ignores_input", "fault", "likely", evidence)], tried)
@@ -104,12 +107,16 @@ def read_memory(memory: Memory, named: Named = str) -> Reading:
     return Reading([Verdict("cannot_memorise", "fault", "possible", evidence)], tried)
 
 
-def _cause(signal: Signal | None, cure: str) -> tuple[str, str]:
+def cause_of(signal: Signal | None, cure: str) -> tuple[str, str]:
     """Name what a cure has mended, where it or the layers show it: a verdict, and the words that say so."""
     if cure.startswith("optimizer.momentum"):
         return "rate_too_high", "a high momentum adds many steps up; "
     if cure.startswith("batch_size"):
         return "modes_differ", "in training a batch norm sees a few images only; "
+    if cure.startswith("data.mean"):
+        return "input_scale", ""
+    if cure.startswith("clip_norm"):
+        return "clipped", ""
     if signal is None or not cure.startswith(("model.initialization", "model.norm", "model.activation")):
         return "remedied", ""
     span = f"its layers' outputs have a standard deviation of {signal.first:.2g} at the input"
@@ -128,7 +135,7 @@ def _other_mode(own: Attempt, words: str, cure: Attempt | None, named: Named) ->
     if cure is None:
         evidence += "; look at batch norms, and at what the model does in one mode only"
         return Verdict("modes_differ", "fault", "likely", evidence)
-    return Verdict("modes_differ", "fault", "certain", f"{evidence}; with {named(cure.change)} in both", cure.change)
+    return Verdict("modes_differ", "fault", "likely", f"{evidence}; with {named(cure.change)} in both", cure.change)
 
 
 def _slow_rate(memory: Memory, seen: str) -> Verdict:
@@ -142,4 +149,5 @@ def _other_rate(memory: Memory, seen: str) -> Verdict:
     if memory.for_run is not None and memory.for_run != memory.found:
         evidence += f", and {memory.for_run:g} is the best for all images"
     name = "rate_too_high" if (memory.rate or 0.0) > memory.found else "rate_too_low"
-    return Verdict(name, "fault", "certain", evidence, f"optimizer.lr={memory.for_run or memory.found:g}")
+    sure = "likely" if memory.for_run_learns else "possible"
+    return Verdict(name, "fault", sure, evidence, f"optimizer.lr={memory.for_run or memory.found:g}")

@@ -50,7 +50,7 @@ def read_rates(rates: Rates, named: Named = str) -> Reading:
         change, loss = cures[0]
         name = "start_too_bad" if change.startswith(("model.initialization", "model.norm")) else "regularized"
         evidence = f"at the best rate {best}, {guess}; with {named(change)} it is {format_loss(loss)}"
-        return Reading([Verdict(name, "fault", "certain", evidence, change)], ["the rate"])
+        return Reading([Verdict(name, "fault", "likely", evidence, change)], ["the rate"])
     tried = [named(change) for change, _ in rates.changes]
     if rates.val_errors < FEW_ERRORS and rates.by_heart is not None and _is_noise(*rates.by_heart, rates.guess):
         true, permuted = map(format_loss, rates.by_heart)
@@ -81,5 +81,5 @@ def _beside_the_found(rates: Rates, own: float, found: float, span: tuple[float,
     if is_far and rates.guess_errors < MANY_ERRORS:
         name = "rate_too_high" if own > high else "rate_too_low"
         evidence = f"{evidence}; guessing gives {format_loss(rates.guess)}"
-        return Reading([Verdict(name, "fault", "certain", evidence, override)])
+        return Reading([Verdict(name, "fault", "likely", evidence, override)])
     return Reading([Verdict("better_rate", "advice" if is_far else "remark", "likely", evidence, override)])

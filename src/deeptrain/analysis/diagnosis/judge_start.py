@@ -18,7 +18,8 @@ class Start:
     gives. upside_down: at equal logits the loss asks for less of the right class. probabilities: every output is
     positive, and those of an image sum to 1. missing: names of the parameters that the optimizer does not hold, unused:
     of those that the loss does not depend on, of so many `parameters`; frozen: of random weights that ask for no
-    gradient. scale: mean and standard deviation of the channel that is furthest off.
+    gradient. scale: mean and standard deviation of the channel that is furthest off. linear: several layers give no
+    more than a single one would.
     """
 
     images: int
@@ -38,6 +39,7 @@ class Start:
     unused: tuple[str, ...] = ()
     parameters: int = 0
     frozen: tuple[str, ...] = ()
+    linear: bool = False
 
 
 def read_start(start: Start) -> Reading:
@@ -82,6 +84,10 @@ def _code_verdicts(start: Start) -> list[Verdict]:
     if start.probabilities:
         evidence = "all are positive and sum to 1, and the loss takes the softmax again; leave it out of the model"
         found.append(Verdict("probabilities", "fault", "likely", evidence))
+    if start.linear:
+        evidence = "what it says of a mean of two images is the mean of what it says of each; "
+        evidence += "look for a missing activation between its layers"
+        found.append(Verdict("linear", "advice", "certain", evidence))
     return found
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from deeptrain.analysis.diagnosis.judge_memory import MEMORISED, Attempt, Memory, Signal
 from deeptrain.analysis.diagnosis.judgements import MANY_ERRORS
 from deeptrain.analysis.diagnosis.ledger import Ledger
-from deeptrain.analysis.diagnosis.subject import RATE, Subject
+from deeptrain.analysis.diagnosis.subject import MOMENTUM, RATE, Subject
+from deeptrain.analysis.find_lr import rung
 from deeptrain.analysis.short_runs import ShortRuns, preserved
 from deeptrain.errors import UsageError
 from deeptrain.training.rehearsal import unchanged
@@ -20,29 +21,53 @@ from deeptrain.training.vitals import layer_statistics
 
 SAMPLE = 64  # images to memorise
 STEPS, PASSES, LONGEST = 300, 30, 4  # least steps and passes to memorise; so many times as long while it improves
+SEEN = (MOMENTUM, "batch_size")  # remedies that are there only where their cause can be seen
+LOWER = -2  # rungs: a tenth of the rate
 VARIES = 1e-3  # spread of an output over the images, as a part of that over the classes: below it ignores them
 
 Report = Callable[[str], None]
 Search = Callable[[Sequence[str], int], float | None]  # changes and images of a sample -> the rate that is found
 
 
-def memorise(subject: Subject, ledger: Ledger, report: Report, search: Search, learns: Callable[[], float]) -> Memory:
-    """Try the run's own settings, then the rate that a search finds for the sample, then other settings.
+def memorise(
+    subject: Subject,
+    ledger: Ledger,
+    report: Report,
+    search: Search,
+    learns: Callable[[float | None], float],
+    seen: Sequence[str] = (),
+) -> Memory:
+    """Try the run's own settings; then remedies of what was seen, the rate that a search finds, and other settings.
 
-    learns: by how many standard errors the run itself is better than guessing.
+    seen: remedies of what step 1 has remarked. learns: by how many standard errors the run is better than guessing, at
+    a rate. A rate that memorises a sample, and with which the run learns nothing, is no remedy.
     """
     rate = None if subject.is_rate_open else subject.rate
     own = attempt(subject, ledger, report)
     memory = Memory(min(SAMPLE, own.images), own, rate, is_frozen=subject.is_frozen)
     if own.memorised:
         return memory
+    remedies = subject.remedies()
+    seen = [*seen, *(change for change in remedies if change.startswith(SEEN))]
+    for change in seen:
+        memory = replace(memory, others=(*memory.others, attempt(subject, ledger, report, change)))
+        if memory.others[-1].memorised:
+            return memory
     if own.train_accuracy < MEMORISED and subject.rate is not None and (found := search((), SAMPLE)):
         at_found = attempt(subject, ledger, report, f"{RATE}={found:g}")
+        if not at_found.memorised:  # the best of short runs may be too high for a long one
+            found = rung(found, LOWER)
+            at_found = attempt(subject, ledger, report, f"{RATE}={found:g}")
         memory = replace(memory, found=found, at_found=at_found)
+        if at_found.memorised and (memory.rate is None or learns(None) > MANY_ERRORS):
+            return replace(memory, run_learns=memory.rate is not None)
         if at_found.memorised:
-            run_learns = memory.rate is not None and learns() > MANY_ERRORS
-            return replace(memory, run_learns=run_learns, for_run=None if run_learns else search((), 0))
-    for change in subject.remedies():
+            rate = search((), 0)
+            run_learns = rate is not None and learns(rate) > MANY_ERRORS
+            memory = replace(memory, for_run=rate, for_run_learns=run_learns)
+            if run_learns:
+                return memory
+    for change in (change for change in remedies if change not in seen):
         memory = replace(memory, others=(*memory.others, attempt(subject, ledger, report, change)))
         if memory.others[-1].memorised:
             break

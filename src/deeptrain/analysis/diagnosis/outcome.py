@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deeptrain.analysis.diagnosis.judgements import Reading
-from deeptrain.analysis.diagnosis.subject import Subject
+from deeptrain.analysis.diagnosis.subject import Subject, without
 from deeptrain.analysis.verdicts import Verdict
 from deeptrain.report.diagnosis_page import write_page
 from deeptrain.runtime.files import write_atomically
@@ -84,14 +84,17 @@ class Diagnosis:
         return self.subject.command("train", changes)
 
     def _changes(self) -> list[str]:
-        """Return the words of the first fault's remedy.
+        """Return the words of all remedies after a fault: each was tried on top of those before it.
 
         Without a fault, those of all advice that is certain or likely, else of the first that is possible.
         What step 5 chose goes with advice tested beside it. It also goes where step 5 has something to tell.
         """
         found = self.verdicts
         if self.failed:
-            return found[0].override.split()
+            words: list[str] = []
+            for verdict in (verdict for verdict in found if verdict.kind != "remark"):
+                words = [*without(words, verdict.override.split()), *verdict.override.split()]
+            return words
         advised = [verdict for verdict in found if verdict.kind == "advice" and verdict.override]
         advised = [v for v in advised if v.confidence in ("certain", "likely")] or advised[:1]
         is_told = advised or self.subject.is_rate_open or any(v.name == "better_settings" for v in found)

@@ -6,10 +6,11 @@ the user's own set-up with a change. All start from the same weights and take th
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from deeptrain.analysis import remedies
 from deeptrain.analysis.curves import share_error
 from deeptrain.analysis.diagnosis import advice, grid
 from deeptrain.analysis.diagnosis.advice import Curves
@@ -23,6 +24,7 @@ from deeptrain.analysis.diagnosis.judgements import Reading
 from deeptrain.analysis.diagnosis.labels import Surest
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.memorise import memorise
+from deeptrain.analysis.diagnosis.mend import mend
 from deeptrain.analysis.diagnosis.outcome import NAMES, Diagnosis, Step, plain
 from deeptrain.analysis.diagnosis.rate import Searches, measure_rates
 from deeptrain.analysis.diagnosis.start import measure_start
@@ -30,6 +32,8 @@ from deeptrain.analysis.diagnosis.subject import Subject, accuracy_of_guessing
 from deeptrain.analysis.diagnosis.trial import VAL_IMAGES, Trial, Trials
 from deeptrain.analysis.find_lr import Race, RateSearch
 from deeptrain.analysis.initial_loss import initial_loss
+from deeptrain.analysis.run_record import Record
+from deeptrain.analysis.verdicts import Verdict
 from deeptrain.errors import UsageError
 from deeptrain.report import formatting
 from deeptrain.report.formatting import format_loss, percent
@@ -101,6 +105,10 @@ class Procedure:
         name = f"lengths for steps 1-{self.last}, budget {self.budget}"
         return self.ledger.once(name, lambda: plan_lengths(facts.speed, *given))
 
+    @cached_property
+    def controls(self) -> Controls:
+        return self.ledger.once("controls", self._measure_controls)
+
     @property
     def searches(self) -> Searches:
         return Searches(self.subject, self.ledger, self.report, self.lengths.planned)
@@ -133,13 +141,15 @@ class Procedure:
     def _memorise(self) -> Step:
         searches = self.searches
         try:
-            memory = memorise(self.subject, self.ledger, self.report, searches.found, searches.errors_of_the_run)
+            seen = [verdict.override for verdict in self._remarked()]
+            run = searches.errors_of_the_run
+            memory = memorise(self.subject, self.ledger, self.report, searches.found, run, seen)
         except UsageError as error:  # such as a data source of one's own without train_images
             return Step(2, f"{error.lines[0]}", None, Reading(), left_out=True)
         own = memory.own
         modes = f"{percent(own.eval_accuracy)} in evaluation, {percent(own.train_accuracy)} in training mode"
         line = f"of {memory.images} images it knows {modes}, after {own.steps} steps"
-        return Step(2, line, memory, read_memory(memory, self.subject.named))
+        return Step(2, line, memory, self._mended(read_memory(memory, self.subject.named)))
 
     def _rate(self) -> Step:
         if self.subject.rate is None:
@@ -147,7 +157,20 @@ class Procedure:
         rates = measure_rates(self.searches, self.facts.val)
         self.search = self.searches.search(own=rates.own)
         self.diagnosis.pictures["find_lr"] = self.search.summary()
-        return Step(3, _rate_line(rates), rates, read_rates(rates, self.subject.named))
+        return Step(3, _rate_line(rates), rates, self._mended(read_rates(rates, self.subject.named)))
+
+    def _mended(self, reading: Reading) -> Reading:
+        """Try the remedy of a fault in the run itself, where the diagnosis has time for whole runs."""
+        has_remedy = reading.failed and bool(reading.verdicts[0].override)
+        if not has_remedy or self.subject.is_rate_open or self.lengths.last < NAMES.index("refine") + 1:
+            return reading
+        others = [change for change in self.subject.remedies() if change != reading.verdicts[0].override]
+        linear, chance = self.controls.linear, self.facts.largest_class
+        return mend(reading, self.trials, others, linear, chance, lambda trial: remedies.longer(self._record(trial)))
+
+    def _record(self, trial: Trial) -> Record:
+        facts = self.facts
+        return advice.record_of(trial, self.subject, facts.largest_class, facts.train, facts.classes, facts.first)
 
     def _grid(self) -> Step:
         if self.search is None or self.search.lr is None:
@@ -180,8 +203,8 @@ class Procedure:
         if self.refined is None:
             return Step(6, "there is no run to read", None, Reading(), left_out=True)
         chosen, facts = self.refined.chosen, self.facts
-        controls = self.ledger.once("controls", self._measure_controls)
-        record = advice.record_of(chosen, self.subject, facts.largest_class, facts.train, facts.classes, facts.first)
+        controls = self.controls
+        record = self._record(chosen)
         is_whole = facts.total_steps <= self.lengths.planned
         self.curves = advice.read_curves(chosen, record, controls, self.subject, is_whole)
         self.diagnosis.pictures |= {"rows": chosen.rows, "layers": chosen.layers, "initial_loss": facts.first}
@@ -196,7 +219,9 @@ class Procedure:
         if self.refined is None or self.curves is None:
             return Step(7, "there is no run to improve", None, Reading(), left_out=True)
         refined = self.refined
-        tests = advice.test_remedies(self.trials, refined.chosen, self.curves.suspicions, refined.own)
+        seen = [replace(verdict, kind="advice", confidence="likely") for verdict in self._remarked()]
+        suspicions = [*seen, *self.curves.suspicions]
+        tests = advice.test_remedies(self.trials, refined.chosen, suspicions, refined.own)
         reading = advice.read_tests(tests, self.subject.named)
         advice.settle(self.curves, reading)
         tried = [
@@ -207,6 +232,10 @@ class Procedure:
         words = f"points on val: {', '.join(tried)}" if tried else "nothing to be tested"
         measured = [{"override": t.override, "gain": t.gain, "errors": t.errors} for t in tests]
         return Step(7, words, measured, reading)
+
+    def _remarked(self) -> list[Verdict]:
+        """Return what step 1 has remarked and a setting may mend."""
+        return [verdict for verdict in self.diagnosis.steps[0].reading.verdicts if verdict.override]
 
     def _settle_suspicions(self) -> None:
         """Take back what step 3 has advised from short runs: whole runs have now shown whether it is better."""

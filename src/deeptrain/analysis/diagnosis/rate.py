@@ -55,18 +55,19 @@ class Searches:
         """Return the rate that a search finds."""
         return self.search(changes, images).lr
 
-    def errors_of_the_run(self) -> float:
+    def errors_of_the_run(self, rate: float | None = None) -> float:
         """Return by how many standard errors the run itself is better than guessing, after `planned` steps at most.
 
-        A short run at a high rate may fail by chance where the run does not.
+        rate: another one than its own. A short run at a high rate may fail by chance where the run does not.
         """
-        return self.ledger.once("the run itself", self._errors_of_the_run)
+        name = "the run itself" if rate is None else f"the run itself at {rate:g}"
+        return self.ledger.once(name, lambda: self._errors_of_the_run(self.subject.rate if rate is None else rate))
 
-    def _errors_of_the_run(self) -> float:
+    def _errors_of_the_run(self, rate: float | None) -> float:
         with self.subject.opened() as opened, preserved(opened.trainer) as start:
             slices, trainer = slices_of(opened), opened.trainer
             steps, loss = min(trainer.plan.total_steps, self.planned), math.inf
-            rates = [self.subject.rate or 0.0] * steps
+            rates = [rate or 0.0] * steps
             runs = ShortRuns(trainer, start, opened.rates_of, slices)
             try:
                 for step, loss in enumerate(runs.losses(rates, trainer.schedule, steps), start=1):

@@ -21,6 +21,8 @@ from deeptrain.training.trainer import Trainer
 from deeptrain.training.validation import predict
 
 LOOKED_AT = 256  # training images, before the first step
+FAR_OFF = 1e3  # times the images
+VARIES, STRAIGHT = 1e-3, 1e-4  # spread over images, as a part of the outputs; and bend, as a part of the spread
 
 
 def measure_start(opened: Opened, leaks: list[str]) -> Start:
@@ -55,11 +57,33 @@ def measure_start(opened: Opened, leaks: list[str]) -> Start:
             unused=unused_parameters(trainer, trained, inputs, labels) if bad_layer is None else (),
             parameters=len(trained),
             frozen=_frozen(trainer.model) if opened.is_random else (),
+            linear=bad_layer is None and is_linear(trainer.model, inputs),
         )
 
 
 def _frozen(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, p in model.named_parameters() if not p.requires_grad and p.ndim > 1)
+
+
+def is_linear(model: nn.Module, inputs: Tensor) -> bool:
+    """Tell whether several layers give no more than one: of a mean of two images the mean of what each gives.
+
+    Far from the data too, for near zero a tanh is a straight line. Outputs that are equal for all images tell nothing.
+    """
+    layers = [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
+    if len(layers) < 2 or len(inputs) < 4 or not inputs.is_floating_point():
+        return False
+    count = len(inputs) // 2
+    model.eval()
+    with torch.no_grad():
+        for scale in (1.0, FAR_OFF):
+            one, two = scale * inputs[:count], scale * inputs[count : 2 * count]
+            first, second, middle = (model(images).double() for images in (one, two, (one + two) / 2))
+            bend, spread = (first + second - 2 * middle).abs().max(), (first - second).abs().max()
+            size = max(float(first.abs().max()), float(second.abs().max()))
+            if not (spread > VARIES * size and bend < STRAIGHT * spread):
+                return False
+    return True
 
 
 def _value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deeptrain.analysis.diagnosis.labels import Surest, measure_surest
 from deeptrain.analysis.diagnosis.ledger import Ledger
-from deeptrain.analysis.diagnosis.subject import DECAY, Opened, Subject
+from deeptrain.analysis.diagnosis.subject import DECAY, RATE, Opened, Subject
 from deeptrain.analysis.find_lr import ERRORS, excess
 from deeptrain.analysis.short_runs import ShortRuns, blocks, preserved
 from deeptrain.data.loader import Loader
@@ -117,10 +117,17 @@ class Trials:
 
         return self.ledger.once(f"run rate {rate} decay {decay} {change}".strip(), measure)
 
+    def beside(self, trial: Trial, change: str) -> Trial:
+        """Make a whole run as another one, with a change; it may set rate and decay itself."""
+        value = {word.partition("=")[0]: word.partition("=")[2] for word in change.split()}
+        rate = float(value[RATE]) if RATE in value else trial.rate
+        decay = float(value[DECAY]) if DECAY in value else trial.decay
+        return self.whole(rate, decay, change)
+
     def changes(self, rate: float | None, decay: float | None) -> list[str]:
         """Return the words for a rate and a decay that are not the run's own."""
         is_new = rate is not None and (rate != self.subject.rate or self.subject.is_rate_open)
-        words = [f"optimizer.lr={rate:g}"] if is_new else []
+        words = [f"{RATE}={rate:g}"] if is_new else []
         return [*words, *([f"{DECAY}={decay:g}"] if decay is not None and decay != self.subject.decay else [])]
 
 

@@ -1,0 +1,100 @@
+"""After a fault: what the run itself makes of its remedy, and what else it needs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from deeptrain.analysis import remedies
+from deeptrain.analysis.curves import share_error
+from deeptrain.analysis.diagnosis.budget import RUNS, TESTS
+from deeptrain.analysis.diagnosis.judge_memory import cause_of
+from deeptrain.analysis.diagnosis.judgements import FEW_ERRORS, MANY_ERRORS, Reading, how_sure, is_specific
+from deeptrain.analysis.diagnosis.subject import without
+from deeptrain.analysis.diagnosis.trial import Trial, Trials, errors_ahead
+from deeptrain.analysis.find_lr import excess
+from deeptrain.analysis.verdicts import Verdict
+from deeptrain.errors import UsageError
+from deeptrain.report.formatting import percent
+
+Longer = Callable[[Trial], str]
+MOST = 0.8  # of what is lost
+ROOM = RUNS + TESTS  # whole runs: those of the steps that a fault leaves out
+
+
+def mend(
+    reading: Reading, trials: Trials, candidates: Sequence[str], linear: np.ndarray, chance: float, longer: Longer
+) -> Reading:
+    """Try a fault's remedy in the run itself; while a straight line is better, add other changes that help.
+
+    linear: 1 for each image of val that a straight line gets right. chance: the accuracy of guessing. longer: how to
+    make a run longer that has few steps. A fault whose remedy does not help becomes a remark where the run learns all
+    the same.
+    """
+    fault, named = reading.verdicts[0], trials.subject.named
+    own = best = trials.whole(trials.subject.rate, trials.subject.decay)
+    words: list[str] = []
+    found, excluded = [], list(reading.excluded)
+    queue = [fault.override, *candidates]
+    for _ in range(ROOM - 1):
+        if not queue:
+            break
+        change = queue.pop(0)
+        new = [*without(words, change.split()), *change.split()]
+        tried = _try(trials, own, new)
+        errors = errors_ahead(tried, best) if tried is not None else 0.0
+        if tried is not None and errors >= (MANY_ERRORS if found else FEW_ERRORS):
+            evidence = f"with {named(change)} the run itself has {percent(tried.accuracy)} on val, else"
+            found.append(_told(fault, change, f"{evidence} {percent(best.accuracy)}", errors, not found))
+            words, best = new, tried
+            if len(found) == 1 and best.steps < remedies.ENOUGH:
+                queue.insert(0, longer(best))
+        elif tried is not None:
+            gain = f"{100 * (tried.accuracy - best.accuracy):+.1f} points on val"
+            excluded.append(f"{named(change)} (tried in the run: {gain})")
+        if not found and change == fault.override and _learns(own, chance):
+            break
+        if found and _is_enough(best, linear, chance):
+            break
+    if found and found[0].name == "regularized" and not _is_most(trials.beside(own, fault.override), own, linear):
+        found[0] = replace(found[0], kind="remark", confidence="")  # all networks learn faster without: it is no cause
+    return Reading(found or [_unmended(fault, own, chance)], excluded)
+
+
+def _try(trials: Trials, own: Trial, words: Sequence[str]) -> Trial | None:
+    try:
+        return trials.beside(own, " ".join(words))
+    except UsageError:
+        return None
+
+
+def _told(fault: Verdict, change: str, evidence: str, errors: float, is_first: bool) -> Verdict:
+    """Return the fault itself, or what the run needs besides."""
+    if change == fault.override:
+        sure = how_sure(errors, is_specific(fault))
+        return replace(fault, confidence=sure, evidence=f"{fault.evidence}; {evidence}")
+    name = "train_longer" if change.startswith(("epochs=", "limit_steps=")) else cause_of(None, change)[0]
+    kind = "fault" if is_first else "advice"
+    return Verdict(name, kind, how_sure(errors, is_specific=False), evidence, change)
+
+
+def _learns(trial: Trial, chance: float) -> bool:
+    return trial.accuracy > chance + MANY_ERRORS * share_error(chance, len(trial.right))
+
+
+def _is_enough(best: Trial, linear: np.ndarray, chance: float) -> bool:
+    """Tell whether a run learns as much as a straight line, within the noise."""
+    is_level = len(linear) != len(best.right) or excess(linear, best.right) < FEW_ERRORS
+    return is_level and _learns(best, chance)
+
+
+def _is_most(after: Trial, before: Trial, linear: np.ndarray) -> bool:
+    """Tell whether most of the distance to a straight line is gone."""
+    return after.accuracy - before.accuracy >= MOST * (float(linear.mean()) - before.accuracy)
+
+
+def _unmended(fault: Verdict, own: Trial, chance: float) -> Verdict:
+    evidence = f"{fault.evidence}; the run itself has {percent(own.accuracy)} on val, and the change adds nothing"
+    if _learns(own, chance):
+        return replace(fault, kind="remark", confidence="", evidence=evidence)
+    return replace(fault, confidence="possible", evidence=evidence)
