@@ -15,8 +15,9 @@ from deeptrain.runtime.batch_norm import has_batch_norm
 from deeptrain.training.meters import Outputs
 from deeptrain.training.progress import Progress
 from deeptrain.training.trainer import Trainer
-from deeptrain.training.validation import BN_IMAGES, Validator, predict
+from deeptrain.training.validation import Validator, predict
 
+SETTLING = 512  # images on which batch norms are measured after a short run
 BLOCK = 25  # images whose mean loss is one number of a score
 Rates = Callable[[float], list[float]]  # the rate of each group of parameters, for an optimizer.lr
 
@@ -149,7 +150,7 @@ def _settling(trainer: Trainer) -> Validator:
     validator = copy.copy(trainer.validator)
     validator.measured_buffers = {}
     if validator.bn_loader is None and has_batch_norm(trainer.model):
-        validator.bn_loader = trainer.train_loader.first_images(BN_IMAGES)
+        validator.bn_loader = trainer.train_loader.first_images(SETTLING)
     return validator
 
 

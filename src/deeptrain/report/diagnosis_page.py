@@ -27,7 +27,7 @@ HOW = {
     "rate": "A range test, then short runs from the same weights on the same batches. Each anneals its rate to zero. "
     "Their losses on images of train and val are compared in pairs.",
     "grid": "Short runs, each with its rate annealed to zero. Of those whose accuracy is within the noise of the best, "
-    "the one of the lowest loss is refined.",
+    "the one of the lowest loss is refined. Where a decay changes too little to be seen, there is no run.",
     "refine": "Runs with the schedule that was typed, at rates half as far apart. Accuracies on val are compared image "
     "by image.",
     "curves": "A straight line is fitted to the same images. The network also answers grey pictures, and some whose "

@@ -11,7 +11,7 @@ from deeptrain.analysis.diagnosis.grid import CERTAIN, LIKELY
 from deeptrain.analysis.diagnosis.judgements import Named, Reading, how_sure, is_specific
 from deeptrain.analysis.diagnosis.labels import read_labels
 from deeptrain.analysis.diagnosis.subject import DECAY, RATE, Subject, without
-from deeptrain.analysis.diagnosis.trial import TRAIN_IMAGES, Trial, Trials, errors_ahead
+from deeptrain.analysis.diagnosis.trial import Trial, Trials, errors_ahead, train_images
 from deeptrain.analysis.find_lr import excess
 from deeptrain.analysis.run_record import Record
 from deeptrain.analysis.verdicts import Verdict
@@ -65,7 +65,7 @@ def record_of(trial: Trial, subject: Subject, share: float, train: int, classes:
     words = [f"optimizer.lr={trial.rate:g}"] if trial.rate is not None else []
     words += [f"optimizer.weight_decay={trial.decay:g}"] if trial.decay is not None else []
     config = dict(subject.config(words))
-    config["validate"] = {**(config.get("validate") or {}), "clean_images": TRAIN_IMAGES}
+    config["validate"] = {**(config.get("validate") or {}), "clean_images": train_images(train, len(trial.right))}
     result = {"status": "finished", "initial_loss": first}
     return Record(trial.rows, config, train, len(trial.right), classes, result, largest_class=share)
 

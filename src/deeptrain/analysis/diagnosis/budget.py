@@ -8,10 +8,10 @@ from statistics import median
 
 import torch
 
-from deeptrain.analysis.diagnosis.grid import SHARE
-from deeptrain.analysis.diagnosis.memorise import STEPS
+from deeptrain.analysis.diagnosis.grid import FINE, SHARE
+from deeptrain.analysis.diagnosis.memorise import EARLY, STEPS
 from deeptrain.analysis.diagnosis.subject import Opened
-from deeptrain.analysis.diagnosis.trial import POINTS, trial_slices
+from deeptrain.analysis.diagnosis.trial import points_of, trial_slices
 from deeptrain.analysis.find_lr import LEAST
 from deeptrain.analysis.find_lr import SHARE as RACE_SHARE
 from deeptrain.analysis.find_lr import STEPS as TEST_STEPS
@@ -22,7 +22,8 @@ SHORTEST, LONGEST = 100.0, 600.0  # seconds; between them a diagnosis takes as l
 FEWEST = 120  # steps of a run that are worth its while
 SPARE = 0.9  # of a budget: a busy machine is slower
 WARM, TIMED = 2, 9  # steps
-RACES, CELLS, RUNS, TESTS = 16, 10, 4, 2  # short runs of a search, of the grid; whole runs to refine, and to test
+RACES, CELLS, RUNS, TESTS = 16, 8, 4, 2  # short runs of a search, of the grid; whole runs to refine, and to test
+COARSE_RUNS = 2  # to refine, where only a small part of a run fits
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,16 @@ def _seconds_of_cores() -> float:
     return time.process_time() / torch.get_num_threads()
 
 
-def seconds_of(step: int, planned: int, speed: Speed) -> float:
+def seconds_of(step: int, planned: int, speed: Speed, total_steps: int) -> float:
     """Return what a step of the diagnosis takes, about."""
     short, first = max(LEAST, math.ceil(SHARE * planned)), max(LEAST, math.ceil(RACE_SHARE * planned))
-    whole = planned * speed.step + POINTS * speed.evaluation
+    whole = planned * speed.step + points_of(planned, total_steps) * speed.evaluation
     return {
         1: 0.0,
-        2: STEPS * speed.step,
+        2: EARLY * STEPS * speed.step,
         3: (TEST_STEPS + RACES * first) * speed.step + RACES // 2 * speed.evaluation,
         4: CELLS * (short * speed.step + speed.evaluation),
-        5: RUNS * whole,
+        5: (RUNS if planned >= FINE * total_steps else COARSE_RUNS) * whole,
         6: 0.0,
         7: TESTS * whole,
     }[step]
@@ -92,7 +93,7 @@ def plan_lengths(speed: Speed, total_steps: int, budget: float | None, last: int
     longest = min(total_steps, PLANNED)
 
     def seconds(planned: int, steps: int) -> float:
-        return sum(seconds_of(step, planned, speed) for step in range(1, steps + 1))
+        return sum(seconds_of(step, planned, speed, total_steps) for step in range(1, steps + 1))
 
     usual = min(max(total_steps * speed.step, SHORTEST), LONGEST)
     room = SPARE * (usual if budget is None else budget * speed.share)

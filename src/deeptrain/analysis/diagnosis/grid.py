@@ -11,10 +11,12 @@ from deeptrain.analysis.find_lr import LEAST, MARGIN, RateSearch, excess, rung
 from deeptrain.analysis.verdicts import Verdict
 from deeptrain.report.formatting import format_loss, percent
 
-USUAL_DECAY = {"AdamW": 0.05, "Muon": 0.05}  # decoupled, as in the options; of the others 5e-4
+USUAL_DECAY, USUAL = {"AdamW": 0.05, "Muon": 0.05}, 5e-4  # decoupled, as in the options; of the others
+VISIBLE = 0.01  # of the weights: two decoupled decays that differ by less in a run are the same
 EXTENSIONS = 2  # rungs that are added while the best is at an edge
 SHARE = 0.2  # of the run: a short run, as in the last race of the search
 HALF_RUNG = 10**0.25  # between two rates of the refinement
+FINE = 0.25  # of the run: the best rate of a shorter part says little of half a rung
 LIKELY, CERTAIN = 3.0, 5.0  # paired standard errors by which a change is better
 
 Report = Callable[[str], None]
@@ -42,18 +44,21 @@ def decays(own: float | None, usual: float) -> Sequence[float | None]:
     return [None] if own is None else sorted({0.0, usual / 10, usual, own})
 
 
-def take_grid(trials: Trials, search: RateSearch, usual: float) -> Grid:
+def take_grid(trials: Trials, search: RateSearch, optimizer: str) -> Grid:
     """Run the grid; rates are added while the best is at an edge, none close to the one that diverges."""
+    own, usual = trials.subject.decay, USUAL_DECAY.get(optimizer, USUAL)
     race = search.races[-1]
     middle = search.lr if search.lr is not None else race.best
     below = search.diverges if search.diverges is not None else math.inf
     steps = max(LEAST, math.ceil(SHARE * search.planned_steps))
     rates = [rate for rate in (rung(middle, step) for step in (-1, 0, 1)) if rate < below] or [middle]
-    choices = decays(trials.subject.decay, usual)
+    least = VISIBLE / steps if optimizer in USUAL_DECAY else 0.0
+    choices = decays(own, usual)
     for _ in range(EXTENSIONS + 1):
-        found = [trial for decay in choices for trial in trials.short(rates, decay, steps)]
+        parts = [trials.short(_visible(rates, decay, own, least), decay, steps) for decay in choices]
+        found = [trial for part in parts for trial in part]
         best = choose(found)
-        same = [trial for trial in found if trial.decay == trials.subject.decay and errors_ahead(best, trial) <= LEVEL]
+        same = [trial for trial in found if trial.decay == own and errors_ahead(best, trial) <= LEVEL]
         best = choose(same or [best])  # a decay is changed for a reason
         assert best.rate is not None
         side = (best.rate == max(rates)) - (best.rate == min(rates))
@@ -63,8 +68,15 @@ def take_grid(trials: Trials, search: RateSearch, usual: float) -> Grid:
     return Grid(tuple(found), best)
 
 
+def _visible(rates: Sequence[float], decay: float | None, own: float | None, least: float) -> list[float]:
+    """Return the rates at which a decay differs from one's own: in a step by at least this part of the weights."""
+    return [rate for rate in rates if decay == own or rate * abs((decay or 0.0) - (own or 0.0)) >= least]
+
+
 def take_refinement(trials: Trials, grid: Grid | None, below: float, chance: float) -> Refined:
     """Run one's own settings, the best of the grid, and rates beside it while the best is at an edge.
+
+    Where only a small part of a run fits, there are no rates beside it.
 
     below: the rate that diverges. chance: the accuracy of guessing.
     """
@@ -75,7 +87,7 @@ def take_refinement(trials: Trials, grid: Grid | None, below: float, chance: flo
         return Refined((own,), own, own)
     assert grid.best.rate is not None
     rate, decay = grid.best.rate, grid.best.decay
-    exponents = [0, -1, 1]
+    exponents = [0, -1, 1] if trials.part >= FINE else [0]
     found: dict[int, Trial] = {}
     while exponents:
         for exponent in exponents:
@@ -83,7 +95,11 @@ def take_refinement(trials: Trials, grid: Grid | None, below: float, chance: flo
         best = choose(list(found.values()))
         exponent = next(number for number, trial in found.items() if trial is best)
         exponents = [exponent - 1] * (exponent == min(found)) + [exponent + 1] * (exponent == max(found))
-        exponents = [e for e in exponents if abs(e) <= 1 + EXTENSIONS and rate * HALF_RUNG**e * MARGIN < below]
+        exponents = [
+            e
+            for e in exponents
+            if trials.part >= FINE and abs(e) <= 1 + EXTENSIONS and rate * HALF_RUNG**e * MARGIN < below
+        ]
     whole = [*found.values(), *([own] if own is not None else [])]
     return Refined(tuple(whole), own, choose_learned(whole, own, chance))
 

@@ -21,6 +21,7 @@ from deeptrain.training.vitals import layer_statistics
 
 SAMPLE = 64  # images to memorise
 STEPS, PASSES, LONGEST = 300, 30, 4  # least steps and passes to memorise; so many times as long while it improves
+EARLY = 1 / 3  # of these steps: what is memorised by then needs no more
 SEEN = (MOMENTUM, "batch_size")  # remedies that are there only where their cause can be seen
 LOWER = -2  # rungs: a tenth of the rate
 VARIES = 1e-3  # spread of an output over the images, as a part of that over the classes: below it ignores them
@@ -92,7 +93,9 @@ def attempt(subject: Subject, ledger: Ledger, report: Report, change: str = "") 
 def _attempt(trainer: Trainer, images: int, report: Report, change: str) -> Attempt:
     """Train on a sample, longer while it still improves; count what is right in both modes."""
     steps = max(STEPS, PASSES * len(trainer.train_loader))
-    found, longer = train_sample(trainer, steps, report, change), steps
+    found, longer = train_sample(trainer, math.ceil(EARLY * steps), report, change), steps
+    if not found.memorised and found.loss < math.inf:
+        found = train_sample(trainer, steps, report, change)
     while not found.memorised and found.loss < math.inf and longer < LONGEST * steps:
         before, longer = found, 2 * longer
         found = train_sample(trainer, longer, report, change)

@@ -16,7 +16,7 @@ from deeptrain.analysis.diagnosis import advice, grid
 from deeptrain.analysis.diagnosis.advice import Curves
 from deeptrain.analysis.diagnosis.budget import Lengths, Speed, measure_speed, plan_lengths
 from deeptrain.analysis.diagnosis.controls import Controls, measure_controls
-from deeptrain.analysis.diagnosis.grid import USUAL_DECAY, Grid, Refined
+from deeptrain.analysis.diagnosis.grid import Grid, Refined
 from deeptrain.analysis.diagnosis.judge_memory import Attempt, Signal, read_memory
 from deeptrain.analysis.diagnosis.judge_rates import Rates, read_rates
 from deeptrain.analysis.diagnosis.judge_start import Start, read_start
@@ -175,8 +175,7 @@ class Procedure:
     def _grid(self) -> Step:
         if self.search is None or self.search.lr is None:
             return Step(4, "no rate was found", None, Reading(), left_out=True)
-        usual = USUAL_DECAY.get(self.facts.optimizer, 5e-4)
-        self.grid = found = grid.take_grid(self.trials, self.search, usual)
+        self.grid = found = grid.take_grid(self.trials, self.search, self.facts.optimizer)
         self.diagnosis.pictures["grid"] = cells = [_cell(trial, found.best) for trial in found.trials]
         line = f"{len(found.trials)} short runs of {found.best.steps} steps; best {grid.best_of(found.trials)}"
         return Step(4, line, cells, Reading())

@@ -21,7 +21,8 @@ from deeptrain.training.validation import predict
 from deeptrain.training.vitals import layer_statistics
 
 TRAIN_IMAGES, VAL_IMAGES = 1000, 2000  # that a trial is measured on, at most
-POINTS = 12  # validations of a trial whose curves are read
+LEAST_TRAIN = 300  # of train, where val is small: the error of val is most of that of a difference
+POINTS, FEW_POINTS = 12, 8  # validations of a trial whose curves are read; of a part of a run
 BLIND_IMAGES = 1000  # of val, that are answered without their pixels
 LOOKED_AT = 256  # images whose way through the layers is measured
 LEVEL = 1.0  # paired standard errors within which the accuracies of two trials are the same
@@ -155,7 +156,7 @@ class _Measure:
         slices = trial_slices(opened)
         rate = self.rate if self.rate is not None else trainer.optimizer.param_groups[0]["initial_lr"]
         label = f"{'run' if watched else 'short run'} at {rate:g}" + f", {self.change}" * bool(self.change)
-        rows, losses, every = [], [], max(1, self.steps // POINTS)
+        rows, losses, every = [], [], max(1, self.steps // points_of(self.steps, trainer.plan.total_steps))
         try:
             with preserved(trainer) as start:
                 runs = ShortRuns(trainer, start, opened.rates_of if self.rate is not None else None, slices)
@@ -233,9 +234,19 @@ class _Updates:
         return found
 
 
+def points_of(steps: int, total_steps: int) -> int:
+    """Return how often a trial is measured; a part of a run has a shorter story to tell."""
+    return POINTS if steps >= total_steps else FEW_POINTS
+
+
+def train_images(train: int, val: int) -> int:
+    """Return on how many training images a trial is measured: about as many as of val."""
+    return min(train, TRAIN_IMAGES, max(val, LEAST_TRAIN))
+
+
 def trial_slices(opened: Opened) -> list[Loader]:
     """Return loaders of the images of train, and of val, on which a trial is measured."""
-    parts = (opened.train, TRAIN_IMAGES), (opened.val, VAL_IMAGES)
+    parts = (opened.train, train_images(len(opened.train), len(opened.val))), (opened.val, VAL_IMAGES)
     return [opened.loader(part.evenly_spaced(count)) for part, count in parts]
 
 
