@@ -143,10 +143,13 @@ def speed(name: str, files: list[str], side: int, run: str, rounds: int) -> None
         for key, samples in found.items()
     ]
     table([f"{len(files)} {name}", "a second", "a CPU-second", "±", "ours, wall", "ours, CPU"], rows)
-    if len(found) > 1:
-        goal("", "over the fastest peer, CPU", min(ratios[key][1] for key in found if key != "deeptrain"), 2)
-    if (slow := "Hugging Face pipeline") in found:
-        goal("", "over Hugging Face's default, CPU", ratios[slow][1], 10)
+    for index, clock in enumerate(("wall", "CPU")):  # by the wall both cores count, which some peers leave idle
+        if len(found) > 1:
+            goal(
+                "", f"over the fastest peer, {clock}", min(ratios[key][index] for key in found if key != "deeptrain"), 2
+            )
+        if (slow := "Hugging Face pipeline") in found:
+            goal("", f"over Hugging Face's default, {clock}", ratios[slow][index], 10)
 
 
 # --- the other bars ---

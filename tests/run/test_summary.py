@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from deeptrain.commands.cli import train
+from deeptrain.commands.evaluate import evaluate
 from deeptrain.training.validation import Validator
 
 
@@ -36,3 +37,14 @@ def test_a_run_that_failed_in_its_last_validation_is_to_go_on(tmp_path, capsys, 
     assert "go on" in shown and "resume=run" in shown and "train longer" not in shown
     assert train(["resume=run"]) == 0
     assert "train longer" in capsys.readouterr().out
+
+
+def test_the_end_names_an_evaluation_that_the_data_allow(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_sides("sides.npz", 40)
+    tiny = ["model=fcn", "model.hidden=[4]", "epochs=1", "device=cpu", "threads=1", "loggers=none"]
+    for data, split in ((["data=npz", "data.file=sides.npz"], ["split=val"]), (["data=gates"], [])):
+        assert train([*data, *tiny, f"dir={data[0]}"]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("evaluate ")]
+        assert line.split()[-1 - len(split) :] == [data[0], *split]
+        assert evaluate([data[0], *split]) == 0

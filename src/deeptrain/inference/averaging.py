@@ -160,7 +160,6 @@ def predict_each(network: Predictor, views: Views, pictures: Sequence[Any], size
     for batch in network.decoded(pictures, size):
         read = [Picture(image, one if isinstance(one, Path) else None) for one, image in batch
                 if not isinstance(image, str)]  # fmt: skip
-        logits = iter(average(network, views, read, first)[0].numpy() if read else ())
-        for index, (picture, image) in enumerate(batch, first):
-            yield network.prediction(picture, index, None if isinstance(image, str) else next(logits), image)
+        logits = average(network, views, read, first)[0].numpy() if read else np.zeros((0, len(network.classes)))
+        yield from network.answers(batch, logits, first)
         first += len(batch)

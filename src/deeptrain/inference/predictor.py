@@ -98,10 +98,8 @@ class Predictor:
         """Yield predictions as they come, in order. One that could not be made has its reason in `error`."""
         start = 0
         for batch in self.decoded(pictures, batch_size):
-            logits = iter(self._forward([image for _, image in batch if not isinstance(image, str)]))
-            for index, (picture, image) in enumerate(batch, start):
-                unread = isinstance(image, str)
-                yield self.prediction(picture, index, None if unread else next(logits), image)
+            logits = self._forward([image for _, image in batch if not isinstance(image, str)])
+            yield from self.answers(batch, logits, start)
             start += len(batch)
 
     def logits(self, pictures: Any, batch_size: int | None = None) -> Tensor:
@@ -132,14 +130,20 @@ class Predictor:
         temperature = self.calibration.temperature if self.calibration else 1.0
         return class_probabilities(torch.from_numpy(logits), self.loss, temperature).numpy()
 
-    def prediction(self, picture: Any, index: int, logits: np.ndarray | None, image: Any) -> Prediction:
-        """Return what logits (K,) say of a picture; without any, `image` is the reason."""
-        name, error = name_of(picture, index), image if logits is None else ""
-        if logits is None or not np.isfinite(logits).all():
-            error = error or f"{name}: the network's answer is not finite"
-            logits = np.full(len(self.classes), np.nan, np.float32)
+    def answers(
+        self, batch: list[tuple[Any, np.ndarray | str]], logits: np.ndarray, start: int
+    ) -> Iterator[Prediction]:
+        """Yield a prediction for each picture of a batch, the number `start` and on. logits (M, K): of those read."""
+        finite = np.isfinite(logits).all(1, keepdims=True)
+        logits = np.where(finite, logits, np.float32("nan"))
         scores = class_probabilities(torch.from_numpy(logits), self.loss).numpy()
-        return Prediction(name, self.classes, logits, self.probabilities(logits), scores, error)
+        rows = zip(logits, self.probabilities(logits), scores, strict=True)
+        nothing = np.full(len(self.classes), np.nan)
+        for index, (picture, image) in enumerate(batch, start):
+            name, unread = name_of(picture, index), isinstance(image, str)
+            row = (nothing.astype(np.float32), nothing, nothing) if unread else next(rows)
+            not_finite = f"{name}: the network's answer is not finite" if np.isnan(row[0]).any() else ""
+            yield Prediction(name, self.classes, *row, image if unread else not_finite)
 
     @torch.inference_mode()
     def forward(self, images: np.ndarray, mode: Callable[[nn.Module], Any] = nn.Module.eval) -> np.ndarray:

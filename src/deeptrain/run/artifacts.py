@@ -153,7 +153,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
         model=f"{setup.run.choices['model']}, {result['parameters']:,} parameters",
         worst=worst_classes(matrix, classes),
         largest_class=matrix.sum(1).max() / matrix.sum(),
-        commands=[("repeat this run", repeat), *next_commands(trainer, run_dir)],
+        commands=[("repeat this run", repeat), *next_commands(trainer, setup, run_dir)],
         reading=[(label, text) for label, _, text in (line.partition("  ") for line in reading(run_dir, result))],
     )
     write_card(run_dir, data)

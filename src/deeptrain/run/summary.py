@@ -203,7 +203,7 @@ def closing_lines(trainer: "Trainer", setup: build.Setup, run_dir: Path, result:
     is_drawn = (run_dir / "checkpoints" / "best.pt").is_file()  # soon: nobody waits for the pictures
     lines.append(f"folder  {run_dir}" + (" (card.html, curves.png)" if is_drawn else ""))
     lines += reading(run_dir, result)
-    return [*lines, *(f"{what}  {command}" for what, command in next_commands(trainer, run_dir))]
+    return [*lines, *(f"{what}  {command}" for what, command in next_commands(trainer, setup, run_dir))]
 
 
 def reading(run_dir: Path, result: dict[str, Any]) -> list[str]:
@@ -230,14 +230,15 @@ def _learned_by_heart(accuracy: float, count: int) -> str:
     return f"{learned}: try more epochs, another optimizer.lr or a larger model; look at the labels"
 
 
-def next_commands(trainer: "Trainer", run_dir: Path) -> list[tuple[str, str]]:
+def next_commands(trainer: "Trainer", setup: build.Setup, run_dir: Path) -> list[tuple[str, str]]:
     """Return what one may want to do next, as commands to paste. They hold the words that no folder may decide."""
     checkpoints, progress = run_dir / "checkpoints", trainer.progress
     over = trainer.outcome() is not None and not trainer.stop.reason and progress.validated == progress.step
     trusted = [quote(word) for word in trainer.metadata["overrides"] if override_key(word) in saved.TRUSTED]
     commands = []
     if (checkpoints / "best.pt").is_file():
-        commands.append(("evaluate", " ".join([command("evaluate"), quote(as_typed(run_dir)), *trusted])))
+        split = [] if setup.source.has_test() else ["split=val"]
+        commands.append(("evaluate", " ".join([command("evaluate"), quote(as_typed(run_dir)), *split, *trusted])))
     if (checkpoints / "last.pt").is_file():
         resumed = " ".join([command("train"), quote_setting("resume", run_dir), *trusted])
         commands.append(("train longer", _longer_command(trainer, resumed)) if over else ("go on", resumed))
