@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from deeptrain import compose
 from deeptrain.analysis.diagnosis import budget, memorise, procedure
 from deeptrain.analysis.diagnosis.ledger import FILE, Ledger
-from deeptrain.analysis.diagnosis.start import is_upside_down, measure_start, mixes_batch, mixes_labels
+from deeptrain.analysis.diagnosis.start import is_linear, is_upside_down, measure_start, mixes_batch, mixes_labels
 from deeptrain.analysis.diagnosis.subject import ComposedRun
 from deeptrain.commands.diagnose import diagnose
 from deeptrain.data.dataset import Samples
@@ -69,6 +69,33 @@ def test_images_that_influence_one_another_are_seen_in_evaluation():
         assert not (start.batch_mixed or start.loss_mixed or start.upside_down or start.probabilities or start.leaks)
         assert all(map(torch.equal, trainer.model.parameters(), before))
         assert mixes_batch(Mixing(10), inputs)
+
+
+def stacked(*between: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), *between, nn.Linear(16, 10))
+
+
+@pytest.mark.parametrize("between", [(), (nn.Dropout(0.5),), (nn.BatchNorm1d(16),)])
+def test_layers_without_activations_are_a_straight_line(between):
+    assert is_linear(stacked(*between), torch.randn(64, 1, 8, 8))
+
+
+@pytest.mark.parametrize("between", [(nn.ReLU(),), (nn.Tanh(),), (nn.GELU(),)])
+def test_no_activation_is_taken_for_a_straight_line(between):
+    """Near zero a tanh is one, so it is looked at far from there too."""
+    model, images = stacked(*between), torch.randn(64, 1, 8, 8)
+    assert not is_linear(model, images)
+    assert not is_linear(model, 1e-3 * images)
+
+
+def test_a_single_layer_or_equal_outputs_are_no_missing_activation():
+    images = torch.randn(64, 1, 8, 8)
+    assert not is_linear(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), images)
+    silent = stacked()
+    for parameter in silent[1].parameters():
+        nn.init.zeros_(parameter)
+    assert not is_linear(silent, images)
 
 
 @pytest.fixture
