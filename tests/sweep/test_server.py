@@ -21,7 +21,7 @@ def state() -> dict[str, object]:
     ignored = [number for number in signals() if signal.getsignal(number) == signal.SIG_IGN]
     return {
         "cuda": torch.cuda.is_initialized(),
-        "imported": "deeptrain.training.trainer" in sys.modules and "matplotlib.pyplot" in sys.modules,
+        "imported": "deeptrain.training.trainer" in sys.modules and "matplotlib.figure" in sys.modules,
         "leader": os.getsid(0) == os.getpid(),
         "deaf": [*ignored, *signal.pthread_sigmask(signal.SIG_BLOCK, [])],
     }

@@ -62,6 +62,7 @@ def open_setup(
     repeated, has started from; those of another run are read here.
     """
     from deeptrain.data.leaks import describe_leaks
+    from deeptrain.runtime import dynamo
     from deeptrain.runtime.device import Runtime, pick_device, pick_precision, use_threads
 
     settings, world = run.settings, get_world()
@@ -78,6 +79,8 @@ def open_setup(
         dataset = normalised_as(initial, source, dataset)
     precision = pick_precision(settings.precision, device)
     runtime = Runtime(device, precision, settings.compile)
+    if not settings.compile:
+        dynamo.leave_out()
     pipeline = input_pipeline(run, source, dataset, initial)
     setup = Setup(run, source, dataset, runtime, pipeline, world, initial_weights=initial)
     pixels = setup.batch_size * math.prod(dataset.image_shape[1:]) // world.size

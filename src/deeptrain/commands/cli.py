@@ -70,7 +70,9 @@ def enter(command: Callable[[list[str]], int]) -> int:
     try:
         return command(sys.argv[1:])
     finally:
-        gc.disable()  # else Python looks at all objects of torch once more, for 0.25 s (frozen ones triton calls leaks)
+        gc.disable()  # else Python looks at all objects of torch once more, for 0.25 s
+        if "triton" not in sys.modules:  # it lists frozen objects as leaks
+            gc.freeze()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from deeptrain.commands.cli import answer
 from deeptrain.runtime import terminal
+from deeptrain.runtime.garbage import RARELY, collect_every
 from deeptrain.schema import PositiveInt
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Options:
     into: str | None = None
 
 
+@collect_every(RARELY)
 def ensemble(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
     return answer(arguments, USAGE, _ensemble)

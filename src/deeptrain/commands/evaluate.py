@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from deeptrain.commands.cli import answer
 from deeptrain.commands.csv_file import as_csv, csv_file
 from deeptrain.runtime import terminal
+from deeptrain.runtime.garbage import RARELY, collect_every
 from deeptrain.schema import PositiveInt
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Options:
         return None if self.tta == "all" else self.tta
 
 
+@collect_every(RARELY)
 def evaluate(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
     return answer(arguments, USAGE, _evaluate)

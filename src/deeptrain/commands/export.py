@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from deeptrain.commands.cli import answer
 from deeptrain.runtime import terminal
+from deeptrain.runtime.garbage import RARELY, collect_every
 from deeptrain.runtime.paths import read_path
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Options:
     temperature: Literal[1] | None = None
 
 
+@collect_every(RARELY)
 def export(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
     return answer(arguments, USAGE, _export)

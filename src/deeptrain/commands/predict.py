@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from deeptrain.commands.cli import answer, in_this_installation
 from deeptrain.commands.csv_file import as_csv, csv_file
 from deeptrain.runtime import terminal
+from deeptrain.runtime.garbage import RARELY, collect_every
 from deeptrain.runtime.paths import read_path
 from deeptrain.schema import PositiveInt, Range
 
@@ -58,6 +59,7 @@ class Options:
     batch_size: PositiveInt | None = None
 
 
+@collect_every(RARELY)
 def predict(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
     return answer(arguments, USAGE, _predict)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from deeptrain.commands.cli import answer
 from deeptrain.runtime import terminal
+from deeptrain.runtime.garbage import RARELY, collect_every
 
 USAGE = """\
 python scripts/preview.py [group=option ...] [key=value ...] [--all]
@@ -14,6 +15,7 @@ outputs/preview/schedule.png, the learning rate. With --all also outputs/preview
 """
 
 
+@collect_every(RARELY)
 def preview(arguments: list[str]) -> int:
     """Run the command; return its exit code."""
     return answer(arguments, USAGE, _preview, alone=True)

@@ -417,4 +417,7 @@ def style_axes(axes: "Axes", label: str, x: str | None = None) -> None:
 def save_figure(figure: "Figure", path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a class named in a script that the font lacks
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
+            figure.set_layout_engine(None)  # else savefig goes through all that is drawn once more
         figure.savefig(path, metadata={"Software": None})  # the same run draws the same bytes

@@ -3,10 +3,10 @@
 It imports and does nothing else. No thread is started here and no GPU asked for, as neither outlives a fork.
 """
 
-import matplotlib.pyplot  # noqa: F401
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import tensorboard.plugins.hparams.summary_v2  # noqa: F401
-import torch._dynamo  # noqa: F401  (building an optimizer does)
 
 import deeptrain.analysis.preview
 import deeptrain.report.card
