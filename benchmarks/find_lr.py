@@ -47,13 +47,13 @@ def accuracy(words: list[str]) -> float:
         trainer.close()
 
 
-def compare(words: list[str]) -> dict:
-    """Search the rate of a setting, train the whole grid, and read off what each rule's rate would have given."""
+def compare(words: list[str], grid: dict[float, float]) -> dict:
+    """Search the rate of a setting, train the grid if it is not known, and read off what each rule's rate gives."""
     run = compose_run(words)
     setup, began = build.open_setup(run), time.perf_counter()
     found = search(setup, lambda text: None)
     seconds = time.perf_counter() - began
-    grid = {rate: accuracy(with_rate(run, rate)) for rate in GRID}
+    grid = grid or {rate: accuracy(with_rate(run, rate)) for rate in GRID}
     best = max(grid.values())
     rates = {"find_lr": found.lr or math.nan, "its range test": found.steep, **found.other_rules()}
     rungs = {name: min(max(on_ladder(rate), GRID[0]), GRID[-1]) for name, rate in rates.items() if rate == rate}
@@ -69,6 +69,12 @@ def compare(words: list[str]) -> dict:
     }
 
 
+def rows_of(path: Path | None) -> dict[str, dict]:
+    """Return the rows of a file of JSON lines by name, {} without one."""
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    return {row["name"]: row for row in map(json.loads, lines)}
+
+
 def line(name: str, found: dict) -> str:
     regrets = "  ".join(f"{rule} {regret:.1f}" for rule, regret in found["regret"].items())
     return f"{name:<28} {found['rates']['find_lr']:<7g} {found['share_of_grid']:.1%} of the grid's steps | {regrets}"
@@ -81,6 +87,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--images", type=int, default=3000, help="that are trained on")
     parser.add_argument("--out", type=Path, help="a file of JSON lines; settings in it are not run again")
+    parser.add_argument("--grids", type=Path, help="such a file of before, whose grids are not trained again")
     parser.add_argument("names", nargs="*", help="data/model/optimizer; all if none is named")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
@@ -95,11 +102,10 @@ def main(words: list[str] | None = None) -> None:
         for data in sets
         for optimizer in OPTIMIZERS
     }
-    known = {}
-    if options.out and options.out.exists():
-        known = {row["name"]: row for row in map(json.loads, options.out.read_text().splitlines())}
+    known, grids = rows_of(options.out), rows_of(options.grids)
     for name in options.names or settings:
-        found = known.get(name) or {"name": name, **compare(settings[name]())}
+        grid = {float(rate): value for rate, value in grids.get(name, {"grid": {}})["grid"].items()}
+        found = known.get(name) or {"name": name, **compare(settings[name](), grid)}
         if options.out and name not in known:
             with options.out.open("a") as file:
                 file.write(json.dumps(found) + "\n")

@@ -10,7 +10,17 @@ import torch
 
 from deeptrain import build_trainer, compose
 from deeptrain.analysis import find_lr as room
-from deeptrain.analysis.find_lr import Race, choose, find_lr, has_diverged, on_ladder, read_test, rung, smooth
+from deeptrain.analysis.find_lr import (
+    Race,
+    choose,
+    find_lr,
+    has_diverged,
+    on_ladder,
+    promised,
+    read_test,
+    rung,
+    smooth,
+)
 from deeptrain.analysis.short_runs import ShortRuns, preserved
 
 SMALL = ["data=synthetic", "model=fcn", "model.hidden=[16]", "limit_steps=20", "batch_size=32"]
@@ -78,13 +88,26 @@ def test_the_ladder_has_two_rungs_a_decade():
     assert [rung(0.01, steps) for steps in (-2, -1, 0, 1, 2)] == [0.001, 0.003, 0.01, 0.03, 0.1]
 
 
-def test_the_largest_equal_rate_below_divergence_is_chosen():
-    noise = np.random.default_rng(0).normal(size=50)
-    race = Race(24, {0.01: noise, 0.03: noise + np.tile([0.1, -0.09], 25), 0.1: noise + 1})
+def test_close_to_divergence_a_lower_rate_that_is_as_good_is_chosen():
+    noise = 2 + 0.1 * np.random.default_rng(0).normal(size=50)
+    race = Race(24, {0.01: noise, 0.03: noise + np.tile([0.09, -0.1], 25), 0.1: noise + 1})
     assert race.equals() == [0.01, 0.03]
-    assert choose(race, math.inf) == 0.03
-    assert choose(race, 0.05) == 0.01
-    assert choose(race, 0.02) == 0.01
+    assert choose([race], 24, math.inf) == 0.03
+    assert choose([race], 24, 0.05) == 0.01
+    assert choose([race], 24, 0.02) == 0.03, "none is safe"
+
+
+def test_the_rate_is_that_of_the_lowest_promise():
+    """A rate whose loss falls faster from one length to the next overtakes the other one in a longer run."""
+
+    def losses(factor, power, steps):
+        return np.full(5, factor * steps**-power)
+
+    races = [Race(n, {0.01: losses(11.5, 0.5, n), 0.03: losses(4, 0.3, n)}) for n in (24, 96)]
+    assert races[-1].best == 0.03
+    assert promised(races, 0.01, 400) == pytest.approx(11.5 * 400**-0.5)
+    assert choose(races, 96, math.inf) == 0.03
+    assert choose(races, 400, math.inf) == 0.01
 
 
 def test_a_run_that_diverged_equals_none():

@@ -1,11 +1,12 @@
 """Finding a learning rate: a range test brackets it, and two races of short annealed runs decide.
 
-No rule that reads a range test alone is safe. Short runs at a constant rate prefer rates that are too low; annealed
-ones hardly do (Wu et al., 2018).
+No rule that reads a range test alone is safe. Short runs at a constant rate prefer rates that are too low (Wu et al.,
+2018). Annealed ones prefer rates that are up to a rung too high. So a power law through both lengths of a rate's runs
+says what the whole run will lose, as in learning curves (Hestness et al., 2017).
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,7 @@ class RateSearch:
     def span(self) -> tuple[float, float]:
         """Return the lowest and the highest rate that the races cannot tell from the best."""
         equal = [rate for race in self.races for rate in race.equals()]
+        equal += [self.lr] if self.lr is not None else []
         return min(equal), max(equal)
 
     @property
@@ -131,8 +133,7 @@ def find_lr(
         below = diverges if diverges is not None else HIGHEST
         sprint, final = Race(first), Race(min(LONGER * first, planned))
         _run_bracket(sprint, runs, on_ladder(steep), below, report)
-        order = [rate for rate, mean in sorted(sprint.means.items(), key=lambda pair: pair[1]) if mean < math.inf]
-        for rate in order[:2] if final.steps > first else ():
+        for rate in _finalists(sprint) if final.steps > first else ():
             _run(final, runs, rate, report)
         race = final if final.scores and final.means[final.best] < math.inf else sprint
         guess = runs.guess()
@@ -140,15 +141,31 @@ def find_lr(
         if own is not None:
             _run(rival, runs, own, report)
     learns = excess(guess, race.scores[race.best]) > FALL
-    lr = choose(race, below) if learns else None
-    races = [race for race in (sprint, final) if race.scores]
+    races = [each for each in (sprint, final) if each.scores]
+    lr = choose(races[: races.index(race) + 1], planned, below) if learns else None
     seen = (rates, losses, steep, diverges, races, guess, runs.steps, planned)
     return RateSearch(lr, *seen, rival.scores.get(own) if own is not None else None)
 
 
-def choose(race: Race, below: float) -> float:
-    """Return the largest of the best rates that is MARGIN below the diverging one; the best if there is none."""
-    return max((rate for rate in race.equals() if rate * MARGIN <= below), default=race.best)
+def choose(races: Sequence[Race], planned: int, below: float) -> float:
+    """Return the rate of the last race that promises the lowest loss after the planned steps.
+
+    If it is less than MARGIN below the diverging one, the largest rate that is and that the race cannot tell from it.
+    """
+    last = races[-1]
+    best = min(last.scores, key=lambda rate: promised(races, rate, planned))
+    safe = [rate for rate in last.equals() if rate * MARGIN <= below]
+    return best if best * MARGIN <= below or not safe else max(safe)
+
+
+def promised(races: Sequence[Race], rate: float, planned: int) -> float:
+    """Return the loss after the planned steps by the power law through a rate's losses in the last two races."""
+    *before, last = (race for race in races if rate in race.scores)
+    loss = last.means[rate]
+    if not before or not 0 < loss < math.inf or not 0 < before[-1].means[rate] < math.inf:
+        return loss
+    exponent = math.log(planned / last.steps) / math.log(last.steps / before[-1].steps)
+    return loss * (loss / before[-1].means[rate]) ** exponent
 
 
 def read_test(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float | None]:
@@ -225,6 +242,13 @@ def _run_bracket(race: Race, runs: ShortRuns, middle: float, below: float, repor
             return
         for rate in new:
             _run(race, runs, rate, report)
+
+
+def _finalists(sprint: Race) -> list[float]:
+    """Return the best rate of the first race, and the one below it: in a longer run that one may be the best."""
+    means = {rate: mean for rate, mean in sprint.means.items() if mean < math.inf}
+    below = [rate for rate in means if rate < sprint.best]
+    return [sprint.best, *below[-1:]] if means else []
 
 
 def _allowed(rates: Iterable[float], below: float) -> list[float]:
