@@ -68,6 +68,30 @@ HEALTHY = [
     ),
     *(f"model={model} optimizer={optimizer}" for model in MODELS for optimizer in ("adamw", "sgd", "rmsprop")),
 ]
+ADVISABLE = (  # nothing is broken, and something could be better
+    "fcn epochs=3",
+    "fcn optimizer.lr=0.0003",
+    "fcn optimizer.lr=0.02",
+    "fcn optimizer=sgd optimizer.lr=0.005",
+    "fcn optimizer=rmsprop",
+    "fcn optimizer.weight_decay=0.5",
+    "fcn optimizer=sgd clip_norm=0.01",
+    "fcn schedule=constant optimizer.lr=0.01",
+    "fcn schedule.warmup=0.6",
+    "fcn batch_size=256",
+    "fcn model.hidden=[]",
+    "fcn model.hidden=[8]",
+    "fcn model.hidden=[128,128,128,128]",
+    "fcn model.activation=sigmoid",
+    "fcn model.dropout=0.7",
+    "fcn loss.label_smoothing=0.5",
+    "fcn aug=mixup",
+    "fcn data.augment=false",
+    "fcn data.train_images=200",
+    "rnn",
+    "vgg model.width=0.125 epochs=3",
+    "resnet model.widths=[8,16,32] epochs=3",
+)
 STARTS = (
     "optimizer.lr=10",
     "model.initialization=normal model.init_std=1",
@@ -191,7 +215,11 @@ def zoo(options: argparse.Namespace, known: Known) -> None:
 
 
 def advice(options: argparse.Namespace, known: Known) -> None:
-    """Follow each advice of the diagnoses that are known, over paired seeds that they have not seen."""
+    """Follow each advice that diagnoses give, over paired seeds that they have not seen."""
+    for setting in ADVISABLE[: 1 if options.quick else None]:
+        length = "" if "epochs=" in setting else f" epochs={options.epochs}"
+        name = f"{options.data} model={setting}{length} seed=0 threads=1"
+        known.once(name, lambda name=name: examine(name, options.steps))
     cases = [
         (row["words"], verdict["override"].replace("'", ""))
         for row in list(known.rows.values())
