@@ -140,10 +140,13 @@ class Predictor:
         rows = zip(logits, self.probabilities(logits), scores, strict=True)
         nothing = np.full(len(self.classes), np.nan)
         for index, (picture, image) in enumerate(batch, start):
-            name, unread = name_of(picture, index), isinstance(image, str)
-            row = (nothing.astype(np.float32), nothing, nothing) if unread else next(rows)
+            name = name_of(picture, index)
+            if isinstance(image, str):
+                yield Prediction(name, self.classes, nothing.astype(np.float32), nothing, nothing, image)
+                continue
+            row = next(rows)
             not_finite = f"{name}: the network's answer is not finite" if np.isnan(row[0]).any() else ""
-            yield Prediction(name, self.classes, *row, image if unread else not_finite)
+            yield Prediction(name, self.classes, *row, not_finite)
 
     @torch.inference_mode()
     def forward(self, images: np.ndarray, mode: Callable[[nn.Module], Any] = nn.Module.eval) -> np.ndarray:

@@ -58,8 +58,8 @@ def _slope(values: Tensor, labels: Tensor, loss: str, inverse: float) -> tuple[f
         second = (shares * (1 - shares) * values.square()).sum(1)
     else:
         shares = (values * inverse).softmax(1)
-        mean = (shares * values).sum(1)
-        first, second = mean - true, (shares * values.square()).sum(1) - mean.square()
+        mean = shares.mul_(values).sum(1)  # in place: memory for another tensor takes as long as the sum
+        first, second = mean - true, shares.mul_(values).sum(1) - mean.square()
     return float(first.mean()), float(second.mean())
 
 
