@@ -86,3 +86,14 @@ def test_no_more_runs_are_made_than_there_is_time_for():
     candidates = [f"model.width={width}" for width in range(20)]
     _, made = told({"": 100} | dict.fromkeys([DIES.override, *candidates], 100), tuple(candidates))
     assert len(made.asked) == ROOM
+
+
+@pytest.mark.parametrize(
+    ("own", "after", "kind"),
+    [(100, 850, "fault"), (100, 400, "remark"), (600, 890, "remark")],
+)
+def test_a_regularizer_is_a_fault_only_where_it_keeps_a_run_from_learning(own, after, kind):
+    """In a short run all networks learn faster without."""
+    held = Verdict("regularized", "fault", "likely", "loss 2.3", "data.augment=false")
+    reading, _ = told({"": own, held.override: after}, fault=held)
+    assert [verdict.kind for verdict in reading.verdicts] == [kind]

@@ -194,6 +194,8 @@ def test_a_frozen_network_need_not_memorise():
         ),
         ({"loss": 2.25, "changes": (("model.dropout=0.0", 0.3),)}, ("regularized", "fault")),
         ({"found": None, "loss": 2.3, "changes": (("model.norm=batch", 0.3),)}, ("start_too_bad", "fault")),
+        ({"found": None, "loss": 2.3, "changes": (("data.mean=null data.std=null", 0.3),)}, ("input_scale", "fault")),
+        ({"found": None, "loss": 2.3, "changes": (("loss.class_weights=auto", 0.3),)}, ("imbalance", "fault")),
         ({"loss": 2.28, "val_errors": 0.5, "by_heart": (1.0, 1.05)}, ("labels_are_noise", "fault")),
     ],
 )

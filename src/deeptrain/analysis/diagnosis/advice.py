@@ -20,6 +20,7 @@ from deeptrain.report.formatting import format_points, percent
 
 TOLD_APART = 0.7  # accuracy at which a straight line tells train from val
 TESTED = 3  # pieces of advice, at most
+EVEN = "loss.class_weights=auto"
 MILD = ("data.augment", DECAY)  # regularizers that hardly keep a network from fitting its images
 LENGTH = (
     "train_longer",
@@ -91,7 +92,7 @@ def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subje
         suspected += [verdict for verdict in _why_below_linear(record, subject) if verdict.override not in words]
     if is_uneven(record.chance, record.num_classes):
         evidence = f"{percent(record.chance)} of the training images have one class"
-        suspected = [Verdict("imbalance", "advice", "likely", evidence, "loss.class_weights=auto"), *suspected]
+        suspected = [Verdict("imbalance", "advice", "likely", evidence, EVEN), *suspected]
     if told and told[0].kind == "fault":
         return Curves(Reading(told), ())
     told += [verdict for verdict in found if verdict not in suspected]

@@ -9,6 +9,12 @@ from deeptrain.report.formatting import format_loss
 
 SLOW, LITTLE = 0.8, 0.2  # parts of the loss of guessing, and of what is learned with a change
 ALIKE = 0.9  # of the loss with permuted labels: from there on the labels help nothing
+CAUSES = {  # what a change that lets a run learn has mended; else it is a regularizer
+    "model.initialization": "start_too_bad",
+    "model.norm": "start_too_bad",
+    "data.mean": "input_scale",
+    "loss.class_weights": "imbalance",
+}
 DIFFERENT = 10.0  # times the rate that was found: a rate beside the range is a matter of taste
 
 
@@ -48,7 +54,7 @@ def read_rates(rates: Rates, named: Named = str) -> Reading:
     guess = f"guessing gives {format_loss(rates.guess)}"
     if cures := [(change, loss) for change, loss in rates.changes if learns_more(rates, loss)]:
         change, loss = cures[0]
-        name = "start_too_bad" if change.startswith(("model.initialization", "model.norm")) else "regularized"
+        name = next((name for start, name in CAUSES.items() if change.startswith(start)), "regularized")
         evidence = f"at the best rate {best}, {guess}; with {named(change)} it is {format_loss(loss)}"
         return Reading([Verdict(name, "fault", "likely", evidence, change)], ["the rate"])
     tried = [named(change) for change, _ in rates.changes]

@@ -56,8 +56,12 @@ def mend(
             break
         if found and _is_enough(best, linear, chance):
             break
-    if found and found[0].name == "regularized" and not _is_most(trials.beside(own, fault.override), own, linear):
-        found[0] = replace(found[0], kind="remark", confidence="")  # all networks learn faster without: it is no cause
+    if (
+        found
+        and found[0].name == "regularized"
+        and not _kept_from(trials.beside(own, fault.override), own, linear, chance)
+    ):
+        found[0] = replace(found[0], kind="remark", confidence="")
     return Reading(found or [_unmended(fault, own, chance)], excluded)
 
 
@@ -88,9 +92,14 @@ def _is_enough(best: Trial, linear: np.ndarray, chance: float) -> bool:
     return is_level and _learns(best, chance)
 
 
-def _is_most(after: Trial, before: Trial, linear: np.ndarray) -> bool:
-    """Tell whether most of the distance to a straight line is gone."""
-    return after.accuracy - before.accuracy >= MOST * (float(linear.mean()) - before.accuracy)
+def _kept_from(after: Trial, before: Trial, linear: np.ndarray, chance: float) -> bool:
+    """Tell whether a regularizer kept a run from learning: in a short run all networks learn faster without.
+
+    It learned nothing, and without it learns most of what a straight line does.
+    """
+    return not _learns(before, chance) and after.accuracy - before.accuracy >= MOST * (
+        float(linear.mean()) - before.accuracy
+    )
 
 
 def _unmended(fault: Verdict, own: Trial, chance: float) -> Verdict:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from deeptrain.analysis import remedies
 from deeptrain.analysis.curves import share_error
 from deeptrain.analysis.diagnosis import advice, grid
@@ -45,7 +47,10 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Facts:
-    """What step 1 has seen of the data, and how fast steps are. largest_class: its share of the training images."""
+    """What step 1 has seen of the data, and how fast steps are.
+
+    largest_class: its share of the training images. guessed: its share of val, which answering it always gets right.
+    """
 
     start: Start
     train: int
@@ -56,6 +61,7 @@ class Facts:
     total_steps: int
     optimizer: str
     speed: Speed
+    guessed: float = math.nan
 
 
 TYPES = (
@@ -128,7 +134,8 @@ class Procedure:
             share = accuracy_of_guessing(opened.train.labels, opened.classes)
             kind, steps = type(trainer.optimizer).__name__, trainer.plan.total_steps
             sizes = len(opened.train), len(opened.val), opened.classes
-        return Facts(found, *sizes, share, first or {}, steps, kind, speed)
+            guessed = float((opened.val.labels == np.bincount(opened.train.labels).argmax()).mean())
+        return Facts(found, *sizes, share, first or {}, steps, kind, speed, guessed)
 
     # --- the steps ---
 
@@ -154,7 +161,9 @@ class Procedure:
     def _rate(self) -> Step:
         if self.subject.rate is None:
             return Step(3, "the optimizer has no setting lr", None, Reading(), left_out=True)
-        rates = measure_rates(self.searches, self.facts.val)
+        seen = [verdict.override for verdict in self._remarked()]
+        seen += [advice.EVEN] * advice.is_uneven(self.facts.largest_class, self.facts.classes)
+        rates = measure_rates(self.searches, self.facts.val, seen)
         self.search = self.searches.search(own=rates.own)
         self.diagnosis.pictures["find_lr"] = self.search.summary()
         return Step(3, _rate_line(rates), rates, self._mended(read_rates(rates, self.subject.named)))
@@ -165,7 +174,7 @@ class Procedure:
         if not has_remedy or self.subject.is_rate_open or self.lengths.last < NAMES.index("refine") + 1:
             return reading
         others = [change for change in self.subject.remedies() if change != reading.verdicts[0].override]
-        linear, chance = self.controls.linear, self.facts.largest_class
+        linear, chance = self.controls.linear, self.facts.guessed
         return mend(reading, self.trials, others, linear, chance, lambda trial: remedies.longer(self._record(trial)))
 
     def _record(self, trial: Trial) -> Record:

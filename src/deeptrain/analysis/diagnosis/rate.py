@@ -78,13 +78,15 @@ class Searches:
                 for loader in slices:
                     loader.close()
 
-    def without_regularizers(self, rates: Rates) -> Iterator[tuple[str, float]]:
-        """Search the rate without each regularizer, and from other starts, until one learns far more.
+    def with_changes(self, rates: Rates, seen: Sequence[str]) -> Iterator[tuple[str, float]]:
+        """Search the rate with the remedies of what was seen, without each regularizer, and from other starts.
+
+        It ends with the first that learns far more.
 
         Yields what was changed, and the loss of the best rate then; inf if none is better than guessing.
         """
         starts = [change for change in self.subject.remedies() if change.startswith(STARTS)]
-        for change in [*self.subject.regularizers(), *starts]:
+        for change in [*seen, *self.subject.regularizers(), *starts]:
             try:
                 search = self.search(change.split())
             except UsageError:
@@ -129,8 +131,11 @@ def slices_of(opened: Opened) -> list[Loader]:
     return [opened.loader(part.evenly_spaced(IMAGES)) for part in (opened.train, opened.val)]
 
 
-def measure_rates(searches: Searches, val_images: int) -> Rates:
-    """Search the rate beside the run's own; where no rate learns much, look for what is in its way."""
+def measure_rates(searches: Searches, val_images: int, seen: Sequence[str] = ()) -> Rates:
+    """Search the rate beside the run's own; where no rate learns much, look for what is in its way.
+
+    seen: remedies of what step 1 has seen.
+    """
     subject = searches.subject
     own = None if subject.is_rate_open else subject.rate
     search = searches.search(own=own)
@@ -144,7 +149,7 @@ def measure_rates(searches: Searches, val_images: int) -> Rates:
     if search.lr is not None and own is not None and rates.guess_errors < MANY_ERRORS:
         rates = replace(rates, guess_errors=searches.errors_of_the_run())
     if search.lr is None or rates.loss > SLOW * search.guess:
-        rates = replace(rates, changes=tuple(searches.without_regularizers(rates)))
+        rates = replace(rates, changes=tuple(searches.with_changes(rates, seen)))
         blocks = math.ceil(min(IMAGES, val_images) / BLOCK)
         rates = replace(rates, val_errors=excess(search.guesses[-blocks:], best[-blocks:]))
         if not read_rates(rates).failed and rates.val_errors < FEW_ERRORS:
