@@ -199,6 +199,8 @@ def test_the_command_from_its_words_to_its_export(capfd):
     assert tune([*words, *space, "trials=2", "dry_run=true"]) == 0
     said = capfd.readouterr().out
     assert "search  2 trials, sampler=gp" in said and "all 2 without pruning: about" in said
+    assert tune([*words, "optimizer.lr=1e-4,1e-1", "trials=2", "dry_run=true"]) == 0
+    assert "two values alone; all between them are 'optimizer.lr=log(0.0001,0.1)'" in capfd.readouterr().out
     assert not Path("outputs").exists()
 
     assert tune([*words, *space, "trials=2", "dir=s"]) == 0

@@ -28,6 +28,15 @@ def test_a_setting_of_some_options_exists_only_with_them():
     assert space.probes("aug.mixup.alpha")[0] == {"aug": "[mixup]", "aug.mixup.alpha": "0.1"}
 
 
+@pytest.mark.parametrize(
+    ("values", "meant"),
+    [("1e-4,1e-1", "log(0.0001,0.1)"), ("0.5,0.1", "interval(0.1,0.5)"), ("0,0.3", "interval(0,0.3)")]
+    + [(values, "None") for values in ("16,28", "0.1,0.1", "0.1,0.2,0.3", "[],[mixup]", "none,0.1")],
+)
+def test_two_numbers_may_be_meant_as_a_range(values, meant):
+    assert str(Choice(tuple(values.split(","))).between()) == meant
+
+
 def test_a_finite_space_is_counted():
     space = Space((), {"a": Choice(("x", "y", "z")), "b": Interval(2, 5, whole=True)})
     assert space.size == 12

@@ -42,6 +42,15 @@ class Choice:
     def __str__(self) -> str:
         return ",".join(self.values)
 
+    def between(self) -> Interval | None:
+        """Return the range that was perhaps meant by two numbers, of which one is a fraction."""
+        try:
+            low, high = sorted(map(float, self.values))
+        except ValueError:
+            return None
+        is_range = low < high and not (low.is_integer() and high.is_integer())
+        return Interval(low, high, log=low > 0 and high >= 10 * low) if is_range else None
+
 
 Axis = Interval | Choice
 

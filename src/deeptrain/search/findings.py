@@ -1,15 +1,14 @@
 """What a search has shown of its ranges: an edge to move, a smaller range, a setting that did not matter."""
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
-from deeptrain.config.axes import Interval
+from deeptrain.config.axes import Axis, Choice, Interval
 from deeptrain.runtime.random import generator
-from deeptrain.search import sampler
 from deeptrain.search.space import Space
 from deeptrain.search.trials import Objective, Told, Trial, as_told
 
@@ -17,7 +16,8 @@ MIN_TRIALS = 20  # with a value: below it nothing is said
 BEST = 0.2  # of the trials
 EDGE = 0.15  # of a range: the best fifth of evenly spread trials at its end has its median at 0.1
 WIDER = 10.0  # times, of a log range
-CONTROLS = 20  # times that the values of each setting are shuffled
+SHUFFLES = 199  # of the values of a setting among the trials
+LEVEL = 0.05
 
 
 def edges(
@@ -65,45 +65,38 @@ def best_trials(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
 
 
 def did_not_matter(space: Space, trials: Sequence[Trial], objective: Objective, seed: int) -> list[str]:
-    """Return the settings that matter no more than their own values do when they are shuffled among the trials.
+    """Return the settings on which the values of the trials show no dependence.
 
-    The importance is that of PED-ANOVA (Watanabe et al., 2023): how much the best trials differ from all in a setting.
-    A permutation test: of 21 settings without any effect, at most about one is not named.
+    A permutation test of the distance covariance (Székely et al., 2007) with the ranks of the values. It also sees a
+    best in the middle of a range, and choices. Of 20 settings without any effect, about 19 are named.
     """
     told = [each for each in as_told(space, trials, objective) if each.value is not None]
+    return [key for key in space.axes if _is_idle(key, space, [each for each in told if key in each.parameters], seed)]
+
+
+def _is_idle(key: str, space: Space, told: Sequence[Told], seed: int) -> bool:
     if len(told) < MIN_TRIALS:
-        return []
-    importance = importances(space, told, objective.higher_is_better, seed)
-    keys = [key for key in space.axes if key in importance]
-    return [
-        key for key in keys if importance[key] <= max(importance[_control(key, index)] for index in range(CONTROLS))
-    ]
+        return False
+    ranks = rankdata([each.value for each in told])
+    settings = _centred(_distances(space.axes[key], [each.parameters[key] for each in told]))
+    values = _centred(np.abs(ranks[:, None] - ranks))
+    shuffles, random = np.zeros(SHUFFLES), generator(seed, key)
+    for index in range(SHUFFLES):
+        order = random.permutation(len(told))
+        shuffles[index] = (settings[np.ix_(order, order)] * values).sum()
+    return bool((shuffles >= (settings * values).sum()).sum() + 1 > LEVEL * (SHUFFLES + 1))
 
 
-def importances(space: Space, told: Sequence[Told], higher_is_better: bool, seed: int) -> dict[str, float]:
-    """Return the importance of each setting that all trials have, and of its shuffled values."""
-    optuna = sampler.load()
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-    from optuna.trial import create_trial
-
-    study = optuna.create_study(direction="maximize" if higher_is_better else "minimize")
-    keys = [key for key in space.axes if all(key in each.parameters for each in told)]
-    names = {_control(key, index): key for key in keys for index in range(CONTROLS)}
-    kinds: Any = sampler.distributions(space, keys)
-    kinds |= {name: kinds[key] for name, key in names.items()}
-    orders = {name: generator(seed, name).permutation(len(told)) for name in names}
-    for number, each in enumerate(told):
-        shuffled = {name: told[orders[name][number]].parameters[key] for name, key in names.items()}
-        own = {key: each.parameters[key] for key in keys}
-        study.add_trial(create_trial(value=each.value, params=own | shuffled, distributions=kinds))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST)
-        return get_param_importances(study, evaluator=evaluator, normalize=False)
+def _distances(axis: Axis, found: Sequence[Any]) -> np.ndarray:
+    """Return how far apart the values of a setting lie in each pair of trials; choices are equal or not."""
+    if isinstance(axis, Choice):
+        return np.array([[float(one != other) for other in found] for one in found])
+    positions = np.array([_scaled(axis, float(value)) for value in found])
+    return np.abs(positions[:, None] - positions)
 
 
-def _control(key: str, index: int) -> str:
-    return f"{key}, shuffled {index}"
+def _centred(distances: np.ndarray) -> np.ndarray:
+    return distances - distances.mean(0) - distances.mean(1)[:, None] + distances.mean()
 
 
 def _intervals(space: Space) -> list[tuple[str, Interval]]:

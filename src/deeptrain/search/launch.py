@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from deeptrain.config.axes import Choice
 from deeptrain.config.command_options import split_options
 from deeptrain.config.override import last_value, override_key, override_value
 from deeptrain.errors import UsageError
@@ -206,6 +207,11 @@ def _warnings(own: Study, plan: Plan) -> list[str]:
     if outside:
         listed = ", ".join(f"{key}={own.own[key]}" for key in outside)
         said.append(f"your own {listed} lies outside its range: trial 0 has it, the sampler does not learn from it")
+    said += [
+        f"{key}={axis}: two values alone; all between them are {quote(f'{key}={between}')}"
+        for key, axis in own.space.axes.items()
+        if isinstance(axis, Choice) and (between := axis.between())
+    ]
     size, wanted = own.space.size, plan.facts.get("trials")
     if size is not None and wanted and size <= wanted:
         said.append(f"there are only {size} settings; {typed_command('train')} -m runs each once")

@@ -129,9 +129,7 @@ def _next(study: Study, plan: Plan, known: Sequence[Trial], objective: Objective
     if smaller:
         said.append(f"refine   smaller ranges: {' '.join(quote(f'{key}={axis}') for key, axis in smaller.items())}")
     for key in findings.did_not_matter(study.space, known, objective, seed_of(plan.words)):
-        said.append(
-            f"note     {key}: no sign that it matters; its own values, shuffled among the trials, score as high"
-        )
+        said.append(f"note     {key}: no sign that it matters; shuffled among the trials, its values fit as well")
     if not plan.facts.get("confirm"):
         said.append(f"confirm  {tune_command(plan, 'confirm=5x3')}   (the best 5 with 3 other seeds)")
     return [*said, f"go on    {tune_command(plan, 'trials=+20')}"]
