@@ -199,8 +199,12 @@ WARNINGS = (
         ),
     ),
     Check(
+        "finetune=head keeps random weights as they are, all but the last layer's: write init_from=RUN beside it",
+        lambda s: s["finetune.head_only"] == 1 and not s.starts_from_weights(),
+    ),
+    Check(
         "finetune.head_only={finetune.head_only} keeps random weights as they are: write init_from=RUN beside it",
-        lambda s: s["finetune.head_only"] and not s.starts_from_weights(),
+        lambda s: 0 < s["finetune.head_only"] < 1 and not s.starts_from_weights(),
     ),
     Check(
         "finetune.freeze={finetune.freeze} keeps random weights as they are: write init_from=RUN beside it",
