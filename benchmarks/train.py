@@ -204,7 +204,7 @@ def report(course: Course, timings: dict[str, Timing], reference: str, row: str,
 
 def courses(device: torch.device, threads: int, quick: bool) -> tuple[Course, Course]:
     on_gpu = device.type == "cuda"
-    batch, steps, many = (16, (1, 3), (5, 15)) if quick else (128, (2, 6), (100, 1100))
+    batch, steps, many = (16, (1, 3), (5, 15)) if quick else (128, (1, 5), (100, 1100))
     if on_gpu and not quick:
         steps, many = (100, 600), (200, 2000)
     depth, sizes = (20, (640, 640)) if quick else (18, (12_800, 64_000))
@@ -218,7 +218,7 @@ def courses(device: torch.device, threads: int, quick: bool) -> tuple[Course, Co
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few steps of a smaller network: does it run at all?")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="of each loop on the CPU; 1 where other work shares the cores")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(words)

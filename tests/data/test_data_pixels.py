@@ -291,6 +291,43 @@ def test_large_windows_are_drawn_from_the_whole_picture(tmp_path, resize, size):
         assert image.shape == (56, 56, 3) and (resize == "pad" or (image == 100).all())
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(90, 120), (160, 130)])
+def test_a_random_window_is_what_pillow_makes_of_whole_pixels(size, mode, interpolation):
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    picture, channels = Image.fromarray(noise).convert(mode), 3 if mode == "RGB" else 1
+    decoder = Decoder(64, 64, channels, short_side_range=(64, 64), interpolation=interpolation)
+    short, x, y = min(size), *window_at(0)
+    window = decoder.decode_random(None, np.random.default_rng(0), stored=picture)
+    left, top = (
+        int(int(at * (round(side * 64 / short) - 63)) * short / 64) for at, side in ((x, size[0]), (y, size[1]))
+    )
+    box = left, top, left + short, top + short
+    expected = np.asarray(picture.crop(box).resize((64, 64), decoder.resampling)).reshape(64, 64, channels)
+    assert np.abs(window.astype(int) - expected).max() <= 1
+    mirrored = [decoder.decode_random(None, np.random.default_rng(seed), True, picture) for seed in range(20)]
+    straight = [decoder.decode_random(None, np.random.default_rng(seed), False, picture) for seed in range(20)]
+    turned = [np.array_equal(one, other[:, ::-1]) for one, other in zip(mirrored, straight, strict=True)]
+    assert 0 < sum(turned) < 20
+
+
+def window_at(seed):
+    """Return where decode_random puts its window, as fractions of the room that there is."""
+    rng = np.random.default_rng(seed)
+    rng.integers(64, 65)
+    return rng.random(3)[:2]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 500)])
+def test_windows_of_tiny_pictures_hold_a_pixel(size):
+    picture = Image.new("RGB", size, (10, 200, 30))
+    decoder = Decoder(224, 224, 3, short_side_range=(256, 480))
+    for seed in range(50):
+        window = decoder.decode_random(None, np.random.default_rng(seed), stored=picture)
+        assert window.shape == (224, 224, 3) and (window == (10, 200, 30)).all()
+
+
 # --- endings ---------------------------------------------------------------------------------------------------------
 
 

@@ -181,20 +181,18 @@ class Decoder:
 
         stored: what decode_upright has read of the file, as a PIL image.
         """
-        from PIL.Image import Transpose
-
         assert self.short_side_range is not None
         short = int(rng.integers(self.short_side_range[0], self.short_side_range[1] + 1))
         x, y, coin = rng.random(3)
 
-        def crop(image: Any) -> Any:
+        def crop(image: Any) -> np.ndarray:
             image, across, down = self._fit(image, short)
             left = int(x * (round(image.width * across) - self.width + 1))
             top = int(y * (round(image.height * down) - self.height + 1))
-            window = self._window(image, across, down, left, top)
-            return window.transpose(Transpose.FLIP_LEFT_RIGHT) if flip and coin < 0.5 else window
+            window = self._resize(image.crop(_whole_pixels(*self._box(image, across, down, left, top))))
+            return window[:, ::-1] if flip and coin < 0.5 else window
 
-        return self._decode(path, short, crop) if stored is None else self._as_array(crop(stored))
+        return crop(stored) if stored is not None else _read(path, short, lambda image: crop(self._convert(image)))
 
     def _fit(self, image: Any, short_side: int | None) -> tuple[Any, float, float]:
         """Return the picture, perhaps padded, and the factors across and down by which it is resized.
@@ -224,12 +222,33 @@ class Decoder:
 
     def _window(self, image: Any, across: float, down: float, left: int, top: int) -> Any:
         """Crop a window from the resized image. Only the window is computed."""
-        wide, tall = image.size
-        box = (left / across, top / down, (left + self.width) / across, (top + self.height) / down)
-        box = (max(box[0], 0), max(box[1], 0), min(box[2], wide), min(box[3], tall))  # rounding may exceed the image
+        box = self._box(image, across, down, left, top)
         if box == (0, 0, self.width, self.height) == (0, 0, *image.size):
             return image
         return image.resize((self.width, self.height), self.resampling, box=box)
+
+    def _box(self, image: Any, across: float, down: float, left: int, top: int) -> tuple[float, float, float, float]:
+        """Return where the window lies in the picture before it is resized."""
+        box = (left / across, top / down, (left + self.width) / across, (top + self.height) / down)
+        return max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height)  # rounding exceeds
+
+    def _resize(self, image: Any) -> np.ndarray:
+        """Resize a picture to the window by torch, in half of Pillow's time. Few values differ from Pillow's, by 1."""
+        if image.size == (self.width, self.height) or self.interpolation not in ("bilinear", "bicubic"):
+            return self._as_array(image.resize((self.width, self.height), self.resampling))
+        import torch
+
+        pixels = torch.from_numpy(np.array(image.convert("RGB") if image.mode == "RGBX" else image))
+        planes = pixels.reshape(image.height, image.width, self.channels).permute(2, 0, 1)[None]
+        size = self.height, self.width
+        resized = torch.nn.functional.interpolate(planes, size, mode=self.interpolation, antialias=True)
+        return resized[0].permute(1, 2, 0).numpy()
+
+
+def _whole_pixels(left: float, top: float, right: float, bottom: float) -> tuple[int, int, int, int]:
+    """Return a box of whole pixels in place of one that is at most half a pixel larger or smaller; not an empty one."""
+    width, height = max(round(right - left), 1), max(round(bottom - top), 1)
+    return int(left), int(top), int(left) + width, int(top) + height
 
 
 def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 64) -> Iterator[np.ndarray]:
