@@ -52,7 +52,7 @@ POINTLESS = [
     ("checkpoint.snapshots=3 schedule=cyclic", None, "checkpoint.snapshots=3 and schedule.cycles=5 should be the same"),
     ("base_batch=64", None, "base_batch=64 has no effect without scale_lr: write scale_lr=linear"),
     ("scale_lr=linear batch_size=300 schedule.warmup=0", None, "scale_lr=linear takes a high rate from the first step"),
-    ("finetune=head", None, "finetune=head keeps random weights as they are, all but the last layer's: write init_from"),
+    ("finetune=head", None, "finetune=head keeps random weights as they are, all but the last layer's: write"),
     ("finetune=gradual", None, "finetune.head_only=0.1 keeps random weights as they are: write init_from=RUN"),
     ("finetune.cache=false", None, "finetune.cache=false has no effect"),
     ("finetune.freeze=[stem]", None, "finetune.freeze=[stem] keeps random weights as they are"),
