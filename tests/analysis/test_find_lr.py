@@ -97,17 +97,23 @@ def test_close_to_divergence_a_lower_rate_that_is_as_good_is_chosen():
     assert choose([race], 24, 0.02) == 0.03, "none is safe"
 
 
-def test_the_rate_is_that_of_the_lowest_promise():
+def test_a_rate_that_promises_less_loss_beyond_its_noise_is_chosen():
     """A rate whose loss falls faster from one length to the next overtakes the other one in a longer run."""
 
-    def losses(factor, power, steps):
-        return np.full(5, factor * steps**-power)
+    def races(noise: float) -> list[Race]:
+        rng, laws = np.random.default_rng(0), {0.01: (11.5, 0.5), 0.03: (4, 0.3)}
+        losses = {n: {rate: factor * n**-power for rate, (factor, power) in laws.items()} for n in (24, 96)}
+        scored = {
+            n: {rate: loss * (1 + noise * (rng.random(50) - 0.5)) for rate, loss in each.items()}
+            for n, each in losses.items()
+        }
+        return [Race(n, scores) for n, scores in scored.items()]
 
-    races = [Race(n, {0.01: losses(11.5, 0.5, n), 0.03: losses(4, 0.3, n)}) for n in (24, 96)]
-    assert races[-1].best == 0.03
-    assert promised(races, 0.01, 400) == pytest.approx(11.5 * 400**-0.5)
-    assert choose(races, 96, math.inf) == 0.03
-    assert choose(races, 400, math.inf) == 0.01
+    sure, unsure = races(0.0), races(0.9)
+    assert sure[-1].best == unsure[-1].best == 0.03
+    assert promised(sure, 0.01, 400) == pytest.approx(11.5 * 400**-0.5)
+    assert choose(sure, 96, math.inf) == choose(unsure, 400, math.inf) == 0.03
+    assert choose(sure, 400, math.inf) == 0.01
 
 
 def test_a_run_that_diverged_equals_none():

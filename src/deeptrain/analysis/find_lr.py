@@ -1,8 +1,8 @@
 """Finding a learning rate: a range test brackets it, and two races of short annealed runs decide.
 
 No rule that reads a range test alone is safe. Short runs at a constant rate prefer rates that are too low (Wu et al.,
-2018). Annealed ones prefer rates that are up to a rung too high. So a power law through both lengths of a rate's runs
-says what the whole run will lose, as in learning curves (Hestness et al., 2017).
+2018). Annealed ones prefer rates that are up to a rung too high. So power laws through both lengths of a rate's runs
+say what the whole run may lose, as in learning curves (Hestness et al., 2017). They decide only beyond their noise.
 """
 
 import math
@@ -148,24 +148,25 @@ def find_lr(
 
 
 def choose(races: Sequence[Race], planned: int, below: float) -> float:
-    """Return the rate of the last race that promises the lowest loss after the planned steps.
+    """Return the best rate of the last race, or one that promises a lower loss beyond ERRORS after the planned steps.
 
     If it is less than MARGIN below the diverging one, the largest rate that is and that the race cannot tell from it.
     """
     last = races[-1]
-    best = min(last.scores, key=lambda rate: promised(races, rate, planned))
+    promises = {rate: promised(races, rate, planned) for rate in last.scores}
+    better = [rate for rate, promise in promises.items() if excess(promises[last.best], promise) > ERRORS]
+    best = min(better, key=lambda rate: promises[rate].mean(), default=last.best)
     safe = [rate for rate in last.equals() if rate * MARGIN <= below]
     return best if best * MARGIN <= below or not safe else max(safe)
 
 
-def promised(races: Sequence[Race], rate: float, planned: int) -> float:
-    """Return the loss after the planned steps by the power law through a rate's losses in the last two races."""
-    *before, last = (race for race in races if rate in race.scores)
-    loss = last.means[rate]
-    if not before or not 0 < loss < math.inf or not 0 < before[-1].means[rate] < math.inf:
+def promised(races: Sequence[Race], rate: float, planned: int) -> np.ndarray:
+    """Return the blocks' losses after the planned steps by power laws through those of the last two races."""
+    *before, loss = (race.scores[rate] for race in races if rate in race.scores)
+    if not before or not np.isfinite([loss, before[-1]]).all() or before[-1].min() <= 0:
         return loss
-    exponent = math.log(planned / last.steps) / math.log(last.steps / before[-1].steps)
-    return loss * (loss / before[-1].means[rate]) ** exponent
+    exponent = math.log(planned / races[-1].steps) / math.log(races[-1].steps / races[-2].steps)
+    return loss * (loss / before[-1]) ** exponent
 
 
 def read_test(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float | None]:
