@@ -46,18 +46,11 @@ def torchrun(count: int, script: Path, *words: str, **options) -> subprocess.Pop
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
 
-def launched(count: int, *words: str, **options: object) -> forked.Started:
+def launched(count: int, *words: str, script: Path = LAUNCHED, **options: object) -> forked.Started:
     """Start what torchrun does without importing anything; the processes train."""
     options = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": count, "run_id": "one"} | options
     rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", **options}
-    return forked.start([sys.executable, LAUNCHED, json.dumps(rendezvous), *words])
-
-
-def finish(process: subprocess.Popen, seconds: float = 100) -> str:
-    try:
-        return process.communicate(timeout=seconds)[0]
-    finally:
-        process.kill()
+    return forked.start([sys.executable, script, json.dumps(rendezvous), *words])
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
@@ -116,9 +109,8 @@ def folders(tmp_path_factory) -> Path:
     tried_words = {name: tried.replace("ORIGIN", f"{base}/two/mixing") for name, tried in TRIED.items()}
     words = [f"{SMALL} {tried} dir={base}/two/{name}" for name, tried in tried_words.items()]
     words += [f"{SMALL} epochs=3 limit_steps=4 dir={base}/resumed", endless(base / "told")]
-    job = torchrun(2, TOGETHER, *words)
-    said = finish(job)
-    assert job.returncode == 0, said
+    code, *said = launched(2, *words, script=TOGETHER).finish(100)
+    assert code == 0, said
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artifacts, "_draw", lambda *_: None)
         for name, tried in tried_words.items():
