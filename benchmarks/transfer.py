@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -109,6 +110,9 @@ def main(words: list[str]) -> None:
         print("| way | epochs | test accuracy | by seed | training, CPU seconds |\n|---|---|---|---|---|", flush=True)
         for name, (way, length) in WAYS.items():
             if options.get("only") and name.partition(",")[0] not in options["only"].split(","):
+                continue
+            if way is None and not find_spec("fastai"):
+                print("not installed: fastai")
                 continue
             epochs, found = lengths[length], []
             for seed in range(int(options.get("seeds", 3))):
