@@ -21,7 +21,7 @@ from zoo.patients import PATIENTS, on_mnist
 from zoo.report import Result
 
 from deeptrain.analysis.diagnosis.procedure import diagnose
-from deeptrain.analysis.diagnosis.subject import ComposedRun, without
+from deeptrain.analysis.diagnosis.subject import ComposedRun
 from deeptrain.config.compose import compose_run
 
 MODELS = (
@@ -215,29 +215,28 @@ def zoo(options: argparse.Namespace, known: Known) -> None:
 
 
 def advice(options: argparse.Namespace, known: Known) -> None:
-    """Follow each advice that diagnoses give, over paired seeds that they have not seen."""
+    """Follow the commands that diagnoses of sound set-ups print, over paired seeds that they have not seen."""
+    gains = []
     for setting in ADVISABLE[: 1 if options.quick else None]:
         length = "" if "epochs=" in setting else f" epochs={options.epochs}"
         name = f"{options.data} model={setting}{length} seed=0 threads=1"
-        known.once(name, lambda name=name: examine(name, options.steps))
-    cases = [
-        (row["words"], verdict["override"].replace("'", ""))
-        for row in list(known.rows.values())
-        if not any(verdict["kind"] == "fault" for verdict in row.get("verdicts", ()))
-        for verdict in row.get("verdicts", ())
-        if verdict["kind"] == "advice" and verdict["override"]
-    ]
-    gains = []
-    for words, override in cases[: 1 if options.quick else None]:
-        kept = [word for word in words.split() if not word.startswith("seed=")]
-        changed = [*without(kept, override.split()), *override.split()]
-        pairs = [[train_once(known, " ".join([*w, f"seed={s}"]))["best"] for w in (changed, kept)] for s in PAIRED]
+        found = known.once(name, lambda name=name: examine(name, options.steps))
+        program, words = typed(found, 0)
+        if not program.endswith("train.py") or set(words.split()) == set(name.split()):
+            print(f"     no advice  {name}", flush=True)
+            continue
+        pairs = [[train_once(known, _with_seed(w, seed))["best"] for w in (words, name)] for seed in PAIRED]
         gains.append(np.array([after - before for after, before in pairs]))
-        print(f"{100 * gains[-1].mean():+6.1f} points  {words}  {override}", flush=True)
+        error = gains[-1].std(ddof=1) / len(gains[-1]) ** 0.5
+        print(f"{100 * gains[-1].mean():+6.1f} ± {100 * error:.1f} points  {name} -> {words}", flush=True)
     errors = [gain.std(ddof=1) / len(gain) ** 0.5 for gain in gains]
     print(f"advice: better {report.share(gain.mean() > 0 for gain in gains)}")
     worse = [gain.mean() < -2 * error for gain, error in zip(gains, errors, strict=True)]
     print(f"advice: worse beyond two errors {report.share(map(bool, worse))}")
+
+
+def _with_seed(words: str, seed: int) -> str:
+    return " ".join([*(word for word in words.split() if not word.startswith("seed=")), f"seed={seed}"])
 
 
 def main(words: list[str] | None = None) -> None:
