@@ -27,7 +27,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from deeptrain.config.axes import Axis, Interval
 from deeptrain.run.pruning import MedianRule
 from deeptrain.runtime.random import fold_in
-from deeptrain.search import confirm, trials
+from deeptrain.search import confirm, study, trials
 from deeptrain.search.space import Space, Values
 from deeptrain.search.study import Study
 from deeptrain.sweep.ledger import Ledger
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="a JSON file that keeps the repetitions and is gone on with")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    study.server.call = lambda function, *values: function(*values)  # draws here, as each process imports Optuna anew
     task = TASKS[arguments.task]
     began, images = process_time(), task.read(arguments.root)
     kept = arguments.rows
@@ -109,12 +110,12 @@ def repetition(data: Data, index: int, count: int) -> list[float]:
     """Search and grid on the images of one repetition; return what they reached."""
     chosen = [best_of_grid(axes, index, data) for axes in GRIDS.values()]
     with tempfile.TemporaryDirectory() as home:
-        study, plan, whole = search(Path(home), data, index, count)
+        searched, plan, whole = search(Path(home), data, index, count)
         known, objective = trials.read(Ledger(plan))
         best = objective.best_first(known)[0]
         over = np.array([trial.epochs for trial in known])
         is_kept = whole[:, -1].max() <= (best.value or 0.0)
-        finalists = confirm.make(study, plan, 5, 3)
+        finalists = confirm.make(searched, plan, 5, 3)
     values = [{key: job.swept[key] for key in AXES} for job in finalists.jobs]
     confirmed, _ = train(values, [int(job.swept["seed"]) for job in finalists.jobs], data)
     means = {json.dumps(each): confirmed[[other == each for other in values], -1].mean() for each in values}
@@ -145,10 +146,10 @@ def best_of_grid(axes: Mapping[str, tuple[str, ...]], seed: int, data: Data) -> 
 
 def search(home: Path, data: Data, seed: int, count: int) -> tuple[Study, Plan, np.ndarray]:
     """Run a search in a folder; return it, its plan, and the whole curve of every trial, as if none was pruned."""
-    study = Study(Space(("model=fcn",), AXES), OWN)
+    searched = Study(Space(("model=fcn",), AXES), OWN)
     facts = {"sampler": "auto", "trials": count, "until": None, "confirm": None}
     plan = Plan(home, ("model=fcn", f"seed={seed}"), tuple(AXES), (), facts)
-    plan = Plan(home, plan.words, plan.keys, (study.first_job(plan),), facts)
+    plan = Plan(home, plan.words, plan.keys, (searched.first_job(plan),), facts)
     save(plan)
     curves = []
     while True:
@@ -156,9 +157,9 @@ def search(home: Path, data: Data, seed: int, count: int) -> tuple[Study, Plan, 
         val, _ = train([{key: job.swept[key] for key in AXES}], [int(job.swept["seed"])], data)
         curves.append(val[0])
         write_run(job.folder, val[0])
-        grown = study.grow(Ledger(plan))
+        grown = searched.grow(Ledger(plan))
         if grown is None:
-            return study, plan, np.array(curves)
+            return searched, plan, np.array(curves)
         plan = grown
 
 
