@@ -98,6 +98,7 @@ def read_results() -> dict[str, Result]:
 
 
 def write_results(results: dict[str, Result]) -> None:
+    results = {name: results[name] for name in SCRIPTS if name in results}
     RESULTS.write_text(json.dumps({name: asdict(result) for name, result in results.items()}, indent=1) + "\n", "utf-8")
     write_between(PAGE, BEGIN, END, page(results))
 

@@ -24,6 +24,7 @@ MODULES = (
     "randomness",
     "find_lr",
     "large_batches",
+    "run",
     *ZOO,
 )
 
@@ -57,6 +58,34 @@ def test_every_benchmark_prints_its_table(name, ways, load, capsys):
     lines = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("|")]
     assert set(ways) <= set(lines)
     assert "goal: " in printed
+
+
+def test_scripts_that_run_one_by_one_fill_one_table(load, monkeypatch, tmp_path):
+    run, values = load("run"), {"step": 1.0, "loader": 3.0}
+    monkeypatch.setattr(run, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "results.json")
+    run.PAGE.write_text(f"before\n{run.BEGIN}\nold\n{run.END}\nafter\n")
+
+    def measured(name, words):
+        row = {"step": "C5", "loader": "C1b"}.get(name)
+        goals = [run.asdict(run.Goal(row, f"{name} {' '.join(words)}", values[name], 2))] if row else []
+        return run.Result(goals, "2026-11-27", "2 cores", "torch 2", 0.5) if row else "ValueError: broken"
+
+    monkeypatch.setattr(run, "measured", measured)
+    assert run.main(["--only", "step"]) == 1, "below its bar"
+    assert run.main(["--only", "loader", "--rounds", "2"]) == 0
+    lines = run.PAGE.read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| C")]
+    assert rows == [
+        "| C1b | loader --rounds 2 |  |  | 3 | ≥ 2 |  | must |",
+        "| C5 | step  |  |  | 1 | ≥ 2 |  | **no** |",
+    ]
+    assert lines[0] == "before" and lines[-1] == "after" and "old" not in lines
+    assert "- `step`: 2026-11-27, 2 cores; 0.5 minutes." in lines
+    assert "| | `benchmarks/augment.py` has not run | | | | | | not measured |" in lines
+    before = run.PAGE.read_text()
+    assert run.main(["--only", "train"]) == 1, "an error"
+    assert run.main(["--only"]) == 0 and run.PAGE.read_text() == before, "the table alone"
 
 
 def test_the_shelf_is_clocked_beside_what_it_is_added_to(load, capsys):
