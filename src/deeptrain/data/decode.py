@@ -189,8 +189,8 @@ class Decoder:
             image, across, down = self._fit(image, short)
             left = int(x * (round(image.width * across) - self.width + 1))
             top = int(y * (round(image.height * down) - self.height + 1))
-            window = self._resize(image.crop(_whole_pixels(*self._box(image, across, down, left, top))))
-            return window[:, ::-1] if flip and coin < 0.5 else window
+            window = image.crop(_whole_pixels(self._box(image, across, down, left, top), image.size))
+            return self._resize(window, mirror=flip and coin < 0.5)
 
         return crop(stored) if stored is not None else _read(path, short, lambda image: crop(self._convert(image)))
 
@@ -232,23 +232,28 @@ class Decoder:
         box = (left / across, top / down, (left + self.width) / across, (top + self.height) / down)
         return max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height)  # rounding exceeds
 
-    def _resize(self, image: Any) -> np.ndarray:
+    def _resize(self, image: Any, mirror: bool) -> np.ndarray:
         """Resize a picture to the window by torch, in half of Pillow's time. Few values differ from Pillow's, by 1."""
         if image.size == (self.width, self.height) or self.interpolation not in ("bilinear", "bicubic"):
-            return self._as_array(image.resize((self.width, self.height), self.resampling))
+            from PIL import ImageOps
+
+            image = image.resize((self.width, self.height), self.resampling)
+            return self._as_array(ImageOps.mirror(image) if mirror else image)
         import torch
 
         pixels = torch.from_numpy(np.array(image.convert("RGB") if image.mode == "RGBX" else image))
-        planes = pixels.reshape(image.height, image.width, self.channels).permute(2, 0, 1)[None]
+        planes = pixels.reshape(1, image.height, image.width, self.channels).permute(0, 3, 1, 2)  # channels_last
         size = self.height, self.width
         resized = torch.nn.functional.interpolate(planes, size, mode=self.interpolation, antialias=True)
-        return resized[0].permute(1, 2, 0).numpy()
+        resized = resized.flip(3) if mirror else resized  # a flipped view in numpy would be slow to copy
+        return resized.permute(0, 2, 3, 1)[0].numpy()
 
 
-def _whole_pixels(left: float, top: float, right: float, bottom: float) -> tuple[int, int, int, int]:
-    """Return a box of whole pixels in place of one that is at most half a pixel larger or smaller; not an empty one."""
-    width, height = max(round(right - left), 1), max(round(bottom - top), 1)
-    return int(left), int(top), int(left) + width, int(top) + height
+def _whole_pixels(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the nearest box of whole pixels in a picture of this size; not an empty one."""
+    width, height = max(round(box[2] - box[0]), 1), max(round(box[3] - box[1]), 1)
+    left, top = min(round(box[0]), size[0] - width), min(round(box[1]), size[1] - height)
+    return left, top, left + width, top + height
 
 
 def decode_all(decoder: Decoder, files: Sequence[Path], size: int = 64) -> Iterator[np.ndarray]:
