@@ -1,8 +1,10 @@
 """Reading what a run folder holds. It may be a stranger's: this file is the trust boundary."""
 
+import copy
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +148,16 @@ def _read_text(path: Path, most: int, remedy: str = REMEDY) -> str:
 def _parse_yaml(text: str, name: str, remedy: str) -> Any:
     """Parse lists, mappings, numbers and text; UsageError naming `name` on anything else."""
     try:
-        loader = _PlainLoader(text)
-        return loader.get_single_data()
+        return copy.deepcopy(_content_of(text))
     except (yaml.YAMLError, RecursionError, ValueError, ArithmeticError) as error:
         reason = str(error).partition("\n")[0] or "nested too deep"
         raise UsageError([f"{name}: is damaged ({reason}); {remedy}"]) from None
+
+
+@lru_cache(maxsize=4)
+def _content_of(text: str) -> Any:
+    """Parse a text that a command may read several times, from config.yaml and from a checkpoint."""
+    return _PlainLoader(text).get_single_data()
 
 
 class _PlainLoader(yaml.SafeLoader):
