@@ -12,6 +12,7 @@ from deeptrain import build_trainer, compose
 from deeptrain.analysis import find_lr as room
 from deeptrain.analysis.find_lr import (
     Race,
+    RateSearch,
     choose,
     find_lr,
     has_diverged,
@@ -114,6 +115,13 @@ def test_a_rate_that_promises_less_loss_beyond_its_noise_is_chosen():
     assert promised(sure, 0.01, 400) == pytest.approx(11.5 * 400**-0.5)
     assert choose(sure, 96, math.inf) == choose(unsure, 400, math.inf) == 0.03
     assert choose(sure, 400, math.inf) == 0.01
+
+
+def test_a_rate_that_loses_the_longer_race_is_not_as_good():
+    races = [Race(24, dict.fromkeys((0.001, 0.003, 0.01), np.ones(5)))]
+    races += [Race(96, {0.003: np.full(5, 0.3), 0.01: np.full(5, 0.7)})]
+    seen = np.array([1e-3]), np.array([2.3]), 1e-3, None
+    assert RateSearch(0.003, *seen, races, np.ones(5), 100, 400).span == (0.001, 0.003)
 
 
 def test_a_run_that_diverged_equals_none():

@@ -75,8 +75,8 @@ class RateSearch:
     @property
     def span(self) -> tuple[float, float]:
         """Return the lowest and the highest rate that the races cannot tell from the best."""
-        equal = [rate for race in self.races for rate in race.equals()]
-        equal += [self.lr] if self.lr is not None else []
+        longest = {rate: race for race in self.races for rate in race.scores}
+        equal = [rate for rate, race in longest.items() if rate == self.lr or rate in race.equals()]
         return min(equal), max(equal)
 
     @property
