@@ -25,7 +25,7 @@ from torch.nn.functional import avg_pool2d, one_hot, unfold
 from torchvision.transforms.functional import pil_to_tensor
 
 from deeptrain.config.axes import Axis, Interval
-from deeptrain.run.pruning import MedianRule
+from deeptrain.run.pruning import MARGIN, MedianRule
 from deeptrain.runtime.random import fold_in
 from deeptrain.search import confirm, study, trials
 from deeptrain.search.space import Space, Values
@@ -166,7 +166,7 @@ def search(home: Path, data: Data, seed: int, count: int) -> tuple[Study, Plan, 
 def write_run(folder: Path, curve: np.ndarray) -> None:
     """Write what a run leaves behind, as far as it comes until it is pruned."""
     folder.mkdir()
-    rule = MedianRule(folder, MONITOR, True)
+    rule = MedianRule(folder, MONITOR, True, margin=MARGIN)
     ends = (epoch for epoch in range(1, len(curve)) if rule(epoch, float(curve[:epoch].max())))
     epochs = next(ends, len(curve))
     rows = [f"{epoch},{epoch},{value!r}" for epoch, value in enumerate(map(float, curve[:epochs]), start=1)]

@@ -60,6 +60,15 @@ def test_averaged_weights_count_and_other_files_are_passed_over(tmp_path):
     assert rule(2, 0.59) == "accuracy/val 0.59 after epoch 2, where the median of 4 finished runs is 0.6"
 
 
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_a_run_may_be_worse_by_the_margin(tmp_path, higher_is_better):
+    sign = 1 if higher_is_better else -1
+    for number in range(5):
+        make_run(tmp_path / f"{number}", [0.5])
+    rule = MedianRule(tmp_path / "new", "accuracy/val", higher_is_better, margin=0.01)
+    assert not rule(1, 0.5 - 0.009 * sign) and rule(1, 0.5 - 0.011 * sign)
+
+
 @pytest.mark.slow
 def test_a_run_ends_as_pruned_and_goes_on_by_hand(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

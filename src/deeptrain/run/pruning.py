@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FINISHED = ("finished", "stopped_early")
 MIN_RUNS = 5  # finished ones, before any other is pruned
+MARGIN = 0.005  # of a share, such as accuracy: a smaller difference is the luck of a few images
 
 
 def rule(trainer: "Trainer", run: RunConfig, run_dir: Path | None) -> Callable[[float, float], str] | None:
@@ -26,9 +27,10 @@ def rule(trainer: "Trainer", run: RunConfig, run_dir: Path | None) -> Callable[[
     if run.settings.early_stop.prune is None:
         return None
     plan, world, named = trainer.plan, trainer.world, run_dir or run.settings.dir
-    text = metric_format(trainer.validator.metrics[plan.monitor.removesuffix("/val")].as_percent)
+    is_share = trainer.validator.metrics[plan.monitor.removesuffix("/val")].as_percent
+    text, margin = metric_format(is_share), MARGIN if is_share else 0.0
     has_rivals = named is not None and world.is_main
-    median = MedianRule(read_path(str(named)), plan.monitor, plan.higher_is_better, text) if has_rivals else None
+    median = MedianRule(read_path(str(named)), plan.monitor, plan.higher_is_better, text, margin) if has_rivals else None
     return lambda epoch, record: world.broadcast(median(epoch, record) if median else "")
 
 
@@ -36,15 +38,19 @@ class MedianRule:
     """Say why a run is to end: its best value so far is worse than the median of the finished runs at this epoch.
 
     The median stopping rule of Golovin et al. 2017 (Google Vizier), as Optuna's MedianPruner has it.
+    margin: by which the value is to be worse, in the metric's unit.
     """
 
-    def __init__(self, run_dir: Path, monitor: str, higher_is_better: bool, text: Callable[[float], str] = str):
-        self.run_dir, self.monitor, self.higher_is_better, self.text = (
-            run_dir.resolve(),
-            monitor,
-            higher_is_better,
-            text,
-        )
+    def __init__(
+        self,
+        run_dir: Path,
+        monitor: str,
+        higher_is_better: bool,
+        text: Callable[[float], str] = str,
+        margin: float = 0.0,
+    ):
+        self.run_dir, self.monitor, self.text, self.margin = run_dir.resolve(), monitor, text, margin
+        self.higher_is_better = higher_is_better
         self._curves: dict[Path, dict[float, float]] = {}  # of runs that have finished: they change no more
 
     def __call__(self, epoch: float, record: float) -> str:
@@ -54,7 +60,8 @@ class MedianRule:
         if len(curves) < MIN_RUNS or not values:
             return ""
         median = statistics.median(values)
-        if (record >= median) if self.higher_is_better else (record <= median):
+        behind = median - record if self.higher_is_better else record - median
+        if behind <= self.margin:
             return ""
         others = f"the median of {len(values)} finished runs is {self.text(median)}"
         return f"{self.monitor} {self.text(record)} after epoch {epoch:g}, where {others}"
