@@ -1,5 +1,6 @@
 """The benchmarks still run, in their shortest form, and say what they should; how fast is not a test's business."""
 
+import dataclasses
 import importlib
 import runpy
 import sys
@@ -187,14 +188,13 @@ def test_a_search_is_compared_with_a_grid(monkeypatch, capsys):
     monkeypatch.setattr("deeptrain.search.study.server.call", lambda function, *arguments: function(*arguments))
     threads, tune = torch.get_num_threads(), runpy.run_path(str(BENCHMARKS / "tune.py"))
     settings = tune["repetition"].__globals__
-    monkeypatch.setitem(settings, "EPOCHS", 2)
     one = {name: {key: values[1:2] for key, values in axes.items()} for name, axes in settings["GRIDS"].items()}
     monkeypatch.setitem(settings, "GRIDS", one)
     rng = torch.Generator().manual_seed(0)
-    images = tuple(
-        torch.randn(1500, 20, generator=rng) if part % 2 == 0 else torch.arange(1500) % 10 for part in range(4)
-    )
-    rows = np.array([tune["repetition"](images, index, 3) for index in range(2)])
+    task = dataclasses.replace(tune["TASKS"]["mnist"], epochs=2)
+    train, val, test = ((torch.randn(500, 1, 20, generator=rng), torch.arange(500) % 10) for _ in range(3))
+    data = tune["Data"](task, train, val, test)
+    rows = np.array([tune["repetition"](data, index, 3) for index in range(2)])
     assert rows.shape == (2, 8) and (rows[:, :4] < 0.5).all() and (rows[:, 4] == 1).all(), (
         "noise: nothing is pruned yet"
     )

@@ -30,7 +30,8 @@ def rule(trainer: "Trainer", run: RunConfig, run_dir: Path | None) -> Callable[[
     is_share = trainer.validator.metrics[plan.monitor.removesuffix("/val")].as_percent
     text, margin = metric_format(is_share), MARGIN if is_share else 0.0
     has_rivals = named is not None and world.is_main
-    median = MedianRule(read_path(str(named)), plan.monitor, plan.higher_is_better, text, margin) if has_rivals else None
+    beside = (read_path(str(named)), plan.monitor, plan.higher_is_better, text, margin) if has_rivals else None
+    median = MedianRule(*beside) if beside else None
     return lambda epoch, record: world.broadcast(median(epoch, record) if median else "")
 
 
