@@ -379,9 +379,9 @@ def test_the_training_crop_of_resnet(tmp_path):
 def test_the_draws_of_the_training_crop_of_resnet(tmp_path, monkeypatch):
     """L is any whole number from 256 to 480, both included, and the window lies anywhere in the resized picture."""
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "picture.png")
-    drawn, window = [], Image.new("RGB", (224, 224))
+    drawn, box = [], (0, 0, 4, 4)
     monkeypatch.setattr(
-        Decoder, "_window", lambda self, image, across, down, left, top: drawn.append((across, left, top)) or window
+        Decoder, "_box", lambda self, image, across, down, left, top: drawn.append((across, left, top)) or box
     )
     decoder = Decoder(224, 224, 3, RESNET_EVAL_SIDE, RESNET_TRAIN_SIDES)
     for epoch in range(6000):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FINISHED = ("finished", "stopped_early")
 MIN_RUNS = 5  # finished ones, before any other is pruned
-MARGIN = 0.005  # of a share, such as accuracy: a smaller difference is the luck of a few images
+MARGIN = 0.0025  # of a share, such as accuracy: a smaller difference is the luck of an image or two
 
 
 def rule(trainer: "Trainer", run: RunConfig, run_dir: Path | None) -> Callable[[float, float], str] | None:
