@@ -33,7 +33,9 @@ SETTINGS = (
 def trained(root: str, kept: Path, seeds: int) -> np.ndarray:
     """Train all settings with each seed; return which images they get right, (settings, seeds, images)."""
     began = process_time()
-    right = list(np.load(kept, allow_pickle=False)["right"]) if kept.exists() else []  # of each seed, (settings, images)
+    right = (
+        list(np.load(kept, allow_pickle=False)["right"]) if kept.exists() else []
+    )  # of each seed, (settings, images)
     for seed in range(len(right), seeds):
         right.append(np.array([answers(root, setting, seed) for setting in SETTINGS]))
         unfinished = kept.with_suffix(".unfinished.npz")

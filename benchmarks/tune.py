@@ -118,8 +118,9 @@ def repetition(data: Data, index: int, count: int) -> list[float]:
         finalists = confirm.make(searched, plan, 5, 3)
     values = [{key: job.swept[key] for key in AXES} for job in finalists.jobs]
     confirmed, _ = train(values, [int(job.swept["seed"]) for job in finalists.jobs], data)
-    means = {json.dumps(each): confirmed[[other == each for other in values], -1].mean() for each in values}
-    winner, reported = max(means.items(), key=lambda each: each[1])
+    by_setting = {json.dumps(each): confirmed[[other == each for other in values], -1] for each in values}
+    winner = max(by_setting, key=lambda each: by_setting[each].mean())
+    reported = confirm.expected(np.array(list(by_setting.values())), True)
     chosen += [best.values, json.loads(winner)]
     val, test = train([each for each in chosen for _ in range(RUNS)], [*range(10_000, 10_000 + RUNS)] * 4, data)
     val, test = val[:, -1].reshape(4, RUNS), test.reshape(4, RUNS).mean(1)

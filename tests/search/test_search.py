@@ -10,6 +10,7 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deeptrain.commands.cli import train
@@ -186,8 +187,20 @@ def test_the_best_are_confirmed_on_seeds_that_chose_none_of_them(capfd):
     assert confirm.run(begun, plan, "2x3", stand_in, 2, [], Options()) == 0
     said = capfd.readouterr().out
     assert "seeds that chose none of them" in said and "chosen   among" in said
+    (winner,) = (line for line in said.splitlines() if line.startswith("winner"))
+    assert all(f"{key}={value}" in winner for key, value in wanted[1].items()) and "with another seed" in winner
     assert confirm.make(begun, plan, 2, 3).folder == Path("s/confirm"), "it goes on there"
     assert confirm.make(begun, plan, 1, 3).folder == Path("s/confirm-2")
+
+
+def test_what_a_winner_can_be_expected_to_reach_is_not_its_luck():
+    """Five equal settings on three seeds: the best mean lies above the truth, the expected value does not."""
+    draws = np.random.default_rng(0).normal(size=(4000, 5, 3))
+    assert draws.mean(2).max(1).mean() > 0.6
+    assert abs(np.mean([confirm.expected(each, True) for each in draws])) < 0.03
+    assert abs(np.mean([confirm.expected(each, False) for each in draws])) < 0.03
+    clear = np.array([[1.0, 2.0, 3.0], [11.0, 12.0, 16.0]])
+    assert (confirm.expected(clear, True), confirm.expected(clear, False)) == (13.0, 2.0)
 
 
 def test_the_command_from_its_words_to_its_export(capfd):

@@ -1,16 +1,20 @@
 """The best settings of a search and the user's own on fresh seeds: an ordinary sweep in the folder of the search."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from deeptrain.config.override import override_key
 from deeptrain.config.repeats import SEED
 from deeptrain.errors import UsageError
+from deeptrain.report import formatting
 from deeptrain.runtime import terminal
 from deeptrain.runtime.resources import command as typed_command
 from deeptrain.search import report, trials
 from deeptrain.search.study import PRUNE, Study
-from deeptrain.search.trials import Trial
+from deeptrain.search.trials import Objective, Trial
 from deeptrain.sweep import launch as sweeps
 from deeptrain.sweep import plan as plans
 from deeptrain.sweep import server
@@ -42,14 +46,39 @@ def run(
         plans.save(finalists)
     settings = len({job.setting for job in finalists.jobs})
     terminal.show("", f"confirm  {settings} settings on seeds that chose none of them, in {finalists.folder}")
-    code = sweeps.work(plans.load(finalists.folder, own.now), command, slots, gpus, options)
+    laid_out = plans.load(finalists.folder, own.now)
+    code = sweeps.work(laid_out, command, slots, gpus, options)
     chosen = len(report.best_settings(*trials.read(Ledger(plan))))
     terminal.show(
+        *_winner(*trials.read(Ledger(laid_out))),
         f"chosen   among {chosen} settings by other seeds; the table is of the fresh seeds alone",
         "note     the same validation images chose the settings, so its values are still a little flattered; "
         f"{typed_command('evaluate')} RUN split=test is not",
     )
     return code
+
+
+def expected(values: np.ndarray, higher_is_better: bool) -> float:
+    """Return what the best of several settings can be expected to reach with another seed.
+
+    values: (settings, seeds). The best of several means is also the luckiest. So each seed counts with the setting that
+    the other seeds choose (leave-one-out cross-validation).
+    """
+    others = (values.sum(1, keepdims=True) - values) * (1 if higher_is_better else -1)
+    return float(values[others.argmax(0), np.arange(values.shape[1])].mean())
+
+
+def _winner(known: Sequence[Trial], objective: Objective) -> list[str]:
+    """Name the best of the settings that have a value for every seed; nothing where a seed chooses alone."""
+    seeds = {trial.job.swept[SEED] for trial in known}
+    whole = [each for each in report.best_settings(known, objective) if len(each[1]) == len(seeds) > 1]
+    if not whole:
+        return []
+    values = np.array([[trial.value for trial in sorted(same, key=lambda t: t.job.swept[SEED])] for _, same in whole])
+    text = formatting.metric_format(objective.as_percent)
+    what = " ".join(f"{key}={value}" for key, value in whole[0][0].items())
+    reached = text(expected(values, objective.higher_is_better))
+    return [f"winner   {what}: {objective.monitor} {reached} with another seed; its mean is also the luckiest"]
 
 
 def make(own: Study, plan: Plan, count: int, seeds: int) -> Plan:
