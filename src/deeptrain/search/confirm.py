@@ -78,7 +78,7 @@ def _winner(known: Sequence[Trial], objective: Objective) -> list[str]:
     text = formatting.metric_format(objective.as_percent)
     what = " ".join(f"{key}={value}" for key, value in whole[0][0].items())
     reached = text(expected(values, objective.higher_is_better))
-    return [f"winner   {what}: {objective.monitor} {reached} with another seed; its mean is also the luckiest"]
+    return [f"winner   {what}: {objective.monitor} {reached} with another seed; its mean in the table is partly luck"]
 
 
 def make(own: Study, plan: Plan, count: int, seeds: int) -> Plan:
