@@ -134,7 +134,12 @@ def test_a_fault_ends_it_and_names_the_diagnosis_to_type_next(brief, capsys, tmp
     assert found["verdict"] == "rate_too_high"
     assert [step["status"] for step in found["steps"]] == ["passed", "failed"]
     (command,) = found["commands"]
-    assert command.startswith("python scripts/diagnose.py ") and command in (tmp_path / "diagnosis.html").read_text()
+    page = (tmp_path / "diagnosis.html").read_text()
+    assert command.startswith("python scripts/diagnose.py ") and command in page
+    typed, remedied, *_ = runs = found["mended"]["runs"]
+    assert typed["change"] == "as typed" and remedied["change"].startswith("optimizer.lr=")
+    assert [run for run in runs if run["best"]] == [max(runs, key=lambda run: run["accuracy"])]
+    assert page.count("<img") == 1 and "the run as it was typed and with the changes" in page
 
 
 @pytest.mark.slow

@@ -38,8 +38,11 @@ class Made:
 
 def told(right: dict[str, int], candidates: tuple[str, ...] = (), fault: Verdict = DIES, steps: int = 1000):
     made = Made(right, steps)
-    reading = mend(Reading([fault], ["the rate"]), made, candidates, LINE, 0.1, lambda trial: "epochs=14")  # type: ignore[arg-type]
-    return reading, made
+    mended = mend(Reading([fault], ["the rate"]), made, candidates, LINE, 0.1, lambda trial: "epochs=14")  # type: ignore[arg-type]
+    assert [trial.change for trial in mended.runs] == list(
+        dict.fromkeys(change for change in made.asked if change in right)
+    )
+    return mended.reading, made
 
 
 def test_a_remedy_that_mends_the_run_is_certain_and_ends_it():

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deeptrain.report.diagnosis_figures import draw_grid
+from deeptrain.report.diagnosis_figures import draw_grid, draw_mended
 from deeptrain.report.figures import draw_curves, draw_layers
 from deeptrain.report.formatting import format_loss, percent
 from deeptrain.report.rate_search import draw_rate_search
@@ -23,9 +23,9 @@ HOW = {
     "start": "Nothing is trained. The loss is compared with that of guessing. Gradients show whether the loss rewards "
     "right answers, and whether an output depends on other images of its batch.",
     "memorise": "Regularization is off; rate and schedule are the run's own. Where it fails, the rate and other "
-    "settings are changed one at a time, from the same weights.",
+    "settings are changed one at a time, from the same weights. What helps is then tried in the run itself.",
     "rate": "A range test, then short runs from the same weights on the same batches. Each anneals its rate to zero. "
-    "Their losses on images of train and val are compared in pairs.",
+    "Their losses on images of train and val are compared in pairs. A remedy is then tried in the run itself.",
     "grid": "Short runs, each with its rate annealed to zero. Of those whose accuracy is within the noise of the best, "
     "the one of the lowest loss is refined. Where a decay changes too little to be seen, there is no run.",
     "refine": "Runs with the schedule that was typed, at rates half as far apart. Accuracies on val are compared image "
@@ -36,6 +36,7 @@ HOW = {
     "beyond the noise is told.",
 }
 ALT = {
+    "mended": "accuracy on val of the run as it was typed and with the changes that were tried, over steps",
     "find_lr": "loss of the range test and of the short runs, by learning rate",
     "grid": "accuracy on val of the short runs, by learning rate and weight decay",
     "curves": "loss and accuracy of the chosen run",
@@ -55,6 +56,9 @@ def write_page(folder: Path, content: Mapping[str, Any], title: str) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    places = PLACES | {
+        "mended": next((step["name"] for step in content["steps"] if step["status"] == "failed"), "rate")
+    }
     pictures = {name: _as_url(path) for name, path in draw_pictures(folder, content, title).items()}
     taken = [step["name"] for step in content["steps"]]
     page = setting.get_template("diagnosis.html.jinja").render(
@@ -64,7 +68,7 @@ def write_page(folder: Path, content: Mapping[str, Any], title: str) -> Path:
         how=HOW,
         missed=[f"{number} {name}" for number, name in enumerate(QUESTIONS, start=1) if name not in taken],
         tried={step["name"]: _tried(step) for step in content["steps"]},
-        pictures={step: [(pictures[n], ALT[n]) for n in pictures if PLACES[n] == step] for step in QUESTIONS},
+        pictures={step: [(pictures[n], ALT[n]) for n in pictures if places[n] == step] for step in QUESTIONS},
         refined=content.get("refined", []),
     )
     path = folder / "diagnosis.html"
@@ -107,12 +111,14 @@ def _loss(value: float | None) -> str:
 def draw_pictures(folder: Path, content: Mapping[str, Any], title: str) -> dict[str, Path]:
     """Draw into a folder what was measured; return the files by name."""
     names = {"find_lr": content.get("find_lr"), "grid": content.get("grid")}
-    names |= {"curves": content.get("rows"), "layers": content.get("layers")}
+    names |= {"mended": content.get("mended"), "curves": content.get("rows"), "layers": content.get("layers")}
     paths = {name: folder / f"{name}.png" for name, what in names.items() if what}
     if "find_lr" in paths:
         draw_rate_search(content["find_lr"], paths["find_lr"], title)
     if "grid" in paths:
         draw_grid(content["grid"], paths["grid"], title)
+    if "mended" in paths:
+        draw_mended(content["mended"], paths["mended"], title)
     if "curves" in paths:
         draw_curves(content["rows"], paths["curves"], title, initial_loss=content["initial_loss"] or None)
     if "layers" in paths:

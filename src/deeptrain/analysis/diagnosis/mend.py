@@ -1,7 +1,7 @@
 """After a fault: what the run itself makes of its remedy, and what else it needs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,54 +22,78 @@ MOST = 0.8  # of what is lost
 ROOM = RUNS + TESTS  # whole runs: those of the steps that a fault leaves out
 
 
+@dataclass(frozen=True)
+class Mended:
+    """How a fault is read after its remedy was tried, and the runs that were made for it, the run as typed first."""
+
+    reading: Reading
+    runs: list[Trial]
+
+
 def mend(
     reading: Reading, trials: Trials, candidates: Sequence[str], linear: np.ndarray, chance: float, longer: Longer
-) -> Reading:
+) -> Mended:
     """Try a fault's remedy in the run itself; while a straight line is better, add other changes that help.
 
     linear: 1 for each image of val that a straight line gets right. chance: the accuracy of guessing. longer: how to
     make a run longer that has few steps. A fault whose remedy does not help becomes a remark where the run learns all
     the same.
     """
-    fault, named = reading.verdicts[0], trials.subject.named
-    own = best = trials.whole(trials.subject.rate, trials.subject.decay)
-    words: list[str] = []
-    found, excluded = [], list(reading.excluded)
+    fault = reading.verdicts[0]
+    own = trials.whole(trials.subject.rate, trials.subject.decay)
+    course = _Course(fault, trials, own)
     queue = [fault.override, *candidates]
     for _ in range(ROOM - 1):
         if not queue:
             break
         change = queue.pop(0)
-        new = [*without(words, change.split()), *change.split()]
-        tried = _try(trials, own, new)
-        errors = errors_ahead(tried, best) if tried is not None else 0.0
-        if tried is not None and errors >= (MANY_ERRORS if found else FEW_ERRORS):
-            evidence = f"with {named(change)} the run itself has {percent(tried.accuracy)} on val, else"
-            found.append(_told(fault, change, f"{evidence} {percent(best.accuracy)}", errors, not found))
-            words, best = new, tried
-            if len(found) == 1 and best.steps < remedies.ENOUGH:
-                queue.insert(0, longer(best))
-        elif tried is not None:
-            gain = f"{100 * (tried.accuracy - best.accuracy):+.1f} points on val"
-            excluded.append(f"{named(change)} (tried in the run: {gain})")
-        if not found and change == fault.override and _learns(own, chance):
+        if course.take(change) and len(course.found) == 1 and course.best.steps < remedies.ENOUGH:
+            queue.insert(0, longer(course.best))
+        if not course.found and change == fault.override and _learns(own, chance):
             break
-        if found and _is_enough(best, linear, chance):
+        if course.found and _is_enough(course.best, linear, chance):
             break
-    if (
-        found
-        and found[0].name == "regularized"
-        and not _kept_from(trials.beside(own, fault.override), own, linear, chance)
-    ):
+    found = course.found or [_unmended(fault, own, chance)]
+    is_regularized = course.found and found[0].name == "regularized"
+    if is_regularized and not _kept_from(trials.beside(own, fault.override), own, linear, chance):
         found[0] = replace(found[0], kind="remark", confidence="")
-    return Reading(found or [_unmended(fault, own, chance)], excluded)
+    return Mended(Reading(found, [*reading.excluded, *course.excluded]), course.runs)
 
 
-def _try(trials: Trials, own: Trial, words: Sequence[str]) -> Trial | None:
-    try:
-        return trials.beside(own, " ".join(words))
-    except UsageError:
-        return None
+@dataclass
+class _Course:
+    """Changes that are tried in the run, each on top of those that helped. best: the run with these."""
+
+    fault: Verdict
+    trials: Trials
+    own: Trial
+    best: Trial = field(init=False)
+    words: list[str] = field(default_factory=list)
+    found: list[Verdict] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
+    runs: list[Trial] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.best, self.runs = self.own, [self.own]
+
+    def take(self, change: str) -> bool:
+        """Try one more change; keep it, and return True, if the run is better with it."""
+        words, named = [*without(self.words, change.split()), *change.split()], self.trials.subject.named
+        try:
+            tried = self.trials.beside(self.own, " ".join(words))
+        except UsageError:
+            return False
+        self.runs.append(tried)
+        errors = errors_ahead(tried, self.best)
+        if errors < (MANY_ERRORS if self.found else FEW_ERRORS):
+            gain = f"{100 * (tried.accuracy - self.best.accuracy):+.1f} points on val"
+            self.excluded.append(f"{named(change)} (tried in the run: {gain})")
+            return False
+        shares = f"{percent(tried.accuracy)} on val, else {percent(self.best.accuracy)}"
+        evidence = f"with {named(change)} the run itself has {shares}"
+        self.found.append(_told(self.fault, change, evidence, errors, not self.found))
+        self.words, self.best = words, tried
+        return True
 
 
 def _told(fault: Verdict, change: str, evidence: str, errors: float, is_first: bool) -> Verdict:

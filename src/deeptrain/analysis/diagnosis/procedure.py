@@ -175,7 +175,14 @@ class Procedure:
             return reading
         others = [change for change in self.subject.remedies() if change != reading.verdicts[0].override]
         linear, chance = self.controls.linear, self.facts.guessed
-        return mend(reading, self.trials, others, linear, chance, lambda trial: remedies.longer(self._record(trial)))
+        mended = mend(reading, self.trials, others, linear, chance, lambda trial: remedies.longer(self._record(trial)))
+        named, best = self.subject.named, max(mended.runs, key=lambda trial: trial.accuracy)
+        self.diagnosis.pictures["mended"] = {
+            "runs": [_run(trial, named, best) for trial in mended.runs],
+            "straight_line": self.controls.linear_accuracy,
+            "guessing": chance,
+        }
+        return mended.reading
 
     def _record(self, trial: Trial) -> Record:
         facts = self.facts
@@ -290,6 +297,11 @@ def _rate_line(rates: Rates) -> str:
 def _cell(trial: Trial, chosen: Trial) -> dict[str, Any]:
     facts = {"rate": trial.rate, "decay": trial.decay, "accuracy": trial.accuracy, "loss": trial.loss}
     return plain({**facts, "steps": trial.steps, "chosen": trial is chosen})
+
+
+def _run(trial: Trial, named: Callable[[str], str], best: Trial) -> dict[str, Any]:
+    change = named(trial.change) if trial.change else "as typed"
+    return {"change": change, "accuracy": trial.accuracy, "best": trial is best, "rows": trial.rows}
 
 
 def _with_error(share: float, error: float) -> str:
