@@ -139,7 +139,7 @@ def test_a_fault_ends_it_and_names_the_diagnosis_to_type_next(brief, capsys, tmp
     typed, remedied, *_ = runs = found["mended"]["runs"]
     assert typed["change"] == "as typed" and remedied["change"].startswith("optimizer.lr=")
     assert [run for run in runs if run["best"]] == [max(runs, key=lambda run: run["accuracy"])]
-    assert page.count("<img") == 1 and "the run as it was typed and with the changes" in page
+    assert page.count("<img") == 2 and "the run as it was typed and with the changes" in page
 
 
 @pytest.mark.slow

@@ -161,6 +161,7 @@ def test_layers_are_drawn_before_and_after(tmp_path, layers):
 
     draw_layers([row(0), row(10)], tmp_path / "layers.png", "x")
     draw_layers([row(0)], tmp_path / "one.png", "x")
+    draw_layers([row(0), row(10)], tmp_path / "changed.png", "x", typed=[row(0)])
     picture(tmp_path / "layers.png")
 
 

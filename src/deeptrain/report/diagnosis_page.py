@@ -40,7 +40,7 @@ ALT = {
     "find_lr": "loss of the range test and of the short runs, by learning rate",
     "grid": "accuracy on val of the short runs, by learning rate and weight decay",
     "curves": "loss and accuracy of the chosen run",
-    "layers": "outputs, silent units, gradients and updates of each layer, as the chosen run begins and later",
+    "layers": "outputs, silent units, gradients and updates of each layer, before and after",
 }
 PLACES = {"find_lr": "rate", "grid": "grid", "curves": "curves", "layers": "curves"}  # the step that shows a picture
 
@@ -122,7 +122,7 @@ def draw_pictures(folder: Path, content: Mapping[str, Any], title: str) -> dict[
     if "curves" in paths:
         draw_curves(content["rows"], paths["curves"], title, initial_loss=content["initial_loss"] or None)
     if "layers" in paths:
-        draw_layers(content["layers"], paths["layers"], title)
+        draw_layers(content["layers"], paths["layers"], title, content.get("layers_as_typed", ()))
     return paths
 
 

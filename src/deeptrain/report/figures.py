@@ -201,26 +201,29 @@ LAYERS = {  # columns of layers.csv: what is drawn of them, and whether on a log
 }
 
 
-def draw_layers(rows: Rows, path: Path, title: str) -> None:
-    """Draw statistics of each layer, the first ones that are known and the last, from the rows of layers.csv."""
+def draw_layers(rows: Rows, path: Path, title: str, typed: Rows = ()) -> None:
+    """Draw statistics of each layer, the first ones that are known and the last, from the rows of layers.csv.
+
+    typed: rows of the run as it was typed. If given, its last statistics take the place of the first ones.
+    """
     from matplotlib.ticker import PercentFormatter
 
     figure = new_figure(10, 6.2, title)
     grid, beside = figure.add_gridspec(2, 2), []
     for index, (what, (label, is_log)) in enumerate(LAYERS.items()):
         axes = figure.add_subplot(grid[index // 2, index % 2])
-        first, last = _ends(rows, what)
-        names = list(dict.fromkeys([*first[1], *last[1]]))
-        for (step, values), color, shift in ((first, PALE, -0.12), (last, CURVES["train_clean"][1], 0.12)):
+        ends = _ends(rows, typed, what)
+        names = list(dict.fromkeys(name for _, values in ends for name in values))
+        for (end, values), color, shift in zip(ends, (PALE, CURVES["train_clean"][1]), (-0.12, 0.12), strict=True):
             points = [(index + shift, values[name]) for index, name in enumerate(names) if name in values]
             points = [(position, value) for position, value in points if value > 0 or not is_log]
             if points:
-                axes.plot(
-                    *zip(*points, strict=True), "o-", color=color, label=f"step {step:,.0f}", markersize=5, linewidth=1
-                )
+                axes.plot(*zip(*points, strict=True), "o-", color=color, label=end, markersize=5, linewidth=1)
         style_axes(axes, label, "")
         if is_log and axes.lines:
+            low, high = np.log10(axes.dataLim.intervaly)
             axes.set_yscale("log")
+            axes.set_ylim(0.8 * 10.0 ** math.floor(low), 1.25 * 10.0 ** math.ceil(high))  # two numbers at least
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
         elif not is_log:
@@ -235,14 +238,25 @@ def draw_layers(rows: Rows, path: Path, title: str) -> None:
     save_figure(figure, path)
 
 
-def _ends(rows: Rows, what: str) -> list[tuple[float, dict[str, float]]]:
-    """Return step and values by layer of the first and of the last row that has the statistic."""
-    found = [
-        (row["step"], {name.partition("/")[2]: value for name, value in row.items() if name.startswith(f"{what}/")})
-        for row in rows
+def _ends(rows: Rows, typed: Rows, what: str) -> list[tuple[str, dict[str, float]]]:
+    """Return two times a label and the values by layer: of the first and the last row that has the statistic.
+
+    Where there are rows of the run as typed, those of its last row and of the last one.
+    """
+    found, others = _known(rows, what), _known(typed, what)
+    if typed:
+        step, values = others[-1]
+        return [(f"as typed, step {step:,.0f}", values), (f"changed, step {found[-1][0]:,.0f}", found[-1][1])]
+    last = found[-1] if len(found) > 1 else (0, {})
+    return [(f"step {step:,.0f}", values) for step, values in (found[0], last)]
+
+
+def _known(rows: Rows, what: str) -> list[tuple[float, dict[str, float]]]:
+    """Return step and values by layer of each row that has the statistic, at least one."""
+    pairs = [
+        (row["step"], {n.partition("/")[2]: v for n, v in row.items() if n.startswith(f"{what}/")}) for row in rows
     ]
-    found = [(step, values) for step, values in found if values] or [(0, {})]
-    return [found[0], found[-1] if len(found) > 1 else (0, {})]
+    return [pair for pair in pairs if pair[1]] or [(0, {})]
 
 
 def _name_layers(axes: "Axes", names: Sequence[str]) -> None:

@@ -176,12 +176,12 @@ class Procedure:
         others = [change for change in self.subject.remedies() if change != reading.verdicts[0].override]
         linear, chance = self.controls.linear, self.facts.guessed
         mended = mend(reading, self.trials, others, linear, chance, lambda trial: remedies.longer(self._record(trial)))
-        named, best = self.subject.named, max(mended.runs, key=lambda trial: trial.accuracy)
-        self.diagnosis.pictures["mended"] = {
-            "runs": [_run(trial, named, best) for trial in mended.runs],
-            "straight_line": self.controls.linear_accuracy,
-            "guessing": chance,
-        }
+        named, typed = self.subject.named, mended.runs[0]
+        best = max(mended.runs, key=lambda trial: trial.accuracy)
+        levels = {"straight_line": self.controls.linear_accuracy, "guessing": chance}
+        self.diagnosis.pictures["mended"] = {"runs": [_run(trial, named, best) for trial in mended.runs]} | levels
+        if best is not typed:
+            self.diagnosis.pictures |= {"layers": best.layers, "layers_as_typed": typed.layers}
         return mended.reading
 
     def _record(self, trial: Trial) -> Record:
