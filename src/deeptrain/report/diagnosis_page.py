@@ -56,9 +56,8 @@ def write_page(folder: Path, content: Mapping[str, Any], title: str) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    places = PLACES | {
-        "mended": next((step["name"] for step in content["steps"] if step["status"] == "failed"), "rate")
-    }
+    failed = [step["name"] for step in content["steps"] if step["status"] == "failed"]
+    places = PLACES | dict.fromkeys(["mended", "layers"], failed[0]) if failed else PLACES
     pictures = {name: _as_url(path) for name, path in draw_pictures(folder, content, title).items()}
     taken = [step["name"] for step in content["steps"]]
     page = setting.get_template("diagnosis.html.jinja").render(
