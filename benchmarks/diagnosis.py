@@ -10,14 +10,14 @@ import argparse
 import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from zoo import report, rivals
 from zoo.history import accuracy, history_of, train
-from zoo.patients import PATIENTS, on_mnist
+from zoo.patients import PATIENTS, on_cifar10, on_mnist
 from zoo.report import Result
 
 from deeptrain.analysis.diagnosis.procedure import diagnose
@@ -162,7 +162,7 @@ def starts(options: argparse.Namespace, known: Known) -> None:
     """Follow the commands from each bad start, and compare with the best of a grid from a sound one."""
     near = total = 0
     one = 1 if options.quick else None
-    for model in STARTED[:one]:
+    for model in _matching(STARTED, options):
         base = f"{options.data} model={model} epochs={options.epochs} threads=1"
         cells = [f"{base} optimizer.lr={rate} optimizer.weight_decay={decay}" for rate, decay in GRID[:one]]
         best = max(train_once(known, cell)["best"] for cell in cells)
@@ -187,9 +187,9 @@ def train_once(known: Known, words: str) -> dict:
 def healthy(options: argparse.Namespace, known: Known) -> None:
     """Diagnose healthy set-ups; let the rules of other tools read the same runs."""
     results = []
-    data = f"{on_mnist(options.mnist)} " if options.mnist else f"{options.data} "
+    data = f"{_locked_data(options) or options.data} "
     for seed in options.seeds:
-        for setting in HEALTHY[: 1 if options.quick else None]:
+        for setting in _matching(HEALTHY, options):
             name = f"{data}{setting} epochs={options.epochs} seed={seed} threads=1"
             found = known.once(name, lambda name=name: examine(name, options.steps))
             results.append(Result(None, found, heard=rivals.listen(history_of(train_once(known, name)))))
@@ -200,8 +200,10 @@ def healthy(options: argparse.Namespace, known: Known) -> None:
 def zoo(options: argparse.Namespace, known: Known) -> None:
     """Diagnose patients, type what is printed, and compare with the healthy twin."""
     results = []
-    patients = [p.on_mnist(options.mnist) for p in PATIENTS] if options.mnist else PATIENTS
+    data = _locked_data(options)
+    patients = [p.on(data) for p in PATIENTS] if data else PATIENTS
     chosen = [p for p in patients if options.half in ("all", "open" if p.is_open else "locked")]
+    chosen = [p for p in chosen if options.match in p.words]
     for seed in options.seeds:
         for patient in chosen[: 1 if options.quick else None]:
             twin, name = (f"{words} seed={seed} threads=1" for words in (patient.base, patient.words))
@@ -217,7 +219,7 @@ def zoo(options: argparse.Namespace, known: Known) -> None:
 def advice(options: argparse.Namespace, known: Known) -> None:
     """Follow the commands that diagnoses of sound set-ups print, over paired seeds that they have not seen."""
     gains = []
-    for setting in ADVISABLE[: 1 if options.quick else None]:
+    for setting in _matching(ADVISABLE, options):
         length = "" if "epochs=" in setting else f" epochs={options.epochs}"
         name = f"{options.data} model={setting}{length} seed=0 threads=1"
         found = known.once(name, lambda name=name: examine(name, options.steps))
@@ -235,6 +237,15 @@ def advice(options: argparse.Namespace, known: Known) -> None:
     print(f"advice: worse beyond two errors {report.share(map(bool, worse))}")
 
 
+def _matching(settings: Sequence[str], options: argparse.Namespace) -> list[str]:
+    return [words for words in settings if options.match in words][: 1 if options.quick else None]
+
+
+def _locked_data(options: argparse.Namespace) -> str:
+    """Return the words of the images that rules are never mended on, "" for digits."""
+    return on_mnist(options.mnist) if options.mnist else on_cifar10(options.cifar10) if options.cifar10 else ""
+
+
 def _with_seed(words: str, seed: int) -> str:
     return " ".join([*(word for word in words.split() if not word.startswith("seed=")), f"seed={seed}"])
 
@@ -247,7 +258,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=10, help="the zoo has its own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--mnist", help="the folder that holds MNIST/raw: the zoo and healthy set-ups on images of it")
+    parser.add_argument("--cifar10", help="the folder that holds train/CLASS: the same on images of CIFAR-10")
     parser.add_argument("--half", choices=("open", "locked", "all"), default="all", help="of the zoo")
+    parser.add_argument("--match", default="", help="only set-ups whose words hold this, as model=resnet")
     parser.add_argument("--out", type=Path, help="a file of JSON lines; what is in it is not measured again")
     parser.add_argument("what", nargs="?", choices=tuple(PARTS), help="all if none is named")
     options = parser.parse_args(words)

@@ -150,9 +150,9 @@ def main(words: list[str] | None = None) -> None:
     print(circumstances("torch", "torchvision", "timm", "pillow", quick=options.quick))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sets = {  # pictures, width, height, size of a window, images of the two lengths
+        sets = {  # pictures, width, height, size of a window, images of the two lengths: whole batches of two workers
             "photographs of 500x375": (2000, 500, 375, 224, 2 * BATCH, 8 * BATCH),
-            "photographs of 2000x1500": (200, 2000, 1500, 224, BATCH, 2 * BATCH),
+            "photographs of 2000x1500": (300, 2000, 1500, 224, 2 * BATCH, 4 * BATCH),
             "pictures of 32x32": (5000, 32, 32, 32, 16 * BATCH, 48 * BATCH),
         }
         for title, (count, width, height, size, short, long) in sets.items():

@@ -114,7 +114,7 @@ def shuffled(images: Tensor, labels: Tensor) -> Iterator[Batch]:
             yield images[part], labels[part]
 
 
-def lightning_fit(network: nn.Module, batches: list[Batch], steps: int, folder: Path | None) -> None:
+def lightning_fit(network: nn.Module, loader: Iterable[Batch], steps: int, folder: Path | None, **sgd: Any) -> None:
     """Fit in Lightning: without a folder everything is off, with one its defaults and two metrics logged every step."""
     import lightning  # pyright: ignore
 
@@ -124,7 +124,7 @@ def lightning_fit(network: nn.Module, batches: list[Batch], steps: int, folder: 
             self.network = network
 
         def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=LR, momentum=MOMENTUM)
+            return torch.optim.SGD(self.parameters(), **sgd)
 
         def training_step(self, batch: Batch, index: int) -> Tensor:
             images, labels = batch
@@ -141,7 +141,7 @@ def lightning_fit(network: nn.Module, batches: list[Batch], steps: int, folder: 
         trainer = lightning.Trainer(
             accelerator="cpu", devices=1, max_epochs=1, max_steps=steps, default_root_dir=folder, **off
         )
-        trainer.fit(Module(), Epoch(batches, steps))
+        trainer.fit(Module(), loader)
 
 
 def fabric_fit(network: nn.Module, batches: list[Batch], steps: int) -> None:
@@ -205,7 +205,7 @@ def ways(folder: Path, short: int, long: int) -> dict[str, Way]:
     return made | ({IGNITE: plain(ignite_fit, batches)} if find_spec("ignite") else {})
 
 
-def lightning_ways(folder: Path, plain: Any, batches: list[Batch]) -> dict[str, Way]:
+def quiet_lightning() -> None:
     import logging
 
     import lightning  # noqa: F401  # pyright: ignore  (it sets the level of its loggers)
@@ -214,8 +214,12 @@ def lightning_ways(folder: Path, plain: Any, batches: list[Batch]) -> dict[str, 
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
 
+
+def lightning_ways(folder: Path, plain: Any, batches: list[Batch]) -> dict[str, Way]:
+    quiet_lightning()
+
     def fit(network: nn.Module, home: Path | None, steps: int) -> None:
-        lightning_fit(network, batches, steps, home)
+        lightning_fit(network, Epoch(batches, steps), steps, home, lr=LR, momentum=MOMENTUM)
 
     return {
         OFF: plain(fit, None),

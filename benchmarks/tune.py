@@ -297,7 +297,7 @@ def patches(images: Tensor, side: int) -> Tensor:
 
 TASKS = {
     "mnist": Task(read_mnist, train=1000, val=500, epochs=15, batch=50, patch=14, channels=64),
-    "cifar": Task(read_cifar, train=5000, val=1000, epochs=6, batch=100, patch=4, channels=16),
+    "cifar": Task(read_cifar, train=5000, val=1000, epochs=15, batch=100, patch=4, channels=16),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -20,7 +21,7 @@ from deeptrain.model.fcn import FCN
 from deeptrain.schema import NonNegativeInt, PositiveInt, validate_call
 
 VAL_FRACTION = 0.2
-OF_MNIST = 1438  # images, as many as there are digits
+OF_MNIST, OF_CIFAR10 = 1438, 4000  # images: as many as there are digits, and more where there is more to learn
 OWN_VAL = ("imbalanced", "inverted", "copied", "contradictory")
 
 ModelFault = Literal[
@@ -111,21 +112,33 @@ def _read_mnist(root: str) -> tuple[np.ndarray, np.ndarray]:
     return images[chosen], labels[chosen]
 
 
+@cache
+def _read_cifar10(root: str) -> tuple[np.ndarray, np.ndarray]:
+    classes = sorted(path for path in (Path(root) / "train").iterdir() if path.is_dir())
+    many = OF_CIFAR10 // len(classes)
+    images = [np.asarray(Image.open(path)) for folder in classes for path in sorted(folder.iterdir())[:many]]
+    return np.stack(images), np.repeat(np.arange(len(classes)), many)
+
+
 @validate_call
 @dataclass
-class FaultyDigits(ArraySource):
-    """Digits with a mistake in images or labels; some faults have a val of their own.
+class FaultyImages(ArraySource):
+    """Small pictures of ten classes with a mistake in images or labels; some faults have a val of their own.
 
-    of: those of scikit-learn without our test split, or as many of MNIST's training images, read below `root`.
+    of: digits of scikit-learn without our test split, as many of MNIST's training images, read below `root`, or
+    4,000 of those of CIFAR-10, a folder that holds train/CLASS/PICTURE.
     """
 
     fault: DataFault = "none"
-    of: Literal["digits", "mnist"] = "digits"
+    of: Literal["digits", "mnist", "cifar10"] = "digits"
     val_fraction: SplitFraction = VAL_FRACTION
     crop_padding: NonNegativeInt = 1
 
     name = "faulty"
-    characters = True
+
+    @property
+    def characters(self) -> bool:  # of which a mirror image is another
+        return self.of != "cifar10"
 
     def class_names(self) -> list[str]:
         return [str(digit) for digit in range(10)]
@@ -134,7 +147,8 @@ class FaultyDigits(ArraySource):
         return {"train": None, "val": None} if self.fault in OWN_VAL else {"train": None}
 
     def read_split(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = _read_mnist(str(self.root)) if self.of == "mnist" else _read_digits()
+        read = {"digits": lambda root: _read_digits(), "mnist": _read_mnist, "cifar10": _read_cifar10}[self.of]
+        images, labels = read(str(self.root))
         rng = np.random.default_rng(0)
         if self.fault == "shuffled":
             return images, rng.permutation(labels)

@@ -1,9 +1,10 @@
-"""The zoo: broken set-ups on digits or MNIST, each a healthy one with one change, and the verdicts that are right.
+"""The zoo: broken set-ups on digits, MNIST or CIFAR-10, each a healthy one with one change, and the right verdicts.
 
 Patients are numbered in the order in which they were planned, before any of them was examined. Odd numbers are open:
-rules may be mended on them. Even numbers are locked: they are only counted. On MNIST all are.
+rules may be mended on them. Even numbers are locked: they are only counted. On MNIST and CIFAR-10 all are.
 """
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,11 @@ OWN = f"--config-dir={HERE / 'configs'}"
 def on_mnist(root: str) -> str:
     """Return the words for as many images of MNIST as there are digits."""
     return f"{OWN} data=faulty data.of=mnist data.root={root} data.crop_padding=2"
+
+
+def on_cifar10(root: str) -> str:
+    """Return the words for 4,000 images of CIFAR-10."""
+    return f"{OWN} data=faulty data.of=cifar10 data.root={root} data.crop_padding=4 data.flip=true"
 
 
 FCN = "model=fcn model.hidden=[128,64] epochs=10"
@@ -53,16 +59,18 @@ class Patient:
         changes = self.change.split()
         return " ".join([*without(self.base.split(), changes), *changes])
 
-    def on_mnist(self, root: str) -> "Patient":
-        """Return it with as many images of MNIST, which is read below `root`."""
+    def on(self, data: str) -> "Patient":
+        """Return it with the images that some words name. Those of CIFAR-10 have three channels."""
         kept = [word for word in self.base.split() if word not in (OWN, "data=faulty")]
-        return replace(self, base=f"{on_mnist(root)} {' '.join(kept)}")
+        change = IN_COLOR.sub(r"=[\1,\1,\1]", self.change) if "cifar10" in data else self.change
+        return replace(self, base=f"{data} {' '.join(kept)}", change=change)
 
     @property
     def is_open(self) -> bool:
         return self.number % 2 == 1
 
 
+IN_COLOR = re.compile(r"=\[(0[.\d]*|\d{2,})\](?= data|$)")  # a mean or deviation of one channel
 MILD = 0.02  # of accuracy: a difference that 288 images of val can hardly show
 
 
