@@ -14,6 +14,7 @@ from sklearn.metrics import (
 from torch.nn import functional
 
 from deeptrain.metrics import calibration, per_class, running_metrics
+from deeptrain.metrics.confusion import confusion_of
 from deeptrain.metrics.metric import METRICS, Metric
 from deeptrain.metrics.running_metrics import RunningMetrics, label_rank
 
@@ -150,13 +151,14 @@ def test_confusion_matrix_and_scores_are_scikit_learns(device):
     generator = np.random.default_rng(0)
     true, said = generator.integers(0, 5, 400), generator.integers(0, 6, 400)  # class 5 never true, 6 never seen
     pairs = [torch.from_numpy(ids).to(device) for ids in (said, true)]
-    confusion = per_class.confusion_matrix(*pairs, 7)
-    np.testing.assert_array_equal(confusion.toarray(), confusion_matrix(true, said, labels=range(7)))
-    halves = [per_class.confusion_matrix(pairs[0][part], pairs[1][part], 7) for part in (slice(150), slice(150, None))]
-    assert (halves[0] + halves[1] != confusion).nnz == 0
-    wrong = confusion.toarray() * (1 - np.eye(7, dtype=int))
+    confusion, matrix = confusion_of(*pairs, 7), confusion_matrix(true, said, labels=range(7))
+    np.testing.assert_array_equal(np.nonzero(matrix), (confusion.true, confusion.predicted))
+    np.testing.assert_array_equal(matrix[matrix > 0], confusion.counts)
+    np.testing.assert_array_equal(confusion.images, matrix.sum(1))
+    np.testing.assert_allclose(confusion.shares(7), matrix / np.maximum(matrix.sum(1, keepdims=True), 1))
+    wrong = matrix * (1 - np.eye(7, dtype=int))
     for label in range(7):
-        taken = per_class.most_taken_for(confusion, label)
+        taken = confusion.most_taken_for(label)
         assert taken == ((wrong[label].argmax(), wrong[label].max()) if wrong[label].any() else (label, 0))
     expected = precision_recall_fscore_support(true, said, labels=range(7), zero_division=0)
     scores = per_class.per_class(confusion)

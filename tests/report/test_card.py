@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from deeptrain.metrics.confusion import Confusion
 from deeptrain.report.card import CardData, WorstClass, worst_classes, write_card
 from deeptrain.report.image_grid import save
 
@@ -138,8 +139,13 @@ def test_a_monitored_loss_is_shown_as_a_loss(tmp_path):
     assert "0.0512" in page(tmp_path, CardData(title="x", result=result)).text
 
 
+def counted(matrix):
+    true, predicted = np.nonzero(matrix)
+    return Confusion(true, predicted, np.asarray(matrix)[true, predicted], len(matrix))
+
+
 def test_worst_classes_are_the_least_accurate_with_what_they_are_taken_for():
-    counts = np.array([[9, 1, 0, 0], [3, 5, 2, 0], [0, 0, 4, 0], [0, 0, 0, 0]])
+    counts = counted(np.array([[9, 1, 0, 0], [3, 5, 2, 0], [0, 0, 4, 0], [0, 0, 0, 0]]))
     worst = worst_classes(counts, ["a", "b", "c", "empty"])
     assert worst == [WorstClass("b", 10, 0.5, "a", 0.3), WorstClass("a", 10, 0.9, "b", 0.1)]
     assert worst_classes(counts, ["a", "b", "c", "empty"], limit=1) == worst[:1]

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from scipy.sparse import coo_array
 
-from deeptrain.report import figures
+from deeptrain.metrics.confusion import Confusion, confusion_of
 from deeptrain.report.figures import draw_confusion, draw_curves, draw_layers, draw_schedule, moving_average
 
 pytestmark = pytest.mark.usefixtures("drawn_figures")
@@ -24,6 +24,11 @@ def rows(count, **extra):
         | {"rate/lr": 0.1, **extra}
         for e in range(1, count + 1)
     ]
+
+
+def counted(matrix):
+    true, predicted = np.nonzero(matrix)
+    return Confusion(true, predicted, np.asarray(matrix)[true, predicted], len(matrix))
 
 
 def picture(path):
@@ -67,7 +72,7 @@ def test_curves_of_a_diverged_run_and_of_validations_within_an_epoch(tmp_path):
 def test_confusion_of_few_and_many_classes(tmp_path, classes):
     counts = np.random.default_rng(0).poisson(0.5, (classes, classes)) + np.diag([20] * classes)
     counts[0] = 0  # a class without images
-    draw_confusion(counts, [f"class {i}" for i in range(classes)], tmp_path / "confusion.png")
+    draw_confusion(counted(counts), [f"class {i}" for i in range(classes)], tmp_path / "confusion.png")
     picture(tmp_path / "confusion.png")
 
 
@@ -75,8 +80,8 @@ def test_confusion_of_more_classes_than_a_picture_has_pixels(tmp_path):
     """Neighbours share a cell; a row of cells still sums to the part of its classes that have images."""
     classes, rng = 5000, np.random.default_rng(0)
     true, taken = rng.integers(0, classes, (2, 20_000))
-    counts = coo_array((np.ones(len(true), int), (true, taken)), (classes, classes)).tocsr()
-    shares = figures._shares(counts)
+    counts = confusion_of(torch.from_numpy(taken), torch.from_numpy(true), classes)
+    shares = counts.shares(1000)
     assert shares.shape == (1000, 1000)
     shown = np.isin(np.arange(classes), true).reshape(1000, 5)
     np.testing.assert_allclose(shares.sum(1), shown.mean(1))
@@ -89,14 +94,14 @@ def test_names_are_drawn_as_they_are_written(tmp_path):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_confusion(np.eye(3), ["$a_{", "${b}$ \\frac", "日本"], tmp_path / "confusion.png")
+        draw_confusion(counted(np.eye(3)), ["$a_{", "${b}$ \\frac", "日本"], tmp_path / "confusion.png")
         draw_curves(rows(2), tmp_path / "curves.png", "data.root=${oc.env:HOME} dir=$x\\frac$")
 
 
 def test_confusion_rows_are_shares_of_their_class(tmp_path):
     names = ["a", "b"]
-    draw_confusion(np.array([[8, 2], [1, 1]]), names, tmp_path / "small.png")
-    draw_confusion(np.array([[80, 20], [500, 500]]), names, tmp_path / "large.png")
+    draw_confusion(counted(np.array([[8, 2], [1, 1]])), names, tmp_path / "small.png")
+    draw_confusion(counted(np.array([[80, 20], [500, 500]])), names, tmp_path / "large.png")
     small, large = picture(tmp_path / "small.png"), picture(tmp_path / "large.png")
     assert np.array_equal(small[100:], large[100:])  # below the title, which counts the images
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -21,8 +21,9 @@ from deeptrain.inference import restore, scores
 from deeptrain.inference.predictor import Predictor
 from deeptrain.inference.scores import Scores
 from deeptrain.loss import for_evaluation
+from deeptrain.metrics.confusion import Confusion, confusion_of
 from deeptrain.metrics.metric import METRICS, Metric, informative
-from deeptrain.metrics.per_class import ClassScore, confusion_matrix, most_taken_for, per_class
+from deeptrain.metrics.per_class import ClassScore, per_class
 from deeptrain.report import formatting
 from deeptrain.run.saved import read_json
 from deeptrain.runtime.device import Runtime, keep_malloc_arena, pick_precision, use_threads
@@ -32,21 +33,18 @@ from deeptrain.training import checkpoint
 from deeptrain.training.data_description import describes_data, is_shape
 from deeptrain.training.validation import predict, score
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
 Split = Literal["test", "val", "all"]  # all: every picture of data.root, a folder that the run has not seen
 IN_HEAD = ("accuracy", "top5", "loss")  # metrics of the first line
 
 
 @dataclass
 class Evaluation:
-    """What a network says of a split; `confusion` counts (K, K), true classes down, predicted ones across."""
+    """What a network says of a split; `confusion` counts which classes were taken for which."""
 
     split: str
     metrics: dict[str, float]
     classes: list[str]
-    confusion: "csr_array"
+    confusion: Confusion
     table: list[ClassScore]
     images: int
     formats: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
@@ -105,10 +103,10 @@ def evaluate_answers(answers: Answers) -> Evaluation:
     logits, labels, dataset = answers.logits, answers.labels, answers.dataset
     run, split = answers.opened.run, answers.opened.split
     loss = for_evaluation(instantiate("loss", run.parts["loss"], **build.data_info(dataset)))
-    matrix = confusion_matrix(logits.argmax(1), labels, len(dataset.classes))
+    confusion = confusion_of(logits.argmax(1), labels, len(dataset.classes))
     metrics = build.metrics(run, dataset)
     measured = score(logits, labels, loss, metrics)
-    return Evaluation(split, measured, dataset.classes, matrix, per_class(matrix), len(labels), metrics)
+    return Evaluation(split, measured, dataset.classes, confusion, per_class(confusion), len(labels), metrics)
 
 
 def answer(run: RunConfig, state_path: Path, split: Split, typed: Sequence[str] = ()) -> Answers:
@@ -202,7 +200,7 @@ def interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, floa
 
 def lines(evaluation: Evaluation, opened: int) -> list[str]:
     """Compose what is shown: the metrics with their interval, then a table of the classes, the worst first."""
-    metrics, matrix = evaluation.metrics, evaluation.confusion
+    metrics, confusion = evaluation.metrics, evaluation.confusion
     low, high = interval(metrics["accuracy"], evaluation.images)
     percent, visible = formatting.percent, informative(evaluation.formats, len(evaluation.classes))
     top5 = f"top-5 {percent(metrics['top5'])}, " if "top5" in visible else ""
@@ -221,7 +219,7 @@ def lines(evaluation: Evaluation, opened: int) -> list[str]:
     width = max(5, *(len(name) for name in evaluation.classes))
     table = [f"{'class':<{width}}  precision  recall      f1  images  most taken for"]
     for index in sorted(range(len(evaluation.classes)), key=lambda index: evaluation.table[index].f1):
-        row, (other, errors) = evaluation.table[index], most_taken_for(matrix, index)
+        row, (other, errors) = evaluation.table[index], confusion.most_taken_for(index)
         taken = f"{evaluation.classes[other]} ({errors})" if errors else ""
         numbers = f"{percent(row.precision):>9}  {percent(row.recall):>6}  {percent(row.f1):>6}  {row.images:>6}"
         table.append(f"{evaluation.classes[index]:<{width}}  {numbers}  {taken}")

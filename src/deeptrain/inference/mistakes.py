@@ -15,7 +15,7 @@ from deeptrain.report.image_grid import grid, save
 from deeptrain.run.calibration import WITHOUT_PROBABILITIES
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+    from deeptrain.metrics.confusion import Confusion
 
 SHOWN, COLUMNS = 5, 8
 PICTURES = 2 * COLUMNS  # of each kind on the sheet
@@ -66,7 +66,7 @@ def find(
     return Mistakes(names, classes, *arrays, has_probabilities=known)
 
 
-def lines(mistakes: Mistakes, confusion: "csr_array") -> list[str]:
+def lines(mistakes: Mistakes, confusion: "Confusion") -> list[str]:
     """Compose what is shown: the most confused pairs, the pictures with the largest loss, the most confident errors."""
     worst, confident = mistakes.worst[:SHOWN], mistakes.most_confident[:SHOWN]
     if not len(worst):
@@ -81,10 +81,9 @@ def lines(mistakes: Mistakes, confusion: "csr_array") -> list[str]:
     return rows
 
 
-def _pairs(confusion: "csr_array", classes: Sequence[str]) -> Iterator[str]:
+def _pairs(confusion: "Confusion", classes: Sequence[str]) -> Iterator[str]:
     """Yield the off-diagonal cells with the most images: cat taken for dog (61)."""
-    cells: Any = confusion.tocoo()
-    true, taken, counts = cells.row, cells.col, cells.data
+    true, taken, counts = confusion.true, confusion.predicted, confusion.counts
     (wrong,) = np.nonzero(true != taken)
     for index in wrong[np.argsort(-counts[wrong], kind="stable")][:SHOWN].tolist():
         yield f"{classes[true[index]]} taken for {classes[taken[index]]} ({counts[index]:,})"

@@ -1,29 +1,15 @@
-"""The confusion matrix, scores of each class, and metrics in which every class counts alike."""
+"""Scores of each class, and metrics in which every class counts alike."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from deeptrain.metrics.confusion import Confusion
 from deeptrain.metrics.metric import Metric, Predictions
 from deeptrain.metrics.resampling import Statistic
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-
-def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> "csr_array":
-    """Count (label, prediction) pairs of class ids (N,): sparse (K, K) int64, a row a true class; batches add up.
-
-    It has at most N entries: with 10,000 classes all K² counts would take 800 MB.
-    """
-    from scipy.sparse import coo_array
-
-    pairs = labels.cpu().numpy(), predicted.cpu().numpy()
-    return coo_array((np.ones(len(labels), np.int64), pairs), (num_classes, num_classes)).tocsr()
 
 
 @dataclass(frozen=True)
@@ -36,24 +22,13 @@ class ClassScore:
     images: int
 
 
-def per_class(confusion: "csr_array") -> list[ClassScore]:
+def per_class(confusion: Confusion) -> list[ClassScore]:
     """Return the scores of every class: precision = TP / predicted, recall = TP / true, F1 their harmonic mean."""
-    counts: Any = (confusion.diagonal(), confusion.sum(0), confusion.sum(1))
-    hits, predicted, true = (values.tolist() for values in counts)
+    counts = confusion.hits, confusion.claimed, confusion.images
     return [
         ClassScore(hit / max(claimed, 1), hit / max(images, 1), 2 * hit / max(claimed + images, 1), images)
-        for hit, claimed, images in zip(hits, predicted, true, strict=True)
+        for hit, claimed, images in zip(*(values.tolist() for values in counts), strict=True)
     ]
-
-
-def most_taken_for(confusion: "csr_array", label: int) -> tuple[int, int]:
-    """Return the other class that images of a class are taken for most often, and how many are; (label, 0) if none."""
-    row = slice(*confusion.indptr[label : label + 2])
-    others = confusion.indices[row] != label
-    columns, counts = confusion.indices[row][others], confusion.data[row][others]
-    if not len(counts):
-        return label, 0
-    return int(columns[counts.argmax()]), int(counts.max())
 
 
 def balanced_accuracy(num_classes: int) -> Metric:

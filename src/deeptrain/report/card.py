@@ -13,7 +13,7 @@ from deeptrain.report import formatting
 from deeptrain.report.figures import CURVES
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+    from deeptrain.metrics.confusion import Confusion
 
 Row = Mapping[str, float]
 
@@ -68,18 +68,13 @@ class CardData:
     reading: Sequence[tuple[str, str]] = ()
 
 
-def worst_classes(matrix: "np.ndarray | csr_array", classes: Sequence[str], limit: int = 10) -> list[WorstClass]:
-    """List the classes of lowest accuracy from counts (K, K), a row a true class; none without an error."""
-    from scipy.sparse import csr_array
-
-    from deeptrain.metrics.per_class import most_taken_for
-
-    counts = csr_array(matrix)
-    images = counts.sum(1)
-    accuracy = 1 - (images - counts.diagonal()) / np.maximum(images, 1)
+def worst_classes(confusion: "Confusion", classes: Sequence[str], limit: int = 10) -> list[WorstClass]:
+    """List the classes of lowest accuracy; none without an error."""
+    images = confusion.images
+    accuracy = 1 - (images - confusion.hits) / np.maximum(images, 1)
     found = []
     for index in map(int, np.argsort(accuracy, kind="stable")[:limit]):
-        (other, errors), total = most_taken_for(counts, index), int(images[index])
+        (other, errors), total = confusion.most_taken_for(index), int(images[index])
         share = errors / max(total, 1)
         found.append(WorstClass(classes[index], total, float(accuracy[index]), classes[other], share))
     return [entry for entry in found if entry.confused_share > 0]

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.gridspec import GridSpec
-    from scipy.sparse import csr_array
 
     from deeptrain.metrics.calibration import Bin
+    from deeptrain.metrics.confusion import Confusion
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -80,30 +80,28 @@ def draw_curves(
     save_figure(figure, path)
 
 
-def draw_confusion(matrix: "np.ndarray | csr_array", classes: Sequence[str], path: Path) -> None:
-    """Draw counts (K, K), a row a true class, as shares of their row; up to 20 classes with the percentages.
+def draw_confusion(confusion: "Confusion", classes: Sequence[str], path: Path) -> None:
+    """Draw a matrix, a row a true class, as shares of its images; up to 20 classes with the percentages.
 
     Of more than 1,000 classes, neighbours share a row and a column: the mean of their rows, the sum of their columns.
     """
     from matplotlib.colors import PowerNorm
-    from scipy.sparse import csr_array
 
-    counts = csr_array(matrix)
-    size = len(classes)
-    shares = _shares(counts)
-    accuracy = formatting.percent(counts.trace() / max(counts.sum(), 1))
+    size, images = len(classes), int(confusion.counts.sum())
+    shares = confusion.shares(MAX_CELLS)
+    accuracy = formatting.percent(confusion.hits.sum() / max(images, 1))
     side = min(13.0, 3.5 + 0.5 * size)
     figure = new_figure(
         side,
         side * (1 if size <= MANY_CLASSES else 0.93),
-        f"{accuracy} of {counts.sum():,} images right; in % of each true class",
+        f"{accuracy} of {images:,} images right; in % of each true class",
     )
     axes = figure.add_subplot()
     norm = PowerNorm(0.5, 0, 1)  # a root, so that a few per cent of confusion show
     extent = -0.5, size - 0.5, size - 0.5, -0.5
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest", extent=extent)
     if size <= MANY_CLASSES:
-        for row, column in zip(*counts.nonzero(), strict=True):
+        for row, column in zip(confusion.true, confusion.predicted, strict=True):
             share = shares[row, column]
             color = "white" if share > 0.4 else INK
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=9)
@@ -112,23 +110,6 @@ def draw_confusion(matrix: "np.ndarray | csr_array", classes: Sequence[str], pat
         bar.outline.set_visible(False)  # type: ignore[operator]
     _name_classes(axes, classes)
     save_figure(figure, path)
-
-
-def _shares(counts: "csr_array") -> np.ndarray:
-    """Return counts (K, K) as shares of their row; of more than MAX_CELLS classes, pooled to so many at most."""
-    from scipy.sparse import csr_array, diags_array
-
-    images = np.maximum(counts.sum(1), 1)
-    size = len(images)
-    parts = counts.data / np.repeat(images, np.diff(counts.indptr))
-    shares = csr_array((parts, counts.indices, counts.indptr), counts.shape)
-    if size <= MAX_CELLS:
-        return shares.toarray()
-    width = -(-size // MAX_CELLS)  # classes of a cell
-    cells = np.arange(size) // width
-    sums = csr_array((np.ones(size), (cells, np.arange(size))))
-    means = diags_array(1 / np.bincount(cells)) @ sums
-    return (means @ shares @ sums.T).toarray()
 
 
 def draw_reliability(columns: "Mapping[str, Sequence[Bin]]", path: Path) -> None:

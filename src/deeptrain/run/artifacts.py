@@ -19,11 +19,11 @@ from deeptrain.runtime.paths import quote, quote_setting
 from deeptrain.runtime.resources import command
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
     from torch import Tensor
 
     from deeptrain.data.loader import Loader
     from deeptrain.loggers.metrics_csv import Table
+    from deeptrain.metrics.confusion import Confusion
     from deeptrain.training.initial_weights import InitialWeights
     from deeptrain.training.trainer import Trainer
 
@@ -139,7 +139,7 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
     draw_curves(rows, run_dir / "curves.png", setup.run.title, best_epoch, initial, steps, val_images)
     if layers:
         draw_layers(layers, run_dir / "layers.png", setup.run.title)
-    matrix = _draw_answers(trainer, setup, run_dir, result)
+    confusion = _draw_answers(trainer, setup, run_dir, result)
     figures = {name: run_dir / f"{name}.png" for name in ("curves", "layers", "confusion", "mistakes")}
     trainer.logger.log_figures({name: path for name, path in figures.items() if path.is_file()}, trainer.progress.step)
     repeat = " ".join([command("train"), *(quote(word) for word in words if not word.startswith("dir="))])
@@ -151,20 +151,20 @@ def _draw(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[st
         changed=[*words, *experiment_overrides(setup.run)],
         data=setup.dataset.summary,
         model=f"{setup.run.choices['model']}, {result['parameters']:,} parameters",
-        worst=worst_classes(matrix, classes),
-        largest_class=matrix.sum(1).max() / matrix.sum(),
+        worst=worst_classes(confusion, classes),
+        largest_class=confusion.images.max() / confusion.counts.sum(),
         commands=[("repeat this run", repeat), *next_commands(trainer, setup, run_dir)],
         reading=[(label, text) for label, _, text in (line.partition("  ") for line in reading(run_dir, result))],
     )
     write_card(run_dir, data)
 
 
-def _draw_answers(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> "csr_array":
+def _draw_answers(trainer: "Trainer", setup: build.Setup, run_dir: Path, result: dict[str, Any]) -> "Confusion":
     """Keep what the final and the best weights answer on val; draw the best ones' confusions and worst mistakes.
 
-    What conformal sets need of these answers is kept too. Returns the confusions as counts (K, K).
+    What conformal sets need of these answers is kept too. Returns the confusions.
     """
-    from deeptrain.metrics.per_class import confusion_matrix
+    from deeptrain.metrics.confusion import confusion_of
     from deeptrain.report.figures import draw_confusion
     from deeptrain.training import checkpoint
     from deeptrain.training.validation import predict
@@ -181,12 +181,12 @@ def _draw_answers(trainer: "Trainer", setup: build.Setup, run_dir: Path, result:
     _keep_answers(trainer, setup, run_dir, {answers.FINAL: final, answers.BEST: logits}, labels)
     loss = setup.run.parts["loss"]["_target_"].rpartition(".")[2]
     conformal.save(run_dir, checkpoint.digest(best["model"]), logits, labels, loss)
-    matrix = confusion_matrix(logits.argmax(1), labels, len(classes))
-    draw_confusion(matrix, classes, run_dir / "confusion.png")
+    confusion = confusion_of(logits.argmax(1), labels, len(classes))
+    draw_confusion(confusion, classes, run_dir / "confusion.png")
     _draw_mistakes(val, classes, logits, labels, run_dir / "mistakes.png")
     if val is not own:
         val.close()
-    return matrix
+    return confusion
 
 
 def _final_logits(trainer: "Trainer", val: "Loader", best: dict[str, Any]) -> "Tensor | None":
