@@ -187,7 +187,7 @@ def draw_layers(rows: Rows, path: Path, title: str, typed: Rows = ()) -> None:
 
     typed: rows of the run as it was typed. If given, its last statistics take the place of the first ones.
     """
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import LogLocator, PercentFormatter
 
     figure = new_figure(10, 6.2, title)
     grid, beside = figure.add_gridspec(2, 2), []
@@ -206,6 +206,7 @@ def draw_layers(rows: Rows, path: Path, title: str, typed: Rows = ()) -> None:
             axes.set_yscale("log")
             axes.set_ylim(0.8 * 10.0 ** math.floor(low), 1.25 * 10.0 ** math.ceil(high))  # two numbers at least
             axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(LogLocator(subs=[2, 5]))  # each tick takes as long as a number
             axes.yaxis.set_minor_formatter("")
         elif not is_log:
             axes.set_ylim(-0.03, 1.03)
