@@ -7,7 +7,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tests are small: threads would only wait 
 import pytest
 import torch
 import undrawn
-from matplotlib.figure import Figure
 
 undrawn.leave_figures_undrawn()
 MPS = pytest.param("mps", marks=pytest.mark.xfail(raises=TypeError, strict=False, reason="MPS has no float64"))
@@ -29,5 +28,6 @@ def own_cache(tmp_path_factory, monkeypatch):
 def drawn_figures():
     """Draw figures, for a test that looks at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", undrawn.DRAW)
+        for owner, name, method in undrawn.DRAWN:
+            patch.setattr(owner, name, method)
         yield
