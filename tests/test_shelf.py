@@ -13,8 +13,10 @@ from deeptrain import build
 from deeptrain.config.compose import compose_run
 from deeptrain.config.options import options
 from deeptrain.config.settings import RunConfig
+from deeptrain.data import array_source, loader
 from deeptrain.errors import UsageError
 from deeptrain.run import dry_run
+from deeptrain.runtime import memory
 
 pytestmark = pytest.mark.slow
 
@@ -149,11 +151,14 @@ def together(*names: str) -> RunConfig:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Hundreds of tiny runs: threads would only wait for one another."""
-    before = torch.get_num_threads()
+def lean():
+    """Hundreds of tiny runs: threads would only wait for one another, and each asks for the free memory eight times."""
+    before, free = torch.get_num_threads(), memory.free_memory()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (array_source, loader):
+            patch.setattr(module, "free_memory", lambda **_: free)
+        yield
     torch.set_num_threads(before)
 
 
