@@ -6,6 +6,7 @@ import os
 import random
 import stat
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -251,14 +252,19 @@ def test_a_process_killed_while_it_saves_leaves_a_good_one(tmp_path):
     big = {"model": {"weight": torch.zeros(50_000)}, "number": 0}
     checkpoint.save(path, big, keep=True)
 
-    def save_on_and_on(first: int) -> None:
+    context = multiprocessing.get_context("fork")
+
+    def save_on_and_on(first: int, begun: Event) -> None:
+        begun.set()
         for number in range(first, first + 10_000):
             checkpoint.save(path, big | {"number": number}, keep=True)
 
     reached, left = 0, 0
     for _ in range(int(os.environ.get("DEEPTRAIN_KILLS", "50"))):
-        process = multiprocessing.get_context("fork").Process(target=save_on_and_on, args=(reached + 1,))
+        begun = context.Event()
+        process = context.Process(target=save_on_and_on, args=(reached + 1, begun))
         process.start()
+        assert begun.wait(60)
         time.sleep(rng.uniform(0.002, 0.03))
         process.kill()
         process.join()

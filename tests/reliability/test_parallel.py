@@ -148,11 +148,11 @@ def test_a_killed_process_ends_all(tmp_path):
     last = tmp_path / "run" / "checkpoints" / "last.previous.pt"
     try:
         wait_for(last.is_file)
-        pids, killed = children(job), time.monotonic()
+        pids = children(job)
         os.kill(pids[1], signal.SIGKILL)
-        code, *said = job.finish(30)
-        assert time.monotonic() - killed < 15, said
-        assert code and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        code, *said = job.finish(60)  # which kills it if it has not ended
+        assert code not in (0, -signal.SIGKILL), said
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
         assert checkpoint.load_newest(last.with_name("last.pt"))[0]["progress"]["step"] > 0
     finally:
         job.kill()

@@ -99,9 +99,11 @@ def test_threads_that_hang_do_not_keep_a_process_from_its_end():
     script = (
         "import os, signal, threading; from deeptrain.runtime.signals import handle_signals, raise_interrupt\n"
         "from deeptrain.runtime.watch import map_in_threads\n"
-        "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "def hang(_):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    threading.Event().wait()\n"
         "with handle_signals(raise_interrupt):\n"
-        "    list(map_in_threads(lambda _: threading.Event().wait(), [1], 1, warn=print))\n"
+        "    list(map_in_threads(hang, [1], 1, warn=print))\n"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert "KeyboardInterrupt" in ended.stderr and ended.returncode != 0
