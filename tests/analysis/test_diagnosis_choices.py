@@ -106,6 +106,7 @@ def test_only_a_remedy_that_helped_is_told(gain, errors, loss_errors, confidence
     reading = read_tests([Tried(LONGER, gain, errors, loss_errors)])
     assert [verdict.confidence for verdict in reading.verdicts] == ([confidence] if confidence else [])
     assert bool(reading.excluded) == (confidence is None)
+    assert all(("within the noise" in cause) == (gain > 0) for cause in reading.excluded)
 
 
 class Written:

@@ -209,7 +209,8 @@ def read_tests(tests: Sequence[Test], named: Named = str) -> Reading:
 
 
 def _excluded(test: Test, named: Named) -> str:
-    outcome = f"not tried: {test.reason}" if test.reason else f"tried: {format_points(test.gain)} points on val"
+    noise = ", within the noise" if test.gain > 0 and test.errors < LIKELY else ""
+    outcome = f"not tried: {test.reason}" if test.reason else f"tried: {format_points(test.gain)} points on val{noise}"
     if test.together is not None:
         outcome += f", {format_points(test.together)} beside what is told"
     return f"{named(test.override)} ({outcome})"
