@@ -21,7 +21,7 @@ from zoo.patients import PATIENTS, on_cifar10, on_mnist
 from zoo.report import Result
 
 from deeptrain.analysis.diagnosis.procedure import diagnose
-from deeptrain.analysis.diagnosis.subject import ComposedRun
+from deeptrain.analysis.diagnosis.subject import ComposedRun, without
 from deeptrain.config.compose import compose_run
 
 MODELS = (
@@ -102,6 +102,7 @@ STARTS = (
 STARTED = ("fcn", "vgg model.width=0.125", "resnet model.widths=[8,16,32]")
 GRID = [(rate, decay) for rate in (0.0003, 0.001, 0.003, 0.01, 0.03) for decay in (0.0, 0.05)]
 PAIRED = (1, 2, 3)  # seeds
+LENGTHS = ("epochs=", "limit_steps=")
 ROUNDS = 6  # of diagnoses that are followed, at most
 
 
@@ -159,23 +160,29 @@ class Known:
 
 
 def starts(options: argparse.Namespace, known: Known) -> None:
-    """Follow the commands from each bad start, and compare with the best of a grid from a sound one."""
+    """Follow the commands from each bad start, and compare with the best of a grid from a sound one, as long as it."""
     near = total = 0
     one = 1 if options.quick else None
+
+    def best_of_grid(base: str) -> float:
+        cells = [f"{base} optimizer.lr={rate} optimizer.weight_decay={decay}" for rate, decay in GRID[:one]]
+        return max(train_once(known, cell)["best"] for cell in cells)
+
     for model in _matching(STARTED, options):
         base = f"{options.data} model={model} epochs={options.epochs} threads=1"
-        cells = [f"{base} optimizer.lr={rate} optimizer.weight_decay={decay}" for rate, decay in GRID[:one]]
-        best = max(train_once(known, cell)["best"] for cell in cells)
-        print(f"grid   {best:.4f}  {base}", flush=True)
+        print(f"grid   {best_of_grid(base):.4f}  {base}", flush=True)
         known_settings = compose_run(base.split()).values
         for change in STARTS[:one]:
             if change.partition("=")[0] not in known_settings:
                 continue
             name = f"{base} {change}"
             found = known.once(f"start {name}", lambda name=name: follow(name, options.steps))
+            lengths = [word for word in " ".join(found["typed"][-1:]).split() if word.startswith(LENGTHS)]
+            best = best_of_grid(" ".join([*without(base.split(), lengths), *lengths]))
             is_near = found["accuracy"] >= best - 0.01
             near, total = near + is_near, total + 1
-            print(f"{'near' if is_near else 'FAR':<6} {found['accuracy']:.4f}  {name}, {found['seconds']:.0f} CPU s")
+            line = f"{found['accuracy']:.4f} beside {best:.4f}  {name}, {found['seconds']:.0f} CPU s"
+            print(f"{'near' if is_near else 'FAR':<6} {line}")
             print(*(f"       {line}" for line in found["typed"]), sep="\n", flush=True)
     print(f"starts: {near} of {total} within a point of the grid")
 

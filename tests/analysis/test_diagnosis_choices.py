@@ -18,9 +18,11 @@ from deeptrain.analysis.diagnosis.judgements import Reading
 from deeptrain.analysis.diagnosis.labels import Surest, measure_surest, read_labels
 from deeptrain.analysis.diagnosis.ledger import Ledger
 from deeptrain.analysis.diagnosis.outcome import Diagnosis, Step
+from deeptrain.analysis.diagnosis.subject import ComposedRun
 from deeptrain.analysis.diagnosis.trial import Trial, Trials, choose, errors_ahead
 from deeptrain.analysis.run_record import Record
 from deeptrain.analysis.verdicts import Verdict
+from deeptrain.config.compose import compose_run
 
 RNG = np.random.default_rng(0)
 
@@ -132,6 +134,15 @@ def test_a_longer_run_keeps_its_own_rate_where_that_is_as_good(right, rate):
     assert tried.override == f"epochs=60{own_words}", "what was tried is what is typed"
 
 
+def test_another_start_is_tried_at_ones_own_rate():
+    """What step 5 has chosen suits the start that was typed: a network without a norm wants a low rate."""
+    chosen, own, written = trial(905, rate=0.001, decay=0.0), trial(700, rate=0.05, decay=0.0), Written()
+    start = Verdict("unusual_start", "advice", "likely", "another was typed", "model.norm=batch")
+    (tried,) = try_remedies(written, chosen, [start], own)  # type: ignore[arg-type]
+    assert written.asked == [(0.05, 0.0, tried.override)]
+    assert tried.override == "model.norm=batch optimizer.lr=0.05 optimizer.weight_decay=0"
+
+
 SCALE = Verdict("input_scale", "advice", "likely", "mean 9", "data.mean=null")
 SHIFTS = Verdict("regularized", "advice", "", "a straight line does better", "data.augment=false")
 
@@ -209,13 +220,21 @@ def test_advice_that_no_setting_follows_from_ends_without_a_command():
 
 @dataclass
 class Regularized:
+    starts: tuple[str, ...] = ()
+
     def regularizers(self):
         return ["model.dropout=0.0"]
 
+    def usual_starts(self):
+        return list(self.starts)
 
-def judge(own: Trial, linear: Trial, told: float = 0.5, is_whole: bool = True, rows=(), largest_class: float = 0.1):
+
+def judge(
+    own: Trial, linear: Trial, told: float = 0.5, is_whole: bool = True, rows=(), largest_class: float = 0.1, starts=()
+):
     record = Record(rows, {"epochs": 2}, 1000, 1000, 10, {"status": "finished"}, largest_class=largest_class)
-    return read_curves(own, record, Controls(linear.right, told, 2000), Regularized(), is_whole)  # type: ignore[arg-type]
+    subject, controls = Regularized(starts), Controls(linear.right, told, 2000)
+    return read_curves(own, record, controls, subject, is_whole)  # type: ignore[arg-type]
 
 
 def test_a_network_as_good_as_a_straight_line_has_no_fault():
@@ -247,6 +266,29 @@ def test_a_symptom_is_a_remark_once_its_cause_was_mended():
 def test_weights_of_the_classes_are_tried_where_one_has_most_images(largest, names):
     suspicions = judge(trial(900), trial(900), largest_class=largest).suspicions
     assert [(v.name, v.override) for v in suspicions] == [(name, "loss.class_weights=auto") for name in names]
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_usual_start_is_tried_where_another_was_asked_for(is_whole):
+    suspicions = judge(trial(900), trial(700), is_whole=is_whole, starts=["model.norm=batch"]).suspicions
+    assert [(v.name, v.override) for v in suspicions] == [("unusual_start", "model.norm=batch")]
+
+
+@pytest.mark.parametrize(
+    ("words", "starts"),
+    [
+        (["model=resnet"], []),
+        (["model=resnet", "model.norm=none"], ["model.norm=batch"]),
+        (["model=fcn"], []),  # it has no norm, and none was asked for
+        (["model=fcn", "model.norm=batch"], []),
+        (
+            ["model=vgg", "model.initialization=normal", "model.init_std=1"],
+            ["model.initialization=kaiming model.init_std=null"],
+        ),
+    ],
+)
+def test_the_usual_start_of_a_run(words, starts):
+    assert ComposedRun(compose_run(["data=digits", *words])).usual_starts() == starts
 
 
 # --- wrong labels ---

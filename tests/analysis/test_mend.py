@@ -1,10 +1,15 @@
 """After a fault its remedy is tried in the run itself, and others on top of it: a pure function of trials."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from deeptrain.analysis.diagnosis import procedure
 from deeptrain.analysis.diagnosis.judgements import Reading
-from deeptrain.analysis.diagnosis.mend import ROOM, mend
+from deeptrain.analysis.diagnosis.mend import ROOM, Mended, mend
+from deeptrain.analysis.diagnosis.outcome import Diagnosis
 from deeptrain.analysis.diagnosis.trial import Trial, Trials
 from deeptrain.analysis.verdicts import Verdict
 from deeptrain.errors import UsageError
@@ -100,3 +105,18 @@ def test_a_regularizer_is_a_fault_only_where_it_keeps_a_run_from_learning(own, a
     held = Verdict("regularized", "fault", "likely", "loss 2.3", "data.augment=false")
     reading, _ = told({"": own, held.override: after}, fault=held)
     assert [verdict.kind for verdict in reading.verdicts] == [kind]
+
+
+@pytest.mark.parametrize("kind", ["fault", "remark"])
+def test_the_page_shows_runs_with_remedies_where_a_step_has_failed(monkeypatch, kind):
+    """A fault whose remedy adds nothing to a run that learns is a remark: its step has passed."""
+    runs = [Trial(0.1, 0.0, change, 10, LINE, LINE, 0.9) for change in ("", "model.norm=batch")]
+    mended = Mended(Reading([replace(DIES, kind=kind)]), runs)
+    monkeypatch.setattr(procedure, "mend", lambda *arguments: mended)
+    subject = SimpleNamespace(is_rate_open=False, remedies=lambda: [], named=str)
+    taken = object.__new__(procedure.Procedure)
+    taken.subject, taken.ledger, taken.report, taken.diagnosis = subject, None, None, Diagnosis(subject)  # type: ignore[assignment]
+    known = {"lengths": SimpleNamespace(last=7, planned=10), "facts": SimpleNamespace(guessed=0.1, total_steps=10)}
+    vars(taken).update(known, controls=SimpleNamespace(linear=LINE, linear_accuracy=0.9))
+    assert taken._mended(Reading([DIES])) is mended.reading
+    assert ("mended" in taken.diagnosis.pictures) == (kind == "fault")

@@ -86,7 +86,7 @@ def _pairs(confusion: "Confusion", classes: Sequence[str]) -> Iterator[str]:
     true, taken, counts = confusion.true, confusion.predicted, confusion.counts
     (wrong,) = np.nonzero(true != taken)
     for index in wrong[np.argsort(-counts[wrong], kind="stable")][:SHOWN].tolist():
-        yield f"{classes[true[index]]} taken for {classes[taken[index]]} ({counts[index]:,})"
+        yield f"{classes[int(true[index])]} taken for {classes[int(taken[index])]} ({counts[index]:,})"
 
 
 def draw(mistakes: Mistakes, samples: Samples, path: Path) -> bool:

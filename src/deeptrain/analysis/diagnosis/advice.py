@@ -90,6 +90,10 @@ def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subje
     if any(verdict.name == "below_linear" for verdict in told):
         words = {verdict.override for verdict in suspected}
         suspected += [verdict for verdict in _why_below_linear(record, subject) if verdict.override not in words]
+    starts = [
+        Verdict("unusual_start", "advice", "likely", "another was typed", word) for word in subject.usual_starts()
+    ]
+    suspected = [*starts, *suspected]
     if is_uneven(record.chance, record.num_classes):
         evidence = f"{percent(record.chance)} of the training images have one class"
         suspected = [Verdict("imbalance", "advice", "likely", evidence, EVEN), *suspected]
@@ -144,7 +148,7 @@ def test_remedies(trials: Trials, chosen: Trial, found: Sequence[Verdict], own: 
     """Try each remedy in a run beside the chosen one, then those that help together. own: the run as it was typed."""
     tests, made = [], {}
     for verdict in found:
-        if own is not None and own is not chosen and verdict.name == "train_longer":
+        if own is not None and own is not chosen:
             verdict = _at_own_rate(verdict, own, chosen)
         change = verdict.override.replace("'", "")
         try:
@@ -185,8 +189,12 @@ def _together(trials: Trials, chosen: Trial, tests: Sequence[Test], made: Mappin
 
 
 def _at_own_rate(verdict: Verdict, own: Trial, chosen: Trial) -> Verdict:
-    """Keep one's own rate and decay in a longer run, if they are as good: the best of a short run may be too high."""
-    if errors_ahead(chosen, own) >= LIKELY:
+    """Keep one's own rate and decay in a longer run, if they are as good: the best of a short run may be too high.
+
+    From another start too: what was chosen suits the start that was typed.
+    """
+    is_kept = verdict.name == "train_longer" and errors_ahead(chosen, own) < LIKELY
+    if not is_kept and verdict.name != "unusual_start":
         return verdict
     words = [f"{RATE}={own.rate:g}"] if own.rate is not None else []
     words += [f"{DECAY}={own.decay:g}"] if own.decay is not None else []

@@ -125,6 +125,9 @@ class GivenTrainer:
         found += ["model.dropout=0.0"] if any(_drop_rates(trainer.model)) else []
         return [*found, f"{DECAY}=0.0"] if self.decay else found
 
+    def usual_starts(self) -> list[str]:
+        return []
+
     def _leaks(self) -> list[str]:
         pairs = shared_images(self.train, self.val)
         if not pairs or len(pairs) < MIN_SHARE * len(self.val):

@@ -5,7 +5,7 @@ the user's own set-up with a change. All start from the same weights and take th
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -176,13 +176,17 @@ class Procedure:
         others = [change for change in self.subject.remedies() if change != reading.verdicts[0].override]
         linear, chance = self.controls.linear, self.facts.guessed
         mended = mend(reading, self.trials, others, linear, chance, lambda trial: remedies.longer(self._record(trial)))
-        named, typed = self.subject.named, mended.runs[0]
-        best = max(mended.runs, key=lambda trial: trial.accuracy)
+        if mended.reading.failed:
+            self._picture(mended.runs, chance)
+        return mended.reading
+
+    def _picture(self, runs: Sequence[Trial], chance: float) -> None:
+        """Keep the run as typed, and those with remedies, for the page of a failed step."""
+        named, typed, best = self.subject.named, runs[0], max(runs, key=lambda trial: trial.accuracy)
         levels = {"straight_line": self.controls.linear_accuracy, "guessing": chance}
-        self.diagnosis.pictures["mended"] = {"runs": [_run(trial, named, best) for trial in mended.runs]} | levels
+        self.diagnosis.pictures["mended"] = {"runs": [_run(trial, named, best) for trial in runs]} | levels
         if best is not typed:
             self.diagnosis.pictures |= {"layers": best.layers, "layers_as_typed": typed.layers}
-        return mended.reading
 
     def _record(self, trial: Trial) -> Record:
         facts = self.facts

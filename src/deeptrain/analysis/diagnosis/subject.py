@@ -29,11 +29,11 @@ MOMENTUM = "optimizer.momentum"
 BATCH = 32  # images of a step on a sample
 SMALL_BATCH = 8  # images: of fewer a batch norm knows little
 USUAL_MOMENTUM = 0.9
+USUAL_START = ("model.initialization=kaiming model.init_std=null", "model.norm=batch")
 REMEDIES = (  # changes to try where no rate memorises; those that a run has already are left out
     f"{MOMENTUM}={USUAL_MOMENTUM}",  # only of a higher one
     f"batch_size={BATCH}",  # only of batch norms that see a few images
-    "model.initialization=kaiming model.init_std=null",
-    "model.norm=batch",
+    *USUAL_START,
     "model.norm=group",
     "model.activation=relu",
     "clip_norm=null",
@@ -93,6 +93,10 @@ class Subject(Protocol):
 
     def regularizers(self) -> list[str]:
         """Return the words that turn its regularizers off, one each."""
+        ...
+
+    def usual_starts(self) -> list[str]:
+        """Return the changes that bring back the usual initialization and norm where others were asked for."""
         ...
 
     def config(self, changes: Sequence[str]) -> Mapping[str, Any]:
@@ -157,6 +161,10 @@ class ComposedRun:
         data = self.run.parts["data"]
         is_cropped = data.get("augment") and (data.get("crop_padding") or data.get("flip"))
         return [*found, "data.augment=false"] if is_cropped else found
+
+    def usual_starts(self) -> list[str]:
+        asked = {override_key(word) for word in self.words}
+        return [change for change in self.remedies() if change in USUAL_START and override_key(change) in asked]
 
     def config(self, changes: Sequence[str]) -> Mapping[str, Any]:
         return yaml.safe_load(compose_run(self._changed(changes)).yaml)
