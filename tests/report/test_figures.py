@@ -167,6 +167,8 @@ def test_layers_are_drawn_before_and_after(tmp_path, layers):
     draw_layers([row(0), row(10)], tmp_path / "layers.png", "x")
     draw_layers([row(0)], tmp_path / "one.png", "x")
     draw_layers([row(0), row(10)], tmp_path / "changed.png", "x", typed=[row(0)])
+    exploded = {name: math.inf for name in row(0) if "/" in name} | {"step": 10}
+    draw_layers([exploded], tmp_path / "exploded.png", "x", typed=[exploded])
     picture(tmp_path / "layers.png")
 
 

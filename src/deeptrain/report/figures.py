@@ -197,7 +197,7 @@ def draw_layers(rows: Rows, path: Path, title: str, typed: Rows = ()) -> None:
         names = list(dict.fromkeys(name for _, values in ends for name in values))
         for (end, values), color, shift in zip(ends, (PALE, CURVES["train_clean"][1]), (-0.12, 0.12), strict=True):
             points = [(index + shift, values[name]) for index, name in enumerate(names) if name in values]
-            points = [(position, value) for position, value in points if value > 0 or not is_log]
+            points = [(at, value) for at, value in points if math.isfinite(value) and (value > 0 or not is_log)]
             if points:
                 axes.plot(*zip(*points, strict=True), "o-", color=color, label=end, markersize=5, linewidth=1)
         style_axes(axes, label, "")
