@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from deeptrain.optimizer.direct import DIRECT
 from deeptrain.schema import DropRate, NonNegativeFloat, PositiveFloat, UnitFloat, validate_call
 
 BETAS: list[float] = [0.9, 0.999]
@@ -101,6 +102,7 @@ def build(kind: Callable[..., Optimizer], parameters: list[dict], **settings: An
     pairs = {(parameter.device, parameter.dtype) for group in parameters for parameter in group["params"]}
     if all(fuses(kind, *pair) for pair in pairs):
         settings["fused"] = True
+        kind = DIRECT.get(kind, kind) if len(pairs) == 1 else kind
     return kind(parameters, **settings)
 
 
