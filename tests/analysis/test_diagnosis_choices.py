@@ -210,6 +210,14 @@ def test_the_surest_advice_is_told_first():
     assert found.verdicts == [certain, likely, remark]
 
 
+def test_another_start_is_diagnosed_anew():
+    """Rate and decay were chosen for the start that was typed."""
+    start = Verdict("unusual_start", "advice", "certain", "another was typed", "model.norm=batch optimizer.lr=0.1")
+    assert next_command(start) == "diagnose optimizer.lr=0.1 model.norm=batch"
+    possible = replace(start, confidence="possible")
+    assert next_command(LONGER, possible) == "train optimizer.lr=0.01 epochs=60", "it is not among what is typed"
+
+
 def test_advice_that_no_setting_follows_from_ends_without_a_command():
     assert next_command(Verdict("leak", "advice", "certain", "3 images")) == ""
     assert next_command(Verdict("leak", "advice", "certain", "3 images"), LONGER, settings=()) == "train epochs=60"

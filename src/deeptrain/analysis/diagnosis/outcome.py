@@ -71,11 +71,13 @@ class Diagnosis:
     def command(self) -> str:
         """Return what to type next: after a fault the diagnosis again with its remedy, "" if none is known.
 
-        Else it is the training; where nothing is to be changed with three seeds, which show what chance does. "" where
-        no setting follows from an advice, such as to look at the labels.
+        So it is with another start, for rate and decay were chosen for the one that was typed. Else it is the training;
+        where nothing is to be changed with three seeds, which show what chance does. "" where no setting follows from
+        an advice, such as to look at the labels.
         """
         changes = self._changes()
-        if self.failed:
+        starts = [verdict.override.split() for verdict in self.verdicts if verdict.name == "unusual_start"]
+        if self.failed or any(words[0] in changes for words in starts):
             return self.subject.command("diagnose", changes) if changes else ""
         if not changes and any(verdict.kind == "advice" for verdict in self.verdicts):
             return ""
