@@ -99,10 +99,13 @@ def test_hooks_are_called_once_a_step(pair):
     assert len(before) == len(after) == 3
 
 
-def test_a_closure_and_scaled_gradients_are_torchs(pair):
+@pytest.mark.parametrize("scale", [4.0, None], ids=["scaled", "unscaled before, as for clipping"])
+def test_a_closure_and_steps_of_a_scaler_are_torchs(pair, scale):
+    """GradScaler leaves a step out by found_inf, with grad_scale=None where the gradients are unscaled already."""
     step(pair, 0)
     for model, optimizer in pair:
-        optimizer.grad_scale, optimizer.found_inf = torch.full((), 4.0), torch.zeros(())
+        optimizer.grad_scale = None if scale is None else torch.full((), scale)
+        optimizer.found_inf = torch.zeros(())
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 8.0)
         optimizer.step()

@@ -2,8 +2,8 @@
 
 At every step torch gathers, checks and sorts all tensors anew. In a small network that takes longer than the update
 (`benchmarks/optimizer.py`). Here the kernel is called at once where none of it is needed: every parameter has a dense
-gradient and its state, all are of one device and dtype, and no gradients are scaled. The kernel and so the bits are
-the same. Everything else, the first step too, is torch's.
+gradient and its state, all are of one device and dtype, and no GradScaler may leave the step out. The kernel and so the
+bits are the same. Everything else, the first step too, is torch's.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,10 @@ class _Direct(Optimizer):
     torchs: type[Optimizer]
 
     def step(self, closure: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        is_plain = closure is None and getattr(self, "grad_scale", None) is None
+        is_scaled = hasattr(self, "grad_scale") or hasattr(
+            self, "found_inf"
+        )  # GradScaler sets them for its steps alone
+        is_plain = closure is None and not is_scaled
         gathered = [self._gather(group) for group in self.param_groups] if is_plain else [None]
         if None in gathered:
             step: Any = self.torchs.step
