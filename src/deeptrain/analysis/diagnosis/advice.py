@@ -217,8 +217,9 @@ def read_tests(tests: Sequence[Test], named: Named = str) -> Reading:
 
 
 def _excluded(test: Test, named: Named) -> str:
-    noise = ", within the noise" if test.gain > 0 and test.errors < LIKELY else ""
-    outcome = f"not tried: {test.reason}" if test.reason else f"tried: {format_points(test.gain)} points on val{noise}"
+    outcome = f"not tried: {test.reason}" if test.reason else f"tried: {format_points(test.gain)} points on val"
     if test.together is not None:
         outcome += f", {format_points(test.together)} beside what is told"
+    elif test.gain > 0:
+        outcome += ", within the noise"
     return f"{named(test.override)} ({outcome})"
