@@ -107,9 +107,11 @@ def wait_until(numbers: list[int], end: float) -> list[int]:
     return list(codes.values())
 
 
-def torture_sweep(words: list[str], base: Path, seconds: float, options: argparse.Namespace) -> int:
-    """Start a sweep and kill it again and again until it has finished; return how often it was killed."""
-    killed, log, before, rng = 0, base.with_suffix(".txt"), {}, random.Random(options.seed)
+def torture_sweep(
+    words: list[str], base: Path, seconds: float, kills: int, rng: random.Random, options: argparse.Namespace
+) -> int:
+    """Start a sweep and kill it at most that often until it has finished; return how often it was killed."""
+    killed, log, before = 0, base.with_suffix(".txt"), {}
     jobs = jobs_at_once(options)
     while True:
         begun = (base / "sweep.json").is_file()
@@ -117,7 +119,7 @@ def torture_sweep(words: list[str], base: Path, seconds: float, options: argpars
         terminals = rng.choice((1, 2)) if begun and not options.search else 1
         numbers = [start(given, log, options, with_server=options.server) for _ in range(terminals)]
         wanted = rng.uniform(0, seconds * 2 / options.kills) + (4 if options.server else 0)
-        codes = wait_until(numbers, time.monotonic() + (wanted if killed < options.kills else 1e9))
+        codes = wait_until(numbers, time.monotonic() + (wanted if killed < kills else 1e9))
         if codes:
             if any(codes):
                 sys.exit(f"a sweep failed: exit codes {codes}\n{log.read_text()}")
@@ -159,17 +161,21 @@ def main(arguments: list[str] | None = None) -> int:
         words = ["-m", *WORDS, *(options.axes or AXES), f"seed=range({options.seeds})"]
     torture.import_everything()
     with tempfile.TemporaryDirectory() as home:
-        whole, killed_base = Path(home) / "whole", Path(home) / "killed"
+        whole = Path(home) / "whole"
         began, log = time.monotonic(), Path(home) / "whole.txt"
         alone = start([*words, f"dir={whole}", jobs_at_once(options)], log, options, with_server=False)
         if any(wait_until([alone], 1e18)):
             sys.exit(log.read_text())
-        kills = torture_sweep(words, killed_base, time.monotonic() - began, options)
+        seconds, kills, rounds, rng, different = time.monotonic() - began, 0, 0, random.Random(options.seed), {}
         names = sorted(path.parent.name for path in whole.glob("*/result.json"))
-        found = {name: torture.differences(whole / name, killed_base / name) for name in names}
-        different = {name: parts for name, parts in found.items() if parts}
-        if report(whole) != report(killed_base):
-            different["the report"] = ["what it says of the runs"]
+        while kills < options.kills and not different:  # a sweep that ended before its last kill is followed by another
+            rounds, began, killed_base = rounds + 1, time.monotonic(), Path(home) / f"killed{rounds}"
+            kills += torture_sweep(words, killed_base, seconds, options.kills - kills, rng, options)
+            seconds = min(seconds, time.monotonic() - began)
+            found = {name: torture.differences(whole / name, killed_base / name) for name in names}
+            different = {name: parts for name, parts in found.items() if parts}
+            if report(whole) != report(killed_base):
+                different["the report"] = ["what it says of the runs"]
         print(f"{len(names)} jobs, {kills} kills of everything: {different or 'all bits agree, none was run again'}")
         return 1 if different else 0
 
