@@ -44,8 +44,9 @@ def test_names_options_and_settings_are_told_apart():
     assert found.options == Options(3, 0.5, "table", "1e3", True, 4)
 
 
-def test_what_exists_is_a_name_and_so_is_what_can_be_no_setting():
-    Path("aug=none,seed=0").mkdir(exist_ok=True)
+def test_what_exists_is_a_name_and_so_is_what_can_be_no_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("aug=none,seed=0").mkdir()
     assert taken("aug=none,seed=0", "runs/seed=1", "run=device=cpu", "data.root=x").names == [
         "aug=none,seed=0",
         "runs/seed=1",
