@@ -251,20 +251,36 @@ def test_a_network_as_good_as_a_straight_line_has_no_fault():
 
 
 def test_a_network_below_a_straight_line_has_each_regularizer_tested():
-    curves = judge(trial(700), trial(900))
+    curves = judge(trial(700, steps=900), trial(900))
     assert [verdict.name for verdict in curves.reading.verdicts] == ["below_linear"]
     assert [verdict.override for verdict in curves.suspicions] == ["model.dropout=0.0"]
 
 
-def test_a_run_of_few_steps_below_a_straight_line_is_made_longer():
-    (longer, other) = judge(trial(700), trial(900), rows=[{"step": 100.0}]).suspicions
-    assert (longer.name, longer.override, other.name) == ("train_longer", "epochs=10", "regularized")
-    (other,) = judge(trial(700), trial(900), rows=[{"step": 900.0}]).suspicions
-    assert other.name == "regularized"
+@pytest.mark.parametrize(
+    ("linear", "facts", "names"),
+    [
+        (700, {"fitted": 0.8}, ["train_longer"]),
+        (700, {"fitted": 0.98}, []),  # little is left to learn
+        (900, {"fitted": 0.98}, ["train_longer", "regularized"]),
+        (700, {"fitted": 0.8, "steps": 900}, []),
+        (900, {"fitted": 0.8, "steps": 900}, ["regularized"]),
+    ],
+)
+def test_a_run_of_few_steps_is_made_longer_where_something_is_left_to_learn(linear, facts, names):
+    curves = judge(trial(700, **facts), trial(linear), rows=[{"step": 100.0}])
+    assert [verdict.name for verdict in curves.suspicions] == names
+    assert all(verdict.override == "epochs=10" for verdict in curves.suspicions if verdict.name == "train_longer")
+
+
+@pytest.mark.parametrize(("errors", "kind"), [(1.0, "remark"), (4.0, "advice")])
+def test_overfitting_stays_a_remark_where_no_remedy_helps(errors, kind):
+    seen = Verdict("overfitted", "advice", "likely", "train is 10 ± 2 points ahead of val", "aug=mixup")
+    (verdict,) = read_tests([Tried(seen, 0.02, errors)]).verdicts
+    assert (verdict.kind, verdict.override) == (kind, "aug=mixup" if kind == "advice" else "")
 
 
 def test_a_symptom_is_a_remark_once_its_cause_was_mended():
-    curves = judge(trial(700), trial(900))
+    curves = judge(trial(700, steps=900), trial(900))
     settle(curves, Reading([]))
     assert curves.reading.verdicts[0].kind == "advice"
     settle(curves, Reading([Verdict("regularized", "advice", "certain", "seen", "model.dropout=0.0")]))
@@ -273,13 +289,13 @@ def test_a_symptom_is_a_remark_once_its_cause_was_mended():
 
 @pytest.mark.parametrize(("largest", "names"), [(0.1, []), (0.5, []), (0.6, ["imbalance"])])
 def test_weights_of_the_classes_are_tried_where_one_has_most_images(largest, names):
-    suspicions = judge(trial(900), trial(900), largest_class=largest).suspicions
+    suspicions = judge(trial(900, steps=900), trial(900), largest_class=largest).suspicions
     assert [(v.name, v.override) for v in suspicions] == [(name, "loss.class_weights=auto") for name in names]
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
 def test_the_usual_start_is_tried_where_another_was_asked_for(is_whole):
-    suspicions = judge(trial(900), trial(700), is_whole=is_whole, starts=["model.norm=batch"]).suspicions
+    suspicions = judge(trial(900, steps=900), trial(700), is_whole=is_whole, starts=["model.norm=batch"]).suspicions
     assert [(v.name, v.override) for v in suspicions] == [("unusual_start", "model.norm=batch")]
 
 

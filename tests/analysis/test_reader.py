@@ -110,6 +110,11 @@ def test_a_run_that_only_guesses_has_one_fault(expected, override, run):
             {"loss": falling(0.01), "train": learns(1.0), "val": learns(0.8), "aug": {"mixup": {}}},
         ),
         (
+            "overfitted",
+            "data.train_images=null",
+            {"loss": falling(0.01), "train": learns(1.0), "val": learns(0.8), "data": {"train_images": 200}},
+        ),
+        (
             "underfitted",
             "'model.hidden=[128]'",
             {"loss": lambda t: 1.2, "train": learns(0.6), "val": learns(0.6), "factor": lambda t: 0.9},

@@ -50,7 +50,9 @@ def faster(record: Record) -> str:
 
 
 def regularizer(record: Record) -> str:
-    """Return the regularizer to add."""
+    """Return all images where only a part was asked for, else the regularizer to add."""
+    if record.number("data.train_images"):
+        return "data.train_images=null"
     augs = list(record.config.get("aug") or {})
     if not record.mixes:
         return f"'aug=[{','.join([*augs, 'mixup'])}]'" if augs else "aug=mixup"

@@ -108,9 +108,9 @@ SIGNS = {  # how a verdict is seen, and what is tried or said then
     "clipped": ("curves: train is not learned, clip_norm is far below the gradient", "clip_norm=null"),
     "decayed_too_early": ("curves: train is not learned, most of the run below a tenth of the rate", "schedule=cosine"),
     "warmup_too_long": ("curves: train is not learned, the warm-up is half of the run", "schedule.warmup=0.1"),
-    "overfitted": ("curves: train ahead of val by 3 points and 3 errors", "aug=mixup, label smoothing, decay"),
+    "overfitted": ("curves: train ahead of val by 3 points and 3 errors", "all images, aug=mixup, smoothing, decay"),
     "val_above_train": ("curves: val ahead of train by 2 points and 3 errors", "look for leaks"),
-    "train_longer": ("curves: train below 97 %, val no worse", "twice the epochs"),
+    "train_longer": ("curves: train below 97 %, val no worse, or few steps", "twice the epochs"),
     "underfitted": (
         "curves: train below 90 %, the loss stands; or a layer of few units",
         "wider layers",

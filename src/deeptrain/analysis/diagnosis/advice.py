@@ -20,6 +20,8 @@ from deeptrain.report.formatting import format_points, percent
 
 TOLD_APART = 0.7  # accuracy at which a straight line tells train from val
 TESTED = 3  # pieces of advice, at most
+BELOW = "a straight line does better"
+OVERFITTED = "overfitted"
 EVEN = "loss.class_weights=auto"
 MILD = ("data.augment", DECAY)  # regularizers that hardly keep a network from fitting its images
 LENGTH = (
@@ -87,9 +89,15 @@ def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subje
     if unfit := [verdict for verdict in suspected if verdict.name in ("train_longer", "underfitted")]:
         words = [word for word in subject.regularizers() if not word.startswith(MILD)]
         suspected += [Verdict("regularized", "advice", "possible", unfit[0].evidence, word) for word in words]
-    if any(verdict.name == "below_linear" for verdict in told):
+    is_below = any(verdict.name == "below_linear" for verdict in told)
+    if is_below:
         words = {verdict.override for verdict in suspected}
-        suspected += [verdict for verdict in _why_below_linear(record, subject) if verdict.override not in words]
+        regularized = [Verdict("regularized", "advice", "", BELOW, word) for word in subject.regularizers()]
+        suspected += [verdict for verdict in regularized if verdict.override not in words]
+    is_new = not any(verdict.name == "train_longer" for verdict in suspected)
+    if is_whole and is_new and trial.steps < remedies.ENOUGH and (is_below or trial.fitted < reader.LEARNED):
+        evidence = f"it takes {trial.steps} steps, and has {percent(trial.fitted)} of its training images"
+        suspected = [Verdict("train_longer", "advice", "", evidence, remedies.longer(record)), *suspected]
     starts = [
         Verdict("unusual_start", "advice", "likely", "another was typed", word) for word in subject.usual_starts()
     ]
@@ -100,23 +108,13 @@ def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subje
     if told and told[0].kind == "fault":
         return Curves(Reading(told), ())
     told += [verdict for verdict in found if verdict not in suspected]
-    excluded = [] if any(v.name == "below_linear" for v in told) else ["a straight line that does as well"]
+    excluded = [] if is_below else ["a straight line that does as well"]
     return Curves(Reading(told, excluded), tuple(suspected[:TESTED]))
 
 
 def is_uneven(largest: float, classes: int) -> bool:
     """Tell whether the share of the largest class is more than half-way from even to all."""
     return largest > 1 - 0.5 * (1 - 1 / max(classes, 2))
-
-
-def _why_below_linear(record: Record, subject: Subject) -> list[Verdict]:
-    """Return what may keep a network below a straight line: too few steps, or one of its regularizers."""
-    evidence = "a straight line does better"
-    found = [Verdict("regularized", "advice", "", evidence, word) for word in subject.regularizers()]
-    if record.rows and record.rows[-1]["step"] < remedies.ENOUGH:
-        steps = f"{evidence}; it takes {record.rows[-1]['step']:.0f} steps"
-        found = [Verdict("train_longer", "advice", "", steps, remedies.longer(record)), *found]
-    return found
 
 
 def settle(curves: Curves, tested: Reading) -> None:
@@ -202,7 +200,10 @@ def _at_own_rate(verdict: Verdict, own: Trial, chosen: Trial) -> Verdict:
 
 
 def read_tests(tests: Sequence[Test], named: Named = str) -> Reading:
-    """Tell only what was better when it was tried, in the order of the tests; what was not is excluded."""
+    """Tell only what was better when it was tried, in the order of the tests; what was not is excluded.
+
+    Overfitting stays a remark if no remedy helps: it is seen in the curves.
+    """
     told, others = [], []
     for test in tests:
         is_better, is_slight = test.errors >= LIKELY, 1 <= test.errors < LIKELY <= test.loss_errors
@@ -213,6 +214,10 @@ def read_tests(tests: Sequence[Test], named: Named = str) -> Reading:
         gain, beside = (test.gain, "") if test.together is None else (test.together, " more")
         evidence = f"{test.suspicion.evidence}; with {named(test.override)} {format_points(gain)} points{beside} on val"
         told.append(replace(test.suspicion, confidence=confidence, evidence=evidence))
+    seen = [test.suspicion for test in others if test.suspicion.name == OVERFITTED]
+    if seen and not any(verdict.name == OVERFITTED for verdict in told):
+        evidence = f"{seen[0].evidence}; what was tried does not help, more images may"
+        told.append(replace(seen[0], kind="remark", confidence="", evidence=evidence, override=""))
     return Reading(told, [_excluded(test, named) for test in others])
 
 
