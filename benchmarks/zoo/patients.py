@@ -33,7 +33,7 @@ DEEP = "model=fcn model.hidden=[64,64,64,64,64,64,64,64] epochs=10"
 RATE = ("better_rate", "better_settings")  # another rate or decay, which may make up for a part of the change
 HIGH, LOW = ("rate_too_high", *RATE), ("rate_too_low", *RATE)
 STRONG = ("regularized", "too_much_regularization")
-START = ("signal_dies", "signal_explodes", "dead_units", "ignores_input", "start_too_bad", "remedied")
+START = ("signal_dies", "signal_explodes", "dead_units", "ignores_input", "start_too_bad", "unusual_start", "remedied")
 SMALL = ("underfitted", "remedied", "cannot_memorise")
 CODE = ("cannot_memorise", "ignores_input")
 

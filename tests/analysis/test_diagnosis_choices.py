@@ -143,6 +143,17 @@ def test_another_start_is_tried_at_ones_own_rate():
     assert tried.override == "model.norm=batch optimizer.lr=0.05 optimizer.weight_decay=0"
 
 
+@pytest.mark.parametrize(("loss", "count"), [(0.5, 2), (0.2, 1)])
+def test_a_better_start_is_settled_before_anything_else(loss, count):
+    """One error by accuracy, many by loss: the other remedies are tried by the diagnosis that is typed next."""
+    start = Verdict("unusual_start", "advice", "likely", "another was typed", "model.norm=batch")
+    losses = loss + 0.01 * RNG.random(40)
+    better = replace(trial(706), losses=losses)
+    written = Written({"model.norm=batch": better, "epochs=60": trial(900)})
+    tests = try_remedies(written, trial(700), [start, LONGER])  # type: ignore[arg-type]
+    assert len(tests) == count and len(written.asked) == count
+
+
 SCALE = Verdict("input_scale", "advice", "likely", "mean 9", "data.mean=null")
 SHIFTS = Verdict("regularized", "advice", "", "a straight line does better", "data.augment=false")
 

@@ -56,6 +56,15 @@ class Test:
         return is_specific(self.suspicion)
 
     @property
+    def is_better(self) -> bool:
+        return self.errors >= LIKELY
+
+    @property
+    def is_slight(self) -> bool:
+        """Tell whether the loss is better, and the accuracy too but within its noise."""
+        return 1 <= self.errors < LIKELY <= self.loss_errors
+
+    @property
     def override(self) -> str:
         return self.suspicion.override.replace("'", "")
 
@@ -143,7 +152,10 @@ def _against_controls(trial: Trial, record: Record, controls: Controls) -> list[
 
 
 def test_remedies(trials: Trials, chosen: Trial, found: Sequence[Verdict], own: Trial | None = None) -> list[Test]:
-    """Try each remedy in a run beside the chosen one, then those that help together. own: the run as it was typed."""
+    """Try each remedy in a run beside the chosen one, then those that help together. own: the run as it was typed.
+
+    A better start ends it, as another diagnosis follows: the others are tried from that start.
+    """
     tests, made = [], {}
     for verdict in found:
         if own is not None and own is not chosen:
@@ -156,6 +168,8 @@ def test_remedies(trials: Trials, chosen: Trial, found: Sequence[Verdict], own: 
             continue
         errors = errors_ahead(tried, chosen), excess(chosen.losses, tried.losses)
         tests.append(Test(verdict, tried.accuracy - chosen.accuracy, *errors))
+        if verdict.name == "unusual_start" and (tests[-1].is_better or tests[-1].is_slight):
+            break
     return _together(trials, chosen, tests, made)
 
 
@@ -164,7 +178,7 @@ def _together(trials: Trials, chosen: Trial, tests: Sequence[Test], made: Mappin
 
     A remedy that adds nothing to those before it has the same cause. If they add nothing to it, neither is sure.
     """
-    helpful = [test for test in tests if test.errors >= LIKELY]
+    helpful = [test for test in tests if test.is_better]
     if not helpful:
         return list(tests)
     first, *others = sorted(helpful, key=lambda test: (not test.is_specific, -test.gain))
@@ -179,7 +193,7 @@ def _together(trials: Trials, chosen: Trial, tests: Sequence[Test], made: Mappin
         if errors_ahead(both, made[test.override]) < LIKELY:
             told[0] = replace(told[0], is_rivalled=True)
         added = replace(test, errors=errors_ahead(both, best), together=both.accuracy - best.accuracy)
-        if added.errors >= LIKELY:
+        if added.is_better:
             told, words, best = [*told, added], both_words, both
         else:
             rest.append(added)
@@ -206,8 +220,7 @@ def read_tests(tests: Sequence[Test], named: Named = str) -> Reading:
     """
     told, others = [], []
     for test in tests:
-        is_better, is_slight = test.errors >= LIKELY, 1 <= test.errors < LIKELY <= test.loss_errors
-        if not is_better and (not is_slight or test.together is not None):
+        if not test.is_better and (not test.is_slight or test.together is not None):
             others.append(test)
             continue
         confidence = how_sure(test.errors, test.is_specific, test.is_rivalled)

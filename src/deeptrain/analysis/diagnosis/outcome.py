@@ -15,6 +15,7 @@ from deeptrain.report.diagnosis_page import write_page
 from deeptrain.runtime.files import write_atomically
 
 KINDS, SURE = ("fault", "advice", "remark"), ("certain", "likely", "possible", "")
+SHOWN = ("healthy", "better_settings", "overfitted")  # remarks, where there is no fault and no advice
 NAMES = ("start", "memorise", "rate", "grid", "refine", "curves", "next")
 
 
@@ -112,7 +113,7 @@ class Diagnosis:
         """Return the sentences that matter: at most one fault and two pieces of advice."""
         kinds = {kind: [v for v in self.verdicts if v.kind == kind] for kind in ("fault", "advice", "remark")}
         shown = kinds["fault"][:1] + kinds["advice"][:2]
-        shown = shown or [verdict for verdict in kinds["remark"] if verdict.name in ("healthy", "better_settings")]
+        shown = shown or [verdict for verdict in kinds["remark"] if verdict.name in SHOWN]
         return [verdict.sentence for verdict in shown] or [f"nothing is wrong in {self._taken()}"]
 
     def lines(self) -> list[str]:
