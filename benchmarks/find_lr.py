@@ -85,7 +85,7 @@ def compare(words: list[str], grid: dict[float, float]) -> dict:
     seconds = time.perf_counter() - began
     grid = grid or {rate: accuracy(with_rate(run, rate)) for rate in GRID}
     best = max(grid.values())
-    rates = {"find_lr": found.lr or math.nan, "its range test": found.steep, **found.other_rules()}
+    rates = {"find_lr": found.lr or math.nan, "its range test": found.fallen, **found.other_rules()}
     rungs = {name: min(max(on_ladder(rate), GRID[0]), GRID[-1]) for name, rate in rates.items() if rate == rate}
     return {
         "words": words,

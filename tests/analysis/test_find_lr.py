@@ -56,12 +56,20 @@ def test_smoothing_is_a_centred_mean():
     assert smooth(losses)[0] == pytest.approx(losses[:5].mean())
 
 
-def test_steepest_place_has_no_lag():
-    """The steepest step of a sigmoid is its middle, whatever the smoothing."""
+def test_the_fall_has_no_lag():
+    """A sigmoid has fallen 0.8 of its way ln(4) widths behind its middle, whatever the smoothing."""
     losses = 2.3 - 1.5 / (1 + np.exp(-(np.arange(100) - 60) / 5))
-    steep, diverges = read_test(LADDER, losses)
-    assert steep == pytest.approx(LADDER[60], rel=0.3)
+    fallen, diverges = read_test(LADDER, losses)
+    assert fallen == pytest.approx(LADDER[67], rel=0.3)
     assert diverges is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_hides_no_fall(seed):
+    """With dropout a loss jumps by more than it falls from one rate to the next."""
+    losses = 2.3 - 0.4 / (1 + np.exp(-(np.arange(100) - 70) / 4)) + np.random.default_rng(seed).normal(0, 0.1, 100)
+    fallen, _ = read_test(LADDER, losses)
+    assert fallen > LADDER[64]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_a_run_with_auto_is_the_run_with_the_rate_typed(capsys):
 def test_the_command_shows_the_line_to_paste(capsys, drawn_figures):
     assert find_lr([*WORDS, "optimizer.lr=5", "dir=it"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("range test  the loss falls fastest at ")
+    assert lines[0].startswith("range test  the loss has fallen most of its way at ")
     assert lines[1].startswith("race 1 ")
     rate = json.loads(Path("it/find_lr.json").read_text())["lr"]
     assert lines[-1] == f"try   python train.py {' '.join(WORDS)} optimizer.lr={rate:g}"

@@ -21,7 +21,11 @@ from deeptrain.training.trainer import Trainer
 FIRST, LAST, STEPS = 1e-7, 10.0, 100  # of the range test; while nothing diverges it goes on to HIGHEST
 HIGHEST = 1e4
 STOP = 4.0  # times the least smoothed loss: the test has diverged
+FIRST_LOSSES = 20  # of the range test, at rates so low that nothing is learned
 SMOOTHED = 4  # steps on each side of a smoothed loss
+FALLEN = (
+    0.8  # part of the way from the first loss to the least one; noise cannot hide it, as it does the steepest place
+)
 LEAST, SHARE, LONGER = 24, 0.05, 4  # steps of a run in the first race; part of the planned steps; second race
 MARGIN = 3.0  # that the rate stays below the one that diverges
 ERRORS = 2.0  # paired standard errors within which two rates are the same
@@ -52,15 +56,15 @@ class Race:
 class RateSearch:
     """What a search has found, and all that it has seen.
 
-    lr: None if no rate makes the network better than guessing. steep, diverges: where the loss of the range test falls
-    fastest, and where it has diverged (None: nowhere). guesses, own: the blocks' losses of guessing, and of one's own
-    rate in the last race.
+    lr: None if no rate makes the network better than guessing. fallen, diverges: where the loss of the range test has
+    fallen most of its way, and where it has diverged (None: nowhere). guesses, own: the blocks' losses of guessing, and
+    of one's own rate in the last race.
     """
 
     lr: float | None
     rates: np.ndarray
     losses: np.ndarray
-    steep: float
+    fallen: float
     diverges: float | None
     races: list[Race]
     guesses: np.ndarray
@@ -95,7 +99,7 @@ class RateSearch:
         return {
             "lr": self.lr,
             "range": list(self.span) if self.lr else None,
-            "steep": self.steep,
+            "fallen": self.fallen,
             "diverges": self.diverges,
             "unstable": self.is_unstable,
             "loss_of_guessing": self.guess,
@@ -129,10 +133,10 @@ def find_lr(
     with preserved(trainer) as start:
         runs = ShortRuns(trainer, start, rates_of, slices)
         rates, losses = _range_test(runs, report)
-        steep, diverges = read_test(rates, losses)
+        fallen, diverges = read_test(rates, losses)
         below = diverges if diverges is not None else HIGHEST
         sprint, final = Race(first), Race(min(LONGER * first, planned))
-        _run_bracket(sprint, runs, on_ladder(steep), below, report)
+        _run_bracket(sprint, runs, on_ladder(fallen), below, report)
         for rate in _finalists(sprint) if final.steps > first else ():
             _run(final, runs, rate, report)
         race = final if final.scores and final.means[final.best] < math.inf else sprint
@@ -143,7 +147,7 @@ def find_lr(
     learns = excess(guess, race.scores[race.best]) > FALL
     races = [each for each in (sprint, final) if each.scores]
     lr = choose(races[: races.index(race) + 1], planned, below) if learns else None
-    seen = (rates, losses, steep, diverges, races, guess, runs.steps, planned)
+    seen = (rates, losses, fallen, diverges, races, guess, runs.steps, planned)
     return RateSearch(lr, *seen, rival.scores.get(own) if own is not None else None)
 
 
@@ -170,9 +174,9 @@ def promised(races: Sequence[Race], rate: float, planned: int) -> np.ndarray:
 
 
 def read_test(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float | None]:
-    """Return where the smoothed loss of a range test falls fastest, and the rate at which it diverges, if any.
+    """Return where the smoothed loss of a range test has FALLEN, and the rate at which it diverges, if any.
 
-    The steepest place lies before the lowest one. A test that is flat to its end gives a tenth of the last rate.
+    A test that is flat to its end gives a tenth of the last rate.
     """
     is_over = has_diverged(losses)
     diverges = float(rates[-1]) if is_over else None
@@ -181,8 +185,9 @@ def read_test(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float | Non
     lowest = int(smoothed.argmin())
     if lowest < 2:
         return float(rates[-1]) / 10, diverges
-    slopes = np.gradient(smoothed[: lowest + 1], np.log(rates[: lowest + 1]))
-    return float(rates[slopes.argmin()]), diverges
+    first = losses[: min(FIRST_LOSSES, lowest)].mean()
+    level = first - FALLEN * (first - smoothed[lowest])
+    return float(rates[int((smoothed <= level).argmax())]), diverges
 
 
 def smooth(losses: np.ndarray) -> np.ndarray:

@@ -77,7 +77,9 @@ def _lines(found: "RateSearch") -> list[str]:
     from deeptrain.report.formatting import format_loss
 
     end = f"diverges at {found.diverges:.2g}" if found.diverges is not None else "diverges nowhere"
-    lines = [f"range test  the loss falls fastest at {found.steep:.2g} and {end}; {len(found.losses)} steps"]
+    lines = [
+        f"range test  the loss has fallen most of its way at {found.fallen:.2g} and {end}; {len(found.losses)} steps"
+    ]
     for number, race in enumerate(found.races, start=1):
         losses = ", ".join(f"{rate:g}: {format_loss(loss)}" for rate, loss in race.means.items())
         lines.append(f"race {number}  loss after {race.steps} steps at {losses}")
