@@ -124,14 +124,18 @@ class Written:
         return self.made.get(change, trial(950))
 
 
-@pytest.mark.parametrize(("right", "rate"), [(900, 0.05), (700, 0.2)])
-def test_a_longer_run_keeps_its_own_rate_where_that_is_as_good(right, rate):
-    """The best rate of a short run may be too high for a long one."""
-    chosen, own, written = trial(905, rate=0.2, decay=0.0), trial(right, rate=0.05, decay=0.0), Written()
-    (tried,) = try_remedies(written, chosen, [LONGER], own)  # type: ignore[arg-type]
-    own_words = " optimizer.lr=0.05 optimizer.weight_decay=0" if rate == 0.05 else ""
-    assert written.asked == [(rate, 0.0, f"epochs=60{own_words}")]
-    assert tried.override == f"epochs=60{own_words}", "what was tried is what is typed"
+@pytest.mark.parametrize(
+    ("right", "at_chosen", "tried", "kept"),
+    [(900, 950, 2, "own"), (900, 980, 2, "chosen"), (700, 950, 1, "chosen")],
+)
+def test_a_longer_run_keeps_its_own_rate_where_that_is_as_good(right, at_chosen, tried, kept):
+    """The best rate of a short run may be too high for a long one, so both are tried."""
+    chosen, own = trial(905, rate=0.2, decay=0.0), trial(right, rate=0.05, decay=0.0)
+    ways = {"own": "epochs=60 optimizer.lr=0.05 optimizer.weight_decay=0", "chosen": "epochs=60"}
+    written = Written({ways["own"]: trial(950), ways["chosen"]: trial(at_chosen)})
+    (test,) = try_remedies(written, chosen, [LONGER], own)  # type: ignore[arg-type]
+    assert [change for *_, change in written.asked] == list(ways.values())[-tried:]
+    assert test.override == ways[kept], "what was tried is what is typed"
 
 
 def test_another_start_is_tried_at_ones_own_rate():

@@ -11,7 +11,7 @@ from deeptrain.analysis.diagnosis.grid import CERTAIN, LIKELY
 from deeptrain.analysis.diagnosis.judgements import Named, Reading, how_sure, is_specific
 from deeptrain.analysis.diagnosis.labels import read_labels
 from deeptrain.analysis.diagnosis.subject import DECAY, RATE, Subject, without
-from deeptrain.analysis.diagnosis.trial import Trial, Trials, errors_ahead, train_images
+from deeptrain.analysis.diagnosis.trial import Trial, Trials, choose, errors_ahead, train_images
 from deeptrain.analysis.find_lr import excess
 from deeptrain.analysis.run_record import Record
 from deeptrain.analysis.verdicts import Verdict
@@ -158,14 +158,15 @@ def test_remedies(trials: Trials, chosen: Trial, found: Sequence[Verdict], own: 
     """
     tests, made = [], {}
     for verdict in found:
-        if own is not None and own is not chosen:
-            verdict = _at_own_rate(verdict, own, chosen)
-        change = verdict.override.replace("'", "")
+        ways = _at_rates(verdict, own, chosen) if own is not None and own is not chosen else [verdict]
         try:
-            made[change] = tried = trials.beside(chosen, change)
+            runs = [trials.beside(chosen, way.override.replace("'", "")) for way in ways]
         except UsageError as error:
-            tests.append(Test(verdict, 0.0, -math.inf, reason=error.lines[0]))
+            tests.append(Test(ways[0], 0.0, -math.inf, reason=error.lines[0]))
             continue
+        tried = choose(runs, own=runs[0])
+        verdict = next(way for way, run in zip(ways, runs, strict=True) if run is tried)
+        made[verdict.override.replace("'", "")] = tried
         errors = errors_ahead(tried, chosen), excess(chosen.losses, tried.losses)
         tests.append(Test(verdict, tried.accuracy - chosen.accuracy, *errors))
         if verdict.name == "unusual_start" and (tests[-1].is_better or tests[-1].is_slight):
@@ -200,17 +201,19 @@ def _together(trials: Trials, chosen: Trial, tests: Sequence[Test], made: Mappin
     return [*told, *(test for test in tests if test not in helpful), *rest]
 
 
-def _at_own_rate(verdict: Verdict, own: Trial, chosen: Trial) -> Verdict:
-    """Keep one's own rate and decay in a longer run, if they are as good: the best of a short run may be too high.
+def _at_rates(verdict: Verdict, own: Trial, chosen: Trial) -> list[Verdict]:
+    """Return a remedy at the rates and decays to try it with, one's own first.
 
-    From another start too: what was chosen suits the start that was typed.
+    A longer run: one's own too, if they are as good, for the best of a short run may be too high. Another start: one's
+    own alone, for what was chosen suits the start that was typed.
     """
-    is_kept = verdict.name == "train_longer" and errors_ahead(chosen, own) < LIKELY
-    if not is_kept and verdict.name != "unusual_start":
-        return verdict
     words = [f"{RATE}={own.rate:g}"] if own.rate is not None else []
     words += [f"{DECAY}={own.decay:g}"] if own.decay is not None else []
-    return replace(verdict, override=" ".join([verdict.override, *words]))
+    at_own = replace(verdict, override=" ".join([verdict.override, *words]))
+    if verdict.name == "unusual_start":
+        return [at_own]
+    is_level = verdict.name == "train_longer" and errors_ahead(chosen, own) < LIKELY
+    return [at_own, verdict] if is_level else [verdict]
 
 
 def read_tests(tests: Sequence[Test], named: Named = str) -> Reading:
