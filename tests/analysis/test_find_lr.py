@@ -97,13 +97,11 @@ def test_the_ladder_has_two_rungs_a_decade():
     assert [rung(0.01, steps) for steps in (-2, -1, 0, 1, 2)] == [0.001, 0.003, 0.01, 0.03, 0.1]
 
 
-def test_close_to_divergence_a_lower_rate_that_is_as_good_is_chosen():
+def test_of_rates_that_are_equal_the_lowest_is_chosen():
     noise = 2 + 0.1 * np.random.default_rng(0).normal(size=50)
-    race = Race(24, {0.01: noise, 0.03: noise + np.tile([0.09, -0.1], 25), 0.1: noise + 1})
-    assert race.equals() == [0.01, 0.03]
-    assert choose([race], 24, math.inf) == 0.03
-    assert choose([race], 24, 0.05) == 0.01
-    assert choose([race], 24, 0.02) == 0.03, "none is safe"
+    race = Race(24, {0.003: noise + 0.1, 0.01: noise, 0.03: noise + np.tile([0.09, -0.1], 25), 0.1: noise + 1})
+    assert race.best == 0.03 and race.equals() == [0.01, 0.03]
+    assert choose([race], 24, math.inf) == 0.01
 
 
 def test_a_rate_that_promises_less_loss_beyond_its_noise_is_chosen():
@@ -122,7 +120,14 @@ def test_a_rate_that_promises_less_loss_beyond_its_noise_is_chosen():
     assert sure[-1].best == unsure[-1].best == 0.03
     assert promised(sure, 0.01, 400) == pytest.approx(11.5 * 400**-0.5)
     assert choose(sure, 96, math.inf) == choose(unsure, 400, math.inf) == 0.03
-    assert choose(sure, 400, math.inf) == 0.01
+    assert choose(sure, 400, math.inf) == choose(sure, 400, 0.04) == 0.01
+
+
+def test_a_promise_close_to_divergence_is_not_taken():
+    """A loss that falls faster at the higher rate, and the lower is as good so far."""
+    blocks = np.random.default_rng(0).random(50)
+    races = [Race(24, {0.01: blocks + 2, 0.03: blocks + 3}), Race(96, {0.01: blocks + 1, 0.03: blocks + 1})]
+    assert choose(races, 400, math.inf) == 0.03 and choose(races, 400, 0.05) == 0.01
 
 
 def test_a_rate_that_loses_the_longer_race_is_not_as_good():

@@ -1,8 +1,9 @@
 """Finding a learning rate: a range test brackets it, and two races of short annealed runs decide.
 
 No rule that reads a range test alone is safe. Short runs at a constant rate prefer rates that are too low (Wu et al.,
-2018). Annealed ones prefer rates that are up to a rung too high. So power laws through both lengths of a rate's runs
-say what the whole run may lose, as in learning curves (Hestness et al., 2017). They decide only beyond their noise.
+2018). Annealed ones prefer rates that are up to a rung too high, so of equal ones the lower is taken. Power laws
+through both lengths of a rate's runs say what the whole run may lose, as in learning curves (Hestness et al., 2017).
+They decide only beyond their noise.
 """
 
 import math
@@ -152,16 +153,17 @@ def find_lr(
 
 
 def choose(races: Sequence[Race], planned: int, below: float) -> float:
-    """Return the best rate of the last race, or one that promises a lower loss beyond ERRORS after the planned steps.
+    """Return the lowest rate that the last race cannot tell from its best: in a longer run the best rate is lower.
 
-    If it is less than MARGIN below the diverging one, the largest rate that is and that the race cannot tell from it.
+    Another one if it promises a lower loss beyond ERRORS after the planned steps, and is MARGIN below the one that
+    diverges.
     """
     last = races[-1]
+    lowest = min(last.equals())
     promises = {rate: promised(races, rate, planned) for rate in last.scores}
-    better = [rate for rate, promise in promises.items() if excess(promises[last.best], promise) > ERRORS]
-    best = min(better, key=lambda rate: promises[rate].mean(), default=last.best)
-    safe = [rate for rate in last.equals() if rate * MARGIN <= below]
-    return best if best * MARGIN <= below or not safe else max(safe)
+    better = [rate for rate, promise in promises.items() if excess(promises[lowest], promise) > ERRORS]
+    safe = [rate for rate in better if rate * MARGIN <= below]
+    return min(safe, key=lambda rate: promises[rate].mean(), default=lowest)
 
 
 def promised(races: Sequence[Race], rate: float, planned: int) -> np.ndarray:
