@@ -158,13 +158,14 @@ def test_a_change_that_a_trainer_cannot_make_is_refused(change):
 
 
 def test_a_run_of_twice_the_epochs_is_tried_in_twice_the_steps():
-    trials = Trials(GivenTrainer(trainer()), Ledger(types=TYPES), lambda text: None, 0.5)
+    trials = Trials(GivenTrainer(trainer()), Ledger(types=TYPES), lambda text: None, 0.5, most=70)
     assert [trials.whole(0.1, 0.0, change).steps for change in ("", "epochs=12")] == [30, 60]
+    assert trials.whole(0.1, 0.0, "epochs=120").steps == 70, "all images of a large set may take hours"
 
 
 def test_a_trial_is_the_training_itself():
     """The same steps from the same weights end with the same answers."""
-    found = Trials(GivenTrainer(trainer()), Ledger(types=TYPES), lambda text: None, 1.0).whole(0.1, 0.0)
+    found = Trials(GivenTrainer(trainer()), Ledger(types=TYPES), lambda text: None, 1.0, most=1000).whole(0.1, 0.0)
     itself = trainer()
     itself.fit()
     assert found.accuracy == pytest.approx(itself.progress.metrics["accuracy/val"])
@@ -173,7 +174,7 @@ def test_a_trial_is_the_training_itself():
 
 def test_the_update_of_the_first_step_is_compared_with_the_weights():
     given = trainer()
-    found = Trials(GivenTrainer(given), Ledger(types=TYPES), lambda text: None, 1.0).whole(0.1, 0.0)
+    found = Trials(GivenTrainer(given), Ledger(types=TYPES), lambda text: None, 1.0, most=1000).whole(0.1, 0.0)
     rows = {row["step"]: row["ratio/layers.1"] for row in found.layers if "ratio/layers.1" in row}
     weight = next(given.model.parameters())
     before = weight.detach().clone()

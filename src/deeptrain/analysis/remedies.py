@@ -61,10 +61,13 @@ def regularizer(record: Record) -> str:
     return f"optimizer.weight_decay={3 * record.number('optimizer.weight_decay') or 5e-4:g}"
 
 
+def times_longer(steps: int) -> int:
+    """Return how many times as long a run is to be: twice, more of one that has hardly begun."""
+    return min(max(2, -(-ENOUGH // max(steps, 1))), MOST)
+
+
 def longer(record: Record) -> str:
-    """Return twice the length, more of a run that has hardly begun."""
-    steps = int(record.rows[-1]["step"]) if record.rows else ENOUGH
-    times = min(max(2, -(-ENOUGH // max(steps, 1))), MOST)
+    times = times_longer(int(record.rows[-1]["step"]) if record.rows else ENOUGH)
     if record.setting("limit_steps"):
         return f"limit_steps={times * int(record.number('limit_steps'))}"
     return f"epochs={times * int(record.number('epochs') or 1)}"

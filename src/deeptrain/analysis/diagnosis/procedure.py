@@ -121,8 +121,9 @@ class Procedure:
 
     @property
     def trials(self) -> Trials:
-        part = self.lengths.planned / self.facts.total_steps
-        return Trials(self.subject, self.ledger, self.report, part)
+        planned = self.lengths.planned
+        part, most = planned / self.facts.total_steps, remedies.times_longer(planned) * planned
+        return Trials(self.subject, self.ledger, self.report, part, most)
 
     def _measure_facts(self) -> Facts:
         self.report("start: looking at images, labels, outputs and loss")

@@ -89,12 +89,17 @@ def choose(trials: Sequence[Trial], own: Trial | None = None) -> Trial:
 
 @dataclass
 class Trials:
-    """Makes trials, each once. part: of a run that a whole one takes; below 1 if the run is too long for it."""
+    """Makes trials, each once.
+
+    part: of a run that a whole one takes; below 1 if the run is too long for it. most: steps of a trial, which one with
+    all images of a large data set would pass.
+    """
 
     subject: Subject
     ledger: Ledger
     report: Report
     part: float
+    most: int
 
     def short(self, rates: Sequence[float], decay: float | None, steps: int) -> list[Trial]:
         """Train so many steps at each rate, annealed to zero after a warm-up, all with one decay."""
@@ -113,7 +118,7 @@ class Trials:
         def measure() -> Trial:
             words = [*self.changes(None, decay), *change.split()]
             with self.subject.opened(words) as opened:
-                steps = max(1, round(self.part * opened.trainer.plan.total_steps))
+                steps = min(max(1, round(self.part * opened.trainer.plan.total_steps)), self.most)
                 return _Measure(opened, self.report, rate, decay, change, steps).watched()
 
         return self.ledger.once(f"run rate {rate} decay {decay} {change}".strip(), measure)
