@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from deeptrain.analysis.diagnosis.advice import read_curves, read_tests, settle
 from deeptrain.analysis.diagnosis.advice import test_remedies as try_remedies
 from deeptrain.analysis.diagnosis.budget import FEWEST, PLANNED, SHORTEST, SPARE, Speed, plan_lengths, seconds_of
 from deeptrain.analysis.diagnosis.controls import Controls
-from deeptrain.analysis.diagnosis.grid import Refined, choose_learned, decays, read_refined
+from deeptrain.analysis.diagnosis.grid import Grid, Refined, choose_learned, decays, read_refined, take_refinement
 from deeptrain.analysis.diagnosis.judgements import Reading
 from deeptrain.analysis.diagnosis.labels import Surest, measure_surest, read_labels
 from deeptrain.analysis.diagnosis.ledger import Ledger
@@ -68,6 +69,18 @@ def test_decays_of_a_grid():
     assert decays(None, 0.05) == [None], "an optimizer without decay"
     assert decays(1.0, 0.05) == [0.0, 0.005, 0.05, 1.0]
     assert decays(0.05, 0.05) == [0.0, 0.005, 0.05]
+
+
+@pytest.mark.parametrize(("rate", "rates"), [(0.01, [0.01, 0.0056, 0.018]), (0.1, [0.01, 0.0056, 0.018, 0.1])])
+def test_the_run_as_typed_is_refined_once(rate, rates):
+    subject = SimpleNamespace(is_rate_open=False, rate=rate, decay=0.0)
+    best = {0.01: 950}
+    made = SimpleNamespace(
+        subject=subject, part=1.0, whole=lambda rate, decay: trial(best.get(rate, 900), rate=rate, decay=decay)
+    )
+    found = take_refinement(made, Grid((), trial(900)), math.inf, 0.1)  # type: ignore[arg-type]
+    assert [each.rate for each in found.trials] == rates
+    assert found.chosen.rate == 0.01 and (found.chosen is found.own) == (rate == 0.01)
 
 
 @pytest.mark.parametrize(("right", "confidence"), [(903, None), (915, "possible"), (990, "likely")])

@@ -91,7 +91,10 @@ def take_refinement(trials: Trials, grid: Grid | None, below: float, chance: flo
     found: dict[int, Trial] = {}
     while exponents:
         for exponent in exponents:
-            found[exponent] = trials.whole(_rounded(rate * HALF_RUNG**exponent), decay)
+            trial = trials.whole(_rounded(rate * HALF_RUNG**exponent), decay)
+            if own is not None and (trial.rate, trial.decay) == (own.rate, own.decay):
+                trial = own
+            found[exponent] = trial
         best = choose(list(found.values()))
         exponent = next(number for number, trial in found.items() if trial is best)
         exponents = [exponent - 1] * (exponent == min(found)) + [exponent + 1] * (exponent == max(found))
@@ -100,7 +103,9 @@ def take_refinement(trials: Trials, grid: Grid | None, below: float, chance: flo
             for e in exponents
             if trials.part >= FINE and abs(e) <= 1 + EXTENSIONS and rate * HALF_RUNG**e * MARGIN < below
         ]
-    whole = [*found.values(), *([own] if own is not None else [])]
+    whole = list(found.values())
+    if own is not None and not any(trial is own for trial in whole):
+        whole.append(own)
     return Refined(tuple(whole), own, choose_learned(whole, own, chance))
 
 
