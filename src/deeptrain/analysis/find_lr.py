@@ -24,9 +24,7 @@ HIGHEST = 1e4
 STOP = 4.0  # times the least smoothed loss: the test has diverged
 FIRST_LOSSES = 20  # of the range test, at rates so low that nothing is learned
 SMOOTHED = 4  # steps on each side of a smoothed loss
-FALLEN = (
-    0.8  # part of the way from the first loss to the least one; noise cannot hide it, as it does the steepest place
-)
+FALLEN = 0.8  # part of the way from the first loss to the least; noise may hide the steepest place, but not this
 LEAST, SHARE, LONGER = 24, 0.05, 4  # steps of a run in the first race; part of the planned steps; second race
 MARGIN = 3.0  # that the rate stays below the one that diverges
 ERRORS = 2.0  # paired standard errors within which two rates are the same

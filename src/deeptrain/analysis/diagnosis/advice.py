@@ -94,31 +94,46 @@ def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subje
     """Judge the end of a run. What was only read off its curves, and can be tested, is a suspicion and no verdict."""
     told = [verdict for verdict in _against_controls(trial, record, controls) if is_whole or verdict.name not in LENGTH]
     found = [verdict for verdict in reader.read(record) if is_whole or verdict.name not in LENGTH]
-    suspected = [verdict for verdict in found if verdict.override and verdict.kind != "remark"]
-    if unfit := [verdict for verdict in suspected if verdict.name in ("train_longer", "underfitted")]:
-        words = [word for word in subject.regularizers() if not word.startswith(MILD)]
-        suspected += [Verdict("regularized", "advice", "possible", unfit[0].evidence, word) for word in words]
-    is_below = any(verdict.name == "below_linear" for verdict in told)
-    if is_below:
-        words = {verdict.override for verdict in suspected}
-        regularized = [Verdict("regularized", "advice", "", BELOW, word) for word in subject.regularizers()]
-        suspected += [verdict for verdict in regularized if verdict.override not in words]
-    is_new = not any(verdict.name == "train_longer" for verdict in suspected)
-    if is_whole and is_new and trial.steps < remedies.ENOUGH and (is_below or trial.fitted < reader.LEARNED):
-        evidence = f"it takes {trial.steps} steps, and has {percent(trial.fitted)} of its training images"
-        suspected = [Verdict("train_longer", "advice", "", evidence, remedies.longer(record)), *suspected]
-    starts = [
-        Verdict("unusual_start", "advice", "likely", "another was typed", word) for word in subject.usual_starts()
-    ]
-    suspected = [*starts, *suspected]
-    if is_uneven(record.chance, record.num_classes):
-        evidence = f"{percent(record.chance)} of the training images have one class"
-        suspected = [Verdict("imbalance", "advice", "likely", evidence, EVEN), *suspected]
     if told and told[0].kind == "fault":
         return Curves(Reading(told), ())
-    told += [verdict for verdict in found if verdict not in suspected]
+    is_below = any(verdict.name == "below_linear" for verdict in told)
+    read = [verdict for verdict in found if verdict.override and verdict.kind != "remark"]
+    told += [verdict for verdict in found if verdict not in read]
+    suspected = _of_data_and_start(record, subject)
+    suspected += _of_length(trial, record, read, is_below) if is_whole else []
+    suspected += [*read, *_of_regularizers(subject, read, is_below)]
     excluded = [] if is_below else ["a straight line that does as well"]
     return Curves(Reading(told, excluded), tuple(suspected[:TESTED]))
+
+
+def _of_data_and_start(record: Record, subject: Subject) -> list[Verdict]:
+    """Suspect classes of unequal size, and a start that was typed."""
+    share = f"{percent(record.chance)} of the training images have one class"
+    uneven = [Verdict("imbalance", "advice", "likely", share, EVEN)] * is_uneven(record.chance, record.num_classes)
+    starts = subject.usual_starts()
+    return [*uneven, *(Verdict("unusual_start", "advice", "likely", "another was typed", word) for word in starts)]
+
+
+def _of_length(trial: Trial, record: Record, read: Sequence[Verdict], is_below: bool) -> list[Verdict]:
+    """Suspect a run of few steps, where something is left to learn and the curves do not say so already."""
+    is_read = any(verdict.name == "train_longer" for verdict in read)
+    is_learned = trial.fitted >= reader.LEARNED and not is_below
+    if is_read or is_learned or trial.steps >= remedies.ENOUGH:
+        return []
+    evidence = f"it takes {trial.steps} steps, and has {percent(trial.fitted)} of its training images"
+    return [Verdict("train_longer", "advice", "", evidence, remedies.longer(record))]
+
+
+def _of_regularizers(subject: Subject, read: Sequence[Verdict], is_below: bool) -> list[Verdict]:
+    """Suspect each regularizer of a network below a straight line, and the stronger ones of one that does not fit."""
+    words, found = subject.regularizers(), []
+    if unfit := [verdict for verdict in read if verdict.name in ("train_longer", "underfitted")]:
+        strong = [word for word in words if not word.startswith(MILD)]
+        found = [Verdict("regularized", "advice", "possible", unfit[0].evidence, word) for word in strong]
+    if is_below:
+        known = {verdict.override for verdict in [*read, *found]}
+        found += [Verdict("regularized", "advice", "", BELOW, word) for word in words if word not in known]
+    return found
 
 
 def is_uneven(largest: float, classes: int) -> bool:
