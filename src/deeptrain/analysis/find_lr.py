@@ -1,9 +1,9 @@
 """Finding a learning rate: a range test brackets it, and two races of short annealed runs decide.
 
-No rule that reads a range test alone is safe. Short runs at a constant rate prefer rates that are too low (Wu et al.,
-2018). Annealed ones prefer rates that are up to a rung too high, so of equal ones the lower is taken. Power laws
-through both lengths of a rate's runs say what the whole run may lose, as in learning curves (Hestness et al., 2017).
-They decide only beyond their noise.
+Rules that read a range test alone may miss by any distance. Short runs at a constant rate prefer rates that are too
+low (Wu et al., 2018). Annealed ones prefer rates that are up to a rung too high, so of equal ones the lower is taken.
+Power laws through both lengths of a rate's runs say what the whole run may lose, as in learning curves (Hestness et
+al., 2017). They decide only beyond their noise.
 """
 
 import math
