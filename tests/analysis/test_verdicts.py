@@ -176,6 +176,9 @@ def test_a_frozen_network_need_not_memorise():
     assert not read_memory(replace(FAILED, is_frozen=True)).failed
 
 
+NORM = ("model.norm=batch", 1.80)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -196,6 +199,8 @@ def test_a_frozen_network_need_not_memorise():
         ({"found": None, "loss": 2.3, "changes": (("model.norm=batch", 0.3),)}, ("start_too_bad", "fault")),
         ({"found": None, "loss": 2.3, "changes": (("data.mean=null data.std=null", 0.3),)}, ("input_scale", "fault")),
         ({"found": None, "loss": 2.3, "changes": (("loss.class_weights=auto", 0.3),)}, ("imbalance", "fault")),
+        ({"found": None, "loss": 2.3, "changes": (("data.mean=null", 1.86), NORM)}, ("input_scale", "fault")),
+        ({"found": None, "loss": 2.3, "changes": (("data.mean=null", 2.1), NORM)}, ("start_too_bad", "fault")),
         ({"loss": 2.28, "val_errors": 0.5, "by_heart": (1.0, 1.05)}, ("labels_are_noise", "fault")),
     ],
 )

@@ -52,8 +52,9 @@ def read_rates(rates: Rates, named: Named = str) -> Reading:
     """Judge the run's own rate beside the one that was found."""
     best = f"loss {format_loss(rates.loss)} after {rates.steps} steps"
     guess = f"guessing gives {format_loss(rates.guess)}"
-    if cures := [(change, loss) for change, loss in rates.changes if learns_more(rates, loss)]:
-        change, loss = cures[0]
+    if cures := [loss for _, loss in rates.changes if learns_more(rates, loss)]:
+        most = rates.guess - cures[0]  # what was seen comes first, and may be a little below what ends the search
+        change, loss = next(pair for pair in rates.changes if rates.guess - pair[1] >= (1 - LITTLE) * most)
         name = next((name for start, name in CAUSES.items() if change.startswith(start)), "regularized")
         evidence = f"at the best rate {best}, {guess}; with {named(change)} it is {format_loss(loss)}"
         return Reading([Verdict(name, "fault", "likely", evidence, change)], ["the rate"])
