@@ -239,6 +239,13 @@ def test_the_surest_advice_is_told_first():
     assert found.verdicts == [certain, likely, remark]
 
 
+def test_a_reading_of_runs_that_were_cut_says_so():
+    steps = [Step(number, "", None, Reading()) for number in range(1, 8)]
+    whole, cut = Diagnosis(Typed(), steps), Diagnosis(Typed(), steps, cut="163 of 2,160")  # type: ignore[arg-type]
+    assert whole.reading == ["nothing is wrong in steps 1 to 7"]
+    assert cut.reading[0].startswith(f"{whole.reading[0]}; its runs took 163 of 2,160 steps, so the end of a whole run")
+
+
 def test_another_start_is_diagnosed_anew():
     """Rate and decay were chosen for the start that was typed."""
     start = Verdict("unusual_start", "advice", "certain", "another was typed", "model.norm=batch optimizer.lr=0.1")
@@ -313,6 +320,13 @@ def test_a_symptom_is_a_remark_once_its_cause_was_mended():
     assert curves.reading.verdicts[0].kind == "advice"
     settle(curves, Reading([Verdict("regularized", "advice", "certain", "seen", "model.dropout=0.0")]))
     assert curves.reading.verdicts[0].kind == "remark"
+
+
+@pytest.mark.parametrize(("linear", "excluded"), [(900, []), (705, ["a straight line that does as well"])])
+def test_a_part_of_a_run_is_not_judged_by_a_straight_line(linear, excluded):
+    """Nor is it excluded that the line does better."""
+    reading = judge(trial(700, steps=900), trial(linear), is_whole=False).reading
+    assert not reading.verdicts and reading.excluded == excluded
 
 
 @pytest.mark.parametrize(("largest", "names"), [(0.1, []), (0.5, []), (0.6, ["imbalance"])])

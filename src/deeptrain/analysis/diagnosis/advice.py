@@ -92,7 +92,8 @@ class Curves:
 
 def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subject, is_whole: bool) -> Curves:
     """Judge the end of a run. What was only read off its curves, and can be tested, is a suspicion and no verdict."""
-    told = [verdict for verdict in _against_controls(trial, record, controls) if is_whole or verdict.name not in LENGTH]
+    beside = _against_controls(trial, record, controls)
+    told = [verdict for verdict in beside if is_whole or verdict.name not in LENGTH]
     found = [verdict for verdict in reader.read(record) if is_whole or verdict.name not in LENGTH]
     if told and told[0].kind == "fault":
         return Curves(Reading(told), ())
@@ -102,7 +103,8 @@ def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subje
     suspected = _of_data_and_start(record, subject)
     suspected += _of_length(trial, record, read, is_below) if is_whole else []
     suspected += [*read, *_of_regularizers(subject, read, is_below)]
-    excluded = [] if is_below else ["a straight line that does as well"]
+    is_level = not any(verdict.name == "below_linear" for verdict in beside)
+    excluded = ["a straight line that does as well"] if is_level else []
     return Curves(Reading(told, excluded), tuple(suspected[:TESTED]))
 
 

@@ -46,13 +46,14 @@ class Diagnosis:
     """The steps that were taken. A step after a failed one would only see its consequences.
 
     settings: the words of rate and decay that were chosen beside the run's own. Printed, it says all that matters.
-    pictures: what the page draws, by name: rows or a table of numbers.
+    pictures: what the page draws, by name: rows or a table of numbers. cut: which part of a whole run its runs took.
     """
 
     subject: Subject
     steps: list[Step] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
     pictures: dict[str, Any] = field(default_factory=dict)
+    cut: str = ""
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -114,7 +115,7 @@ class Diagnosis:
         kinds = {kind: [v for v in self.verdicts if v.kind == kind] for kind in ("fault", "advice", "remark")}
         shown = kinds["fault"][:1] + kinds["advice"][:2]
         shown = shown or [verdict for verdict in kinds["remark"] if verdict.name in SHOWN]
-        return [verdict.sentence for verdict in shown] or [f"nothing is wrong in {self._taken()}"]
+        return [verdict.sentence for verdict in shown] or [f"nothing is wrong in {self._taken()}{self._cut()}"]
 
     def lines(self) -> list[str]:
         """Return the reading, what was excluded where something is wrong, and what to type next."""
@@ -129,6 +130,11 @@ class Diagnosis:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "diagnosis.json", json.dumps(content, indent=1).encode())
         return write_page(folder, content, self.subject.title)
+
+    def _cut(self) -> str:
+        if not self.cut:
+            return ""
+        return f"; its runs took {self.cut} steps, so the end of a whole run is not judged; a larger budget= shows it"
 
     def _taken(self) -> str:
         taken = [step.number for step in self.steps if not step.left_out]

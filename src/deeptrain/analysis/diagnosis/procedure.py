@@ -212,8 +212,11 @@ class Procedure:
         self.diagnosis.settings = self.trials.changes(chosen.rate, chosen.decay)
         self.diagnosis.pictures["refined"] = cells = [_cell(trial, chosen) for trial in found.trials]
         error = share_error(chosen.accuracy, len(chosen.right))
-        of = f" of {self.facts.total_steps:,}" if chosen.steps < self.facts.total_steps else ""
-        line = f"{len(found.trials)} runs of {chosen.steps:,}{of} steps; {chosen.name}: "
+        steps, total = f"{chosen.steps:,}", self.facts.total_steps
+        if chosen.steps < total:
+            self.diagnosis.cut = steps = f"{steps} of {total:,}"
+        runs = "1 run" if len(found.trials) == 1 else f"{len(found.trials)} runs"
+        line = f"{runs} of {steps} steps; {chosen.name}: "
         line += f"val {_with_error(chosen.accuracy, error)}"
         if own is not None and own is not chosen:
             line += f"; the run's own {own.name}: {percent(own.accuracy)}"
