@@ -307,11 +307,19 @@ def test_a_run_of_few_steps_is_made_longer_where_something_is_left_to_learn(line
     assert all(verdict.override == "epochs=10" for verdict in curves.suspicions if verdict.name == "train_longer")
 
 
-@pytest.mark.parametrize(("errors", "kind"), [(1.0, "remark"), (4.0, "advice")])
-def test_overfitting_stays_a_remark_where_no_remedy_helps(errors, kind):
+@pytest.mark.parametrize(
+    ("errors", "reason", "kind", "said"),
+    [
+        (1.0, "", "remark", "aug=mixup does not help, more images may"),
+        (-math.inf, "aug=mixup: a trainer from Python has no such setting", "remark", "no remedy could be tried"),
+        (4.0, "", "advice", "with aug=mixup"),
+    ],
+)
+def test_overfitting_stays_a_remark_where_no_remedy_helps(errors, reason, kind, said):
     seen = Verdict("overfitted", "advice", "likely", "train is 10 ± 2 points ahead of val", "aug=mixup")
-    (verdict,) = read_tests([Tried(seen, 0.02, errors)]).verdicts
+    (verdict,) = read_tests([Tried(seen, 0.02, errors, reason=reason)]).verdicts
     assert (verdict.kind, verdict.override) == (kind, "aug=mixup" if kind == "advice" else "")
+    assert said in verdict.evidence
 
 
 def test_a_symptom_is_a_remark_once_its_cause_was_mended():

@@ -97,14 +97,14 @@ def read_curves(trial: Trial, record: Record, controls: Controls, subject: Subje
     found = [verdict for verdict in reader.read(record) if is_whole or verdict.name not in LENGTH]
     if told and told[0].kind == "fault":
         return Curves(Reading(told), ())
-    is_below = any(verdict.name == "below_linear" for verdict in told)
+    is_below = any(verdict.name == "below_linear" for verdict in beside)
     read = [verdict for verdict in found if verdict.override and verdict.kind != "remark"]
     told += [verdict for verdict in found if verdict not in read]
     suspected = _of_data_and_start(record, subject)
-    suspected += _of_length(trial, record, read, is_below) if is_whole else []
-    suspected += [*read, *_of_regularizers(subject, read, is_below)]
-    is_level = not any(verdict.name == "below_linear" for verdict in beside)
-    excluded = ["a straight line that does as well"] if is_level else []
+    if is_whole:
+        suspected += _of_length(trial, record, read, is_below)
+    suspected += [*read, *_of_regularizers(subject, read, is_below and is_whole)]
+    excluded = [] if is_below else ["a straight line that does as well"]
     return Curves(Reading(told, excluded), tuple(suspected[:TESTED]))
 
 
@@ -247,10 +247,11 @@ def read_tests(tests: Sequence[Test], named: Named = str) -> Reading:
         gain, beside = (test.gain, "") if test.together is None else (test.together, " more")
         evidence = f"{test.suspicion.evidence}; with {named(test.override)} {format_points(gain)} points{beside} on val"
         told.append(replace(test.suspicion, confidence=confidence, evidence=evidence))
-    seen = [test.suspicion for test in others if test.suspicion.name == OVERFITTED]
+    seen = [test for test in others if test.suspicion.name == OVERFITTED]
     if seen and not any(verdict.name == OVERFITTED for verdict in told):
-        evidence = f"{seen[0].evidence}; what was tried does not help, more images may"
-        told.append(replace(seen[0], kind="remark", confidence="", evidence=evidence, override=""))
+        why = f"{named(seen[0].override)} does not help" if not seen[0].reason else "no remedy could be tried"
+        evidence = f"{seen[0].suspicion.evidence}; {why}, more images may"
+        told.append(replace(seen[0].suspicion, kind="remark", confidence="", evidence=evidence, override=""))
     return Reading(told, [_excluded(test, named) for test in others])
 
 
