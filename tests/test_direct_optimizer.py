@@ -65,6 +65,14 @@ def test_the_bits_are_torchs(pair, left_out):
         check(pair)
 
 
+def test_a_group_without_parameters_is_passed_over(pair):
+    for _, optimizer in pair:
+        optimizer.add_param_group({"params": []})
+    for number in range(3):
+        step(pair, number)
+        check(pair)
+
+
 def test_a_state_of_either_is_a_state_of_the_other(pair):
     for number in range(3):
         step(pair, number)

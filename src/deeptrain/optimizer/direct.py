@@ -20,9 +20,8 @@ class _Direct(Optimizer):
     torchs: type[Optimizer]
 
     def step(self, closure: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        is_scaled = hasattr(self, "grad_scale") or hasattr(
-            self, "found_inf"
-        )  # GradScaler sets them for its steps alone
+        # GradScaler sets one of these for its steps alone
+        is_scaled = hasattr(self, "grad_scale") or hasattr(self, "found_inf")
         is_plain = closure is None and not is_scaled
         gathered = [self._gather(group) for group in self.param_groups] if is_plain else [None]
         if None in gathered:
@@ -42,10 +41,10 @@ class _Direct(Optimizer):
         raise NotImplementedError
 
     def _gather(self, group: dict[str, Any]) -> tuple[list, ...] | None:
-        """Return parameters, gradients and states; None if torch is to look after one of them."""
+        """Return parameters, gradients and states; None if there are none or torch is to look after one of them."""
         parameters = group["params"]
         gradients = [parameter.grad for parameter in parameters]
-        if any(gradient is None or gradient.is_sparse for gradient in gradients):
+        if not parameters or any(gradient is None or gradient.is_sparse for gradient in gradients):
             return None
         kept = [self.state.get(parameter, {}) for parameter in parameters] if (names := self.names(group)) else []
         states = [[state.get(name) for state in kept] for name in names]
