@@ -134,7 +134,7 @@ class Diagnosis:
     def _cut(self) -> str:
         if not self.cut:
             return ""
-        return f"; its runs took {self.cut} steps, so the end of a whole run is not judged; a larger budget= shows it"
+        return f"; its runs took {self.cut} steps, so the end of a whole run is not judged; the run reads it itself"
 
     def _taken(self) -> str:
         taken = [step.number for step in self.steps if not step.left_out]
